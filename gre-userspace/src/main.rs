@@ -1,0 +1,1 @@
+fn main() { println!("{}", env!("XGRE_BPF_OBJECT")); }
