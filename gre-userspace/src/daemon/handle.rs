@@ -1,0 +1,78 @@
+//! How the control socket talks to the daemon's one task, which owns all state.
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    model::Tunnel,
+    report::{PortInfo, Stats, TunnelInfo},
+};
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// A tunnel with this name, or with the same local, remote and key, exists.
+    #[error("File exists: {0}")]
+    Exists(String),
+    #[error("No such device: no tunnel is called \"{0}\"; `xgre tunnel show` lists them")]
+    NoSuchTunnel(String),
+    #[error("{0}")]
+    Invalid(String),
+    /// The kernel refused a step; what had been done is undone.
+    #[error("{0}")]
+    Kernel(String),
+}
+
+/// One request to the daemon's task, with the way back.
+pub enum Command {
+    AddTunnel(Box<Tunnel>, oneshot::Sender<Result<(), Refusal>>),
+    DeleteTunnel(String, oneshot::Sender<Result<(), Refusal>>),
+    Tunnels(oneshot::Sender<Vec<TunnelInfo>>),
+    Ports(oneshot::Sender<Vec<PortInfo>>),
+    Stats(oneshot::Sender<Stats>),
+}
+
+/// Sends commands to the daemon's task; cheap to clone.
+#[derive(Clone)]
+pub struct Handle(mpsc::Sender<Command>);
+
+/// The daemon's task has ended.
+#[derive(Debug, Clone, Copy, Error)]
+#[error("the daemon is stopping")]
+pub struct Stopping;
+
+impl Handle {
+    pub fn new() -> (Self, mpsc::Receiver<Command>) {
+        let (sender, receiver) = mpsc::channel(16);
+        (Self(sender), receiver)
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(command(reply)).await.map_err(|_| Stopping)?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    pub async fn add_tunnel(&self, tunnel: Tunnel) -> Result<Result<(), Refusal>, Stopping> {
+        self.ask(|reply| Command::AddTunnel(Box::new(tunnel), reply)).await
+    }
+
+    pub async fn delete_tunnel(&self, name: String) -> Result<Result<(), Refusal>, Stopping> {
+        self.ask(|reply| Command::DeleteTunnel(name, reply)).await
+    }
+
+    pub async fn tunnels(&self) -> Result<Vec<TunnelInfo>, Stopping> {
+        self.ask(Command::Tunnels).await
+    }
+
+    pub async fn ports(&self) -> Result<Vec<PortInfo>, Stopping> {
+        self.ask(Command::Ports).await
+    }
+
+    pub async fn stats(&self) -> Result<Stats, Stopping> {
+        self.ask(Command::Stats).await
+    }
+}

@@ -1,0 +1,3 @@
+//! The daemon: one task owns the desired state, the maps and the programs.
+
+pub mod handle;

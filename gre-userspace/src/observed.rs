@@ -1,0 +1,107 @@
+//! What the kernel has: an immutable snapshot of links, addresses, routes, neighbours and rules of
+//! one network namespace. Filled by `netlink`, read by `reconcile` and `dataplane`.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+use crate::model::Address;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Snapshot {
+    /// By interface index.
+    pub links: BTreeMap<u32, Link>,
+    /// By interface index; in the kernel's order.
+    pub addresses: BTreeMap<u32, Vec<Address>>,
+    /// Of the tables local, main and default; in the kernel's order within a prefix.
+    pub routes: Vec<Route>,
+    pub neighbours: Vec<Neighbour>,
+    /// There are rules besides the kernel's three (local, main, default), so that a look-up in
+    /// those tables is not the whole answer.
+    pub custom_rules: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub ifindex: u32,
+    pub name: String,
+    /// `None` where the link layer is not Ethernet.
+    pub mac: Option<[u8; 6]>,
+    pub mtu: u32,
+    /// Administratively up (IFF_UP).
+    pub up: bool,
+    /// IFF_LOOPBACK.
+    pub loopback: bool,
+    /// IFLA_INFO_KIND: "veth", "bridge"...; none for hardware.
+    pub kind: Option<String>,
+    /// IFLA_LINK: of a veth, its peer when that is in this namespace.
+    pub link: Option<u32>,
+    /// IFLA_MASTER: the bridge or bond it belongs to.
+    pub master: Option<u32>,
+    /// IFLA_IFALIAS.
+    pub alias: Option<String>,
+    /// The XDP program attached, whoever attached it.
+    pub xdp: Option<AttachedXdp>,
+    /// net.ipv4.conf.IF.forwarding
+    pub forwarding: bool,
+    /// The larger of net.ipv4.conf.{all,IF}.rp_filter: 0 off, 1 strict, 2 loose.
+    pub rp_filter: u8,
+    /// The netdev family's xdp-features bits; none on kernels before 6.3.
+    pub xdp_features: Option<u64>,
+}
+
+/// Bits of [`Link::xdp_features`] (linux/netdev.h).
+pub mod xdp_features {
+    pub const BASIC: u64 = 1;
+    pub const REDIRECT: u64 = 2;
+    /// Packets can be redirected out of the device.
+    pub const NDO_XMIT: u64 = 4;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttachedXdp {
+    pub program_id: u32,
+    pub generic: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub table: u32,
+    pub destination: Ipv4Net,
+    pub tos: u8,
+    pub metric: u32,
+    pub target: RouteTarget,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteTarget {
+    /// A plain unicast route: one next hop, no encapsulation of its own.
+    Unicast {
+        ifindex: u32,
+        gateway: Option<Ipv4Addr>,
+        /// RTAX_MTU.
+        mtu: Option<u32>,
+    },
+    /// Everything that only the kernel can act on: local, broadcast, multicast, blackhole,
+    /// unreachable, prohibit, throw, several next hops, lightweight tunnels, an IPv6 gateway, a
+    /// dead next hop.
+    Kernel,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbour {
+    pub ifindex: u32,
+    pub ip: Ipv4Addr,
+    pub mac: Option<[u8; 6]>,
+    pub state: NeighbourState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeighbourState {
+    /// REACHABLE, PERMANENT, NOARP, DELAY or PROBE: the MAC is good.
+    Valid,
+    /// STALE: the MAC is good until shown otherwise; the kernel should be asked to confirm it.
+    Stale,
+    /// INCOMPLETE, FAILED or NONE: no MAC.
+    Unresolved,
+}
