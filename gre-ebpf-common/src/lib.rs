@@ -1,1 +1,23 @@
-#![no_std]
+//! What the BPF programs and the daemon have in common: wire formats, the layout of the map
+//! values, and the outcomes a packet can have. `no_std`, without unsafe code, and tested on the
+//! host as ordinary Rust.
+//!
+//! **Words.** Header fields are held as they lie in memory: a `u32` here is four bytes of the
+//! packet loaded natively, so that comparing and copying cost one instruction and the one's
+//! complement sum is right in either byte order (RFC 1071, section 2 (B)). Accessors convert.
+
+#![cfg_attr(not(test), no_std)]
+#![deny(unsafe_code)]
+
+pub mod checksum;
+pub mod counters;
+pub mod demux;
+pub mod encapsulate;
+pub mod next_hop;
+pub mod outcome;
+#[cfg(feature = "user")]
+pub mod pod;
+pub mod port;
+pub mod route;
+pub mod tunnel;
+pub mod wire;

@@ -1,0 +1,219 @@
+//! What can become of a packet: every packet that enters a program leaves through exactly one of
+//! these, and each has a counter. Codes are append-only: pinned counters outlive the program.
+
+/// What a program does with a packet that met this outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// It went on its way.
+    Forward,
+    /// Handed on untouched to the next tier, and so to the kernel.
+    Pass,
+    /// Dropped for this reason.
+    Drop,
+    /// Dropped because a step failed after the first write: tracepoints of the kernel tell.
+    Abort,
+}
+
+/// The direction of the tunnel on which an outcome is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Towards this host: decapsulation.
+    Receive,
+    /// Out of this host: encapsulation.
+    Transmit,
+}
+
+macro_rules! outcomes {
+    ($($name:ident = $code:literal, $label:literal, $disposition:ident, $direction:ident, $help:literal;)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Outcome {
+            $(#[doc = $help] $name = $code,)*
+        }
+
+        impl Outcome {
+            /// All of them, in the order of their codes.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name in output and metrics.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)*
+                }
+            }
+
+            /// What it means and what to look at, in one sentence.
+            pub const fn help(self) -> &'static str {
+                match self {
+                    $(Self::$name => $help,)*
+                }
+            }
+
+            #[inline(always)]
+            pub const fn disposition(self) -> Disposition {
+                match self {
+                    $(Self::$name => Disposition::$disposition,)*
+                }
+            }
+
+            pub const fn direction(self) -> Direction {
+                match self {
+                    $(Self::$name => Direction::$direction,)*
+                }
+            }
+        }
+    };
+}
+
+outcomes! {
+    Encapsulated = 0, "encapsulated", Forward, Transmit,
+        "Encapsulated and sent to the tunnel's remote.";
+    Decapsulated = 1, "decapsulated", Forward, Receive,
+        "Decapsulated and sent to the inner packet's next hop.";
+    Transit = 2, "transit", Forward, Receive,
+        "Decapsulated from one tunnel and encapsulated into another.";
+    ToDevice = 3, "to-device", Forward, Receive,
+        "Decapsulated and handed to the tunnel's device: for this host, or for the kernel to route.";
+
+    UnknownPort = 8, "unknown-port", Pass, Transmit,
+        "The interface is not a port of xgre.";
+    OtherHost = 9, "other-host", Pass, Transmit,
+        "The frame is not addressed to the port's MAC address (broadcast, multicast, another host).";
+    NotIpv4 = 10, "not-ipv4", Pass, Transmit,
+        "The frame does not carry IPv4.";
+    Ipv4Options = 11, "ipv4-options", Pass, Transmit,
+        "The IPv4 header has options: the kernel handles it.";
+    Ipv4Malformed = 12, "ipv4-malformed", Pass, Transmit,
+        "The IPv4 header's version, length or checksum is wrong: the kernel drops and counts it.";
+    NoTunnelRoute = 13, "no-tunnel-route", Pass, Transmit,
+        "No route into a tunnel leads to the destination: the kernel routes it.";
+    ForwardingOff = 14, "forwarding-off", Pass, Transmit,
+        "Forwarding is off on the receiving interface: see net.ipv4.ip_forward and net.ipv4.conf.IF.forwarding.";
+    TtlExpiring = 15, "ttl-expiring", Pass, Transmit,
+        "The TTL would reach zero: the kernel answers with ICMP time exceeded.";
+    TooBig = 16, "too-big", Pass, Transmit,
+        "Larger than the next device's MTU: the kernel fragments it or answers with ICMP.";
+    NextHopUnresolved = 17, "next-hop-unresolved", Pass, Transmit,
+        "The next hop's MAC address is not known yet: the kernel resolves it.";
+    TunnelDown = 18, "tunnel-down", Pass, Receive,
+        "The tunnel's device is down: `ip link set NAME up`.";
+    OuterFragment = 19, "outer-fragment", Pass, Receive,
+        "A fragment of a GRE packet: it must be reassembled before it can be decapsulated.";
+    NoTunnel = 20, "no-tunnel", Pass, Receive,
+        "GRE to this host from an address that no tunnel has as its remote: see `xgre tunnel show`.";
+    ReversePath = 21, "reverse-path", Pass, Transmit,
+        "rp_filter is on and the source is not routed back to this interface: the kernel decides.";
+    EgressWithoutXdp = 22, "egress-without-xdp", Pass, Transmit,
+        "Packets cannot be redirected out of the next hop's interface: see `xgre port show`.";
+    NoHeadroom = 23, "no-headroom", Pass, Transmit,
+        "The driver left too little room before the frame for the outer header: TC encapsulates it.";
+    NotUnicast = 24, "not-unicast", Pass, Transmit,
+        "The source or destination is multicast, broadcast or loopback: the kernel handles it.";
+    Pptp = 25, "pptp", Pass, Receive,
+        "Version 1 of GRE (PPTP) between a tunnel's addresses: not a tunnel of ours, the host gets it.";
+
+    GreTruncated = 32, "gre-truncated", Drop, Receive,
+        "The packet ends inside the GRE header: the sender or something on the path cut it short.";
+    GreVersion = 33, "gre-version", Drop, Receive,
+        "The version is neither 0 nor 1: the sender does not speak GRE.";
+    GreRouting = 34, "gre-routing", Drop, Receive,
+        "The routing bit of RFC 1701 is set: source routes are never followed.";
+    GreReserved = 35, "gre-reserved-bits", Drop, Receive,
+        "Reserved bit 4 or 5 is set, which RFC 2784 says to discard.";
+    KeyMissing = 36, "key-missing", Drop, Receive,
+        "The peer sends no key but the tunnel has one: set the same `key` at both ends.";
+    KeyUnexpected = 37, "key-unexpected", Drop, Receive,
+        "The peer sends a key but the tunnel has none: set the same `key` at both ends.";
+    KeyMismatch = 38, "key-mismatch", Drop, Receive,
+        "The peer sends another key than the tunnel's: set the same `key` at both ends.";
+    ChecksumUnexpected = 39, "checksum-unexpected", Drop, Receive,
+        "The peer sends checksums but the tunnel expects none: turn `csum` off at the peer.";
+    ProtocolUnsupported = 40, "protocol-unsupported", Drop, Receive,
+        "The tunnel carries IPv4 only and the packet holds another protocol.";
+    InnerTruncated = 41, "inner-truncated", Drop, Receive,
+        "The packet ends inside the inner header, or before the inner packet's own length.";
+    InnerMalformed = 42, "inner-malformed", Drop, Receive,
+        "The inner packet's version or header length is wrong.";
+    InnerChecksum = 43, "inner-checksum", Drop, Receive,
+        "The inner IPv4 header's checksum is wrong.";
+    InnerMartian = 44, "inner-martian", Drop, Receive,
+        "The inner source address is one that must not be forwarded: loopback, multicast, 0/8, 240/4.";
+    Loop = 45, "loop", Drop, Receive,
+        "The inner destination is routed back into the tunnel it came from: check the routes at both ends.";
+    TooBigForUnderlay = 46, "too-big-for-underlay", Drop, Transmit,
+        "Encapsulated it exceeds the underlay's MTU: lower the tunnel's, `ip link set NAME mtu N`.";
+    NoRoute = 47, "no-route", Drop, Transmit,
+        "No route leads to the tunnel's remote: `ip route get REMOTE`.";
+    TunnelProtocol = 48, "tunnel-protocol", Drop, Transmit,
+        "The kernel sent something other than IPv4 into the tunnel, which carries IPv4 only.";
+    TunnelLoop = 49, "tunnel-loop", Drop, Transmit,
+        "The route to the tunnel's remote leads into the tunnel itself: `ip route get REMOTE`.";
+    Aborted = 50, "aborted", Abort, Transmit,
+        "A step failed after the packet had been changed: a fault of xgre, please report it.";
+}
+
+/// Counters there are room for.
+pub const MAX_OUTCOMES: usize = 64;
+
+/// Why a program stopped working on a packet, and the tunnel it is counted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    pub outcome: Outcome,
+    /// A tunnel id, or [`NO_TUNNEL`].
+    pub tunnel: u32,
+}
+
+pub const NO_TUNNEL: u32 = u32::MAX;
+
+impl Stop {
+    #[inline(always)]
+    pub const fn on(tunnel: u32, outcome: Outcome) -> Self {
+        Self { outcome, tunnel }
+    }
+}
+
+impl From<Outcome> for Stop {
+    #[inline(always)]
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, tunnel: NO_TUNNEL }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_ascend_and_fit_the_counters() {
+        for pair in Outcome::ALL.windows(2) {
+            assert!((pair[0] as u8) < pair[1] as u8, "{pair:?}");
+        }
+        assert!(Outcome::ALL.iter().all(|&outcome| (outcome as usize) < MAX_OUTCOMES));
+    }
+
+    /// Released codes and labels: rows are added, never changed.
+    #[test]
+    fn released_codes_keep_their_meaning() {
+        for (code, label) in [
+            (0, "encapsulated"),
+            (1, "decapsulated"),
+            (2, "transit"),
+            (3, "to-device"),
+            (13, "no-tunnel-route"),
+            (32, "gre-truncated"),
+            (38, "key-mismatch"),
+            (50, "aborted"),
+        ] {
+            let outcome = Outcome::ALL.iter().find(|&&outcome| outcome as u8 == code).unwrap();
+            assert_eq!(outcome.label(), label);
+        }
+    }
+
+    #[test]
+    fn labels_are_unique_and_help_is_a_sentence() {
+        for (i, outcome) in Outcome::ALL.iter().enumerate() {
+            assert!(outcome.help().ends_with('.') || outcome.help().ends_with("up`."));
+            assert!(Outcome::ALL[..i].iter().all(|other| other.label() != outcome.label()));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Ethernet II (IEEE 802.3): destination, source, EtherType.
+
+/// Bytes.
+pub const HEADER_LEN: usize = 14;
+
+/// EtherTypes in memory order, as they stand in a frame.
+pub const ETHERTYPE_IPV4: u16 = 0x0800u16.to_be();
+
+/// A header of 14 bytes, as seven half words in memory order.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EthernetHeader([u16; 7]);
+
+impl EthernetHeader {
+    pub fn from_bytes(bytes: [u8; HEADER_LEN]) -> Self {
+        Self(core::array::from_fn(|i| u16::from_ne_bytes([bytes[2 * i], bytes[2 * i + 1]])))
+    }
+
+    /// The destination MAC address as three half words.
+    #[inline(always)]
+    pub const fn destination(&self) -> Mac {
+        Mac([self.0[0], self.0[1], self.0[2]])
+    }
+
+    /// In memory order.
+    #[inline(always)]
+    pub const fn ethertype(&self) -> u16 {
+        self.0[6]
+    }
+}
+
+/// A MAC address as three half words in memory order.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mac([u16; 3]);
+
+impl Mac {
+    pub const fn from_bytes(b: [u8; 6]) -> Self {
+        Self([
+            u16::from_ne_bytes([b[0], b[1]]),
+            u16::from_ne_bytes([b[2], b[3]]),
+            u16::from_ne_bytes([b[4], b[5]]),
+        ])
+    }
+
+    /// Compares without a call: slices would go through `memcmp`.
+    #[inline(always)]
+    pub const fn is(&self, other: &Self) -> bool {
+        (self.0[0] ^ other.0[0]) | (self.0[1] ^ other.0[1]) | (self.0[2] ^ other.0[2]) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_where_etherparse_puts_them() {
+        let expected = etherparse::Ethernet2Header {
+            destination: [2, 3, 4, 5, 6, 7],
+            source: [8, 9, 10, 11, 12, 13],
+            ether_type: etherparse::EtherType::IPV4,
+        };
+        let header = EthernetHeader::from_bytes(expected.to_bytes());
+        assert!(header.destination().is(&Mac::from_bytes([2, 3, 4, 5, 6, 7])));
+        assert_eq!(header.ethertype(), ETHERTYPE_IPV4);
+    }
+
+    #[test]
+    fn one_differing_bit_makes_another_address() {
+        let mac = [2, 3, 4, 5, 6, 7];
+        for bit in 0..48 {
+            let mut other = mac;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!Mac::from_bytes(mac).is(&Mac::from_bytes(other)), "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Where a packet goes next, and the redirect there.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, DevMap},
+};
+use gre_ebpf_common::{
+    next_hop::{Flags, NextHop},
+    port::{self, Port},
+    route::{self, Block, Entry},
+};
+
+use crate::verdict;
+
+/// Filled through a mapping, so that a million routes take milliseconds.
+#[map]
+static ROUTES: Array<Block> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+const BPF_F_MMAPABLE: u32 = aya_ebpf::bindings::BPF_F_MMAPABLE;
+
+#[map]
+static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(1, 0);
+
+/// Interface index to itself: redirects through a device map leave in bulk.
+#[map]
+static TX_PORTS: DevMap = DevMap::with_max_entries(1, 0);
+
+/// The route of a destination, in memory order.
+#[inline(always)]
+pub fn route(destination: u32) -> Entry {
+    route::lookup(destination, |block, index| {
+        let block = ROUTES.get(block)?;
+        Some(block.0[index & (route::BLOCK - 1)])
+    })
+}
+
+/// A next hop; a miss is an id beyond the map, which no map of ours names.
+#[inline(always)]
+pub fn next_hop(id: u32) -> Option<&'static NextHop> {
+    NEXT_HOPS.get(id)
+}
+
+/// Whether frames that XDP received on `ingress` can be redirected out of the next hop's interface.
+#[inline(always)]
+pub fn can_redirect(ingress: &Port, next_hop: &NextHop) -> bool {
+    next_hop.flags.has(Flags::NATIVE_REDIRECT) || ingress.flags.has(port::Flags::GENERIC)
+}
+
+/// Arms a redirect out of the interface; the packet is untouched whatever the answer.
+#[inline(always)]
+pub fn redirect(next_hop: &NextHop) -> bool {
+    verdict::xdp_redirects(TX_PORTS.redirect(next_hop.ifindex, 0).unwrap_or_else(|action| action))
+}

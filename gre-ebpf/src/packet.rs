@@ -1,0 +1,76 @@
+//! The one place that touches packet memory.
+
+use core::ptr;
+
+use aya_ebpf::programs::{TcContext, XdpContext};
+use gre_ebpf_common::wire::{ethernet::EthernetHeader, gre::GreBase, ipv4::Ipv4Header};
+
+/// The bytes of a packet that can be read directly, and how long the packet is in all.
+pub struct Packet {
+    data: usize,
+    end: usize,
+    len: u32,
+}
+
+/// Types of which every pattern of bits is a value, and which have no padding.
+///
+/// # Safety
+/// Both must be true of the type.
+pub unsafe trait Plain: Copy {}
+
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: an array of integers.
+unsafe impl<const N: usize> Plain for [u32; N] {}
+// SAFETY: an integer.
+unsafe impl Plain for u16 {}
+// SAFETY: `repr(C)` around seven `u16`.
+unsafe impl Plain for EthernetHeader {}
+// SAFETY: `repr(C)` around five `u32`.
+unsafe impl Plain for Ipv4Header {}
+// SAFETY: `repr(C)` around one `u32`.
+unsafe impl Plain for GreBase {}
+
+impl Packet {
+    #[inline(always)]
+    pub fn of_xdp(ctx: &XdpContext) -> Self {
+        let (data, end) = (ctx.data(), ctx.data_end());
+        Self { data, end, len: (end - data) as u32 }
+    }
+
+    #[inline(always)]
+    pub fn of_tc(ctx: &TcContext) -> Self {
+        Self { data: ctx.data(), end: ctx.data_end(), len: ctx.len() }
+    }
+
+    /// Bytes, the part that cannot be read directly included.
+    #[inline(always)]
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    #[inline(always)]
+    fn at<T: Plain>(&self, offset: usize) -> Option<*mut T> {
+        let start = self.data + offset;
+        if start + size_of::<T>() > self.end {
+            return None;
+        }
+        Some(start as *mut T)
+    }
+
+    /// Reads at `offset` bytes from the start, if the packet is that long.
+    #[inline(always)]
+    pub fn read<T: Plain>(&self, offset: usize) -> Option<T> {
+        // SAFETY: `at` has checked that all of it lies in the packet, and any bits are a `T`. The
+        // verifier checks both again.
+        self.at(offset).map(|pointer| unsafe { ptr::read_unaligned(pointer) })
+    }
+
+    /// Writes at `offset` bytes from the start, if the packet is that long.
+    #[inline(always)]
+    pub fn write<T: Plain>(&self, offset: usize, value: T) -> Option<()> {
+        // SAFETY: `at` has checked that all of it lies in the packet, which the program may write;
+        // a `T` has no padding to leak. The verifier checks it again.
+        self.at(offset).map(|pointer| unsafe { ptr::write_unaligned(pointer, value) })
+    }
+}
