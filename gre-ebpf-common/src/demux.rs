@@ -87,18 +87,34 @@ impl Location {
         (self.fingerprint as u64) << 32 | (tunnel + 1) as u64
     }
 
-    /// The tunnel in a slot, if the slot may be this key's.
+    /// The tunnel that may be this key's in one of its buckets: a bucket holds a fingerprint once.
     #[inline(always)]
-    pub const fn candidate(&self, slot: u64) -> Option<u32> {
-        let tunnel = slot as u32;
-        if (slot >> 32) as u32 == self.fingerprint && tunnel != 0 { Some(tunnel - 1) } else { None }
+    pub const fn candidate(&self, bucket: &Bucket) -> Option<u32> {
+        let mut tunnel = 0;
+        let mut slot = 0;
+        while slot < SLOTS {
+            if self.is_in(bucket.0[slot]) {
+                tunnel = bucket.0[slot] as u32;
+            }
+            slot += 1;
+        }
+        match tunnel {
+            0 => None,
+            tunnel => Some(tunnel - 1),
+        }
+    }
+
+    /// Whether a slot's word has this key's fingerprint; an empty one, whose tunnel is 0, may.
+    #[inline(always)]
+    pub const fn is_in(&self, slot: u64) -> bool {
+        (slot >> 32) as u32 == self.fingerprint
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
+    use std::collections::HashSet;
 
     #[test]
     fn the_two_buckets_of_a_key_differ() {
@@ -138,14 +154,16 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_gives_back_its_tunnel_and_an_empty_one_nothing() {
-        let mut seen = HashMap::new();
+    fn a_bucket_gives_back_its_tunnel_and_an_empty_one_nothing() {
+        let mut slots = HashSet::new();
         for n in 0..1000u32 {
             let location = Key { local: n, remote: 2, kind: Kind::Pair }.locate(255);
-            assert_eq!(location.candidate(location.slot(n)), Some(n));
-            assert_eq!(location.candidate(0), None);
-            seen.insert(location.slot(0), n);
+            let mut bucket = Bucket::default();
+            assert_eq!(location.candidate(&bucket), None);
+            bucket.0[n as usize % SLOTS] = location.slot(n);
+            assert_eq!(location.candidate(&bucket), Some(n));
+            slots.insert(location.slot(0));
         }
-        assert_eq!(seen.len(), 1000, "fingerprints are not spread");
+        assert_eq!(slots.len(), 1000, "fingerprints are not spread");
     }
 }

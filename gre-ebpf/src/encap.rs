@@ -128,14 +128,14 @@ pub fn write(
 #[inline(always)]
 pub fn ethernet(packet: &Packet, next_hop: &NextHop) -> Result<(), Stop> {
     packet.write(0, next_hop.ethernet).ok_or(Outcome::Aborted)?;
-    packet.write(12, ETHERTYPE_IPV4).ok_or(Outcome::Aborted)?;
+    packet.write(12, [ETHERTYPE_IPV4]).ok_or(Outcome::Aborted)?;
     Ok(())
 }
 
 /// Writes the decremented TTL into the IPv4 header at `offset`, which reads `header`.
 #[inline(always)]
 pub fn ttl(packet: &Packet, offset: usize, header: &Ipv4Header) -> Result<(), Stop> {
-    packet.write(offset + 8, header.decremented_ttl()).ok_or(Outcome::Aborted)?;
+    packet.write(offset + 8, [header.decremented_ttl()]).ok_or(Outcome::Aborted)?;
     Ok(())
 }
 

@@ -24,6 +24,8 @@ unsafe impl Plain for u32 {}
 unsafe impl<const N: usize> Plain for [u32; N] {}
 // SAFETY: an integer.
 unsafe impl Plain for u16 {}
+// SAFETY: an array of integers.
+unsafe impl<const N: usize> Plain for [u16; N] {}
 // SAFETY: `repr(C)` around seven `u16`.
 unsafe impl Plain for EthernetHeader {}
 // SAFETY: `repr(C)` around five `u32`.
@@ -66,11 +68,19 @@ impl Packet {
         self.at(offset).map(|pointer| unsafe { ptr::read_unaligned(pointer) })
     }
 
-    /// Writes at `offset` bytes from the start, if the packet is that long.
+    /// Writes words at `offset` bytes from the start, if the packet is that long: one store each,
+    /// since a copy of the whole array would become a call to a loop over its bytes.
     #[inline(always)]
-    pub fn write<T: Plain>(&self, offset: usize, value: T) -> Option<()> {
-        // SAFETY: `at` has checked that all of it lies in the packet, which the program may write;
-        // a `T` has no padding to leak. The verifier checks it again.
-        self.at(offset).map(|pointer| unsafe { ptr::write_unaligned(pointer, value) })
+    pub fn write<T: Plain, const N: usize>(&self, offset: usize, words: [T; N]) -> Option<()>
+    where
+        [T; N]: Plain,
+    {
+        let pointer = self.at::<[T; N]>(offset)?.cast::<T>();
+        for (i, word) in words.into_iter().enumerate() {
+            // SAFETY: `at` has checked that all of it lies in the packet, which the program may
+            // write; a `T` has no padding to leak. The verifier checks it again.
+            unsafe { ptr::write_unaligned(pointer.add(i), word) };
+        }
+        Some(())
     }
 }

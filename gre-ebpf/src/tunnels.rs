@@ -116,14 +116,11 @@ fn between(outer: &Ipv4Header) -> Option<(u32, &'static Tunnel)> {
 fn search(key: Key, matches: impl Fn(&Tunnel) -> bool) -> Option<(u32, &'static Tunnel)> {
     let location = key.locate(DEMUX_MASK.load());
     for bucket in location.buckets {
-        let bucket = DEMUX.get(bucket)?;
-        for &slot in &bucket.0 {
-            if let Some(id) = location.candidate(slot)
-                && let Some(tunnel) = TUNNELS.get(id)
-                && matches(tunnel)
-            {
-                return Some((id, tunnel));
-            }
+        if let Some(id) = location.candidate(DEMUX.get(bucket)?)
+            && let Some(tunnel) = TUNNELS.get(id)
+            && matches(tunnel)
+        {
+            return Some((id, tunnel));
         }
     }
     None

@@ -1,1 +1,3 @@
-fn main() { println!("{}", env!("XGRE_BPF_OBJECT")); }
+fn main() {
+    println!("{}", env!("XGRE_BPF_OBJECT"));
+}
