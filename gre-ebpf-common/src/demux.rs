@@ -72,7 +72,8 @@ impl Key {
         hash ^= self.kind.to_word();
         hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
         hash ^= hash >> 29;
-        let fingerprint = (hash >> 32) as u32;
+        // Never zero, which is an empty slot's.
+        let fingerprint = (hash >> 32) as u32 | 1;
         let first = hash as u32 & mask;
         // The second bucket depends on the fingerprint alone beside the first, and differs from it
         // whenever there is more than one bucket.
@@ -104,7 +105,7 @@ impl Location {
         }
     }
 
-    /// Whether a slot's word has this key's fingerprint; an empty one, whose tunnel is 0, may.
+    /// Whether a slot's word has this key's fingerprint.
     #[inline(always)]
     pub const fn is_in(&self, slot: u64) -> bool {
         (slot >> 32) as u32 == self.fingerprint

@@ -15,7 +15,6 @@ pub mod demux;
 pub mod encapsulate;
 pub mod next_hop;
 pub mod outcome;
-#[cfg(feature = "user")]
 pub mod pod;
 pub mod port;
 pub mod route;

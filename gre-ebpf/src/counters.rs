@@ -1,8 +1,11 @@
-//! Counts: what went through each tunnel, and what became of each packet.
+//! Counts: what went through each tunnel, and what became of each packet. The daemon reads them
+//! through mappings.
 
 use core::arch::asm;
 
-use aya_ebpf::{Global, helpers::bpf_get_smp_processor_id, macros::map, maps::Array};
+use aya_ebpf::{
+    Global, bindings::BPF_F_MMAPABLE, helpers::bpf_get_smp_processor_id, macros::map, maps::Array,
+};
 use gre_ebpf_common::{
     counters::{
         OutcomeCounters, Tier, Traffic, TunnelCounters, TunnelDrops, outcome_index, tunnel_index,
@@ -15,13 +18,13 @@ use gre_ebpf_common::{
 static CPUS: Global<u32> = Global::new(1);
 
 #[map]
-static TUNNEL_COUNTERS: Array<TunnelCounters> = Array::with_max_entries(1, 0);
+static TUNNEL_COUNTERS: Array<TunnelCounters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
-static TUNNEL_DROPS: Array<TunnelDrops> = Array::with_max_entries(1, 0);
+static TUNNEL_DROPS: Array<TunnelDrops> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
-static OUTCOMES: Array<OutcomeCounters> = Array::with_max_entries(1, 0);
+static OUTCOMES: Array<OutcomeCounters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[inline(always)]
 fn cpu() -> u32 {

@@ -1,6 +1,9 @@
 //! Where a packet goes next, and the redirect there.
+//!
+//! Like all arrays here these are filled through mappings: a million routes take milliseconds.
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     macros::map,
     maps::{Array, DevMap},
 };
@@ -12,14 +15,11 @@ use gre_ebpf_common::{
 
 use crate::verdict;
 
-/// Filled through a mapping, so that a million routes take milliseconds.
 #[map]
 static ROUTES: Array<Block> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-const BPF_F_MMAPABLE: u32 = aya_ebpf::bindings::BPF_F_MMAPABLE;
-
 #[map]
-static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(1, 0);
+static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Interface index to itself: redirects through a device map leave in bulk.
 #[map]

@@ -1,6 +1,6 @@
 //! From a frame to the IPv4 packet in it that a router may handle.
 
-use aya_ebpf::{macros::map, maps::Array};
+use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use gre_ebpf_common::{
     outcome::Outcome,
     port::{Flags, Port},
@@ -14,7 +14,7 @@ use crate::packet::Packet;
 
 /// Interface index to port.
 #[map]
-static PORTS: Array<Port> = Array::with_max_entries(1, 0);
+static PORTS: Array<Port> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The port or tunnel device with this interface index; none where `xgre` has nothing to do.
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! Which tunnel a GRE packet belongs to, and if to none, why not.
 
-use aya_ebpf::{Global, macros::map, maps::Array};
+use aya_ebpf::{Global, bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use gre_ebpf_common::{
     demux::{Bucket, Key, Kind},
     outcome::{Outcome, Stop},
@@ -19,10 +19,10 @@ use crate::packet::Packet;
 static DEMUX_MASK: Global<u32> = Global::new(0);
 
 #[map]
-static DEMUX: Array<Bucket> = Array::with_max_entries(1, 0);
+static DEMUX: Array<Bucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
-static TUNNELS: Array<Tunnel> = Array::with_max_entries(1, 0);
+static TUNNELS: Array<Tunnel> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Where the GRE header starts: only packets without IP options come here.
 const GRE_OFFSET: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;

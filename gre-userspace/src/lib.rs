@@ -1,6 +1,10 @@
 //! The daemon and the command line of xgre.
 
 pub mod daemon;
+pub mod dataplane;
+pub mod ids;
+pub mod maps;
 pub mod model;
 pub mod observed;
 pub mod report;
+pub mod rib;

@@ -1,0 +1,355 @@
+//! What the maps should say, worked out from what the user wants and what the kernel has. No I/O.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::Ipv4Addr,
+};
+
+use gre_ebpf_common::{
+    demux::{Key, Kind},
+    next_hop::{self, NextHop},
+    port::{self, Port},
+    route::Entry,
+    tunnel::{self, Outer},
+};
+
+use crate::{
+    ids::Ids,
+    maps::routes::Prefixes,
+    model::{Desired, Tunnel},
+    observed::{Link, NeighbourState, RouteTarget, Snapshot, xdp_features},
+    rib::Rib,
+};
+
+/// How XDP runs on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attachment {
+    Native,
+    Generic,
+    Off,
+}
+
+/// Contents of every map.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DataPlane {
+    /// By interface index: ports, and the devices of tunnels.
+    pub ports: BTreeMap<u32, Port>,
+    /// By tunnel id.
+    pub tunnels: BTreeMap<u32, tunnel::Tunnel>,
+    pub demux: BTreeMap<Key, u32>,
+    /// By next hop id, from 1.
+    pub next_hops: BTreeMap<u32, NextHop>,
+    pub tx_ports: BTreeSet<u32>,
+    pub routes: Prefixes,
+}
+
+/// How a tunnel stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelState {
+    pub id: u32,
+    pub underlay: Option<Hop>,
+    /// Why XDP does not encapsulate for it, in words.
+    pub why_not: Option<String>,
+}
+
+/// A neighbour on a link, as a route names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hop {
+    pub ifindex: u32,
+    pub ip: Ipv4Addr,
+    /// The route's own MTU (RTAX_MTU), in bytes.
+    pub mtu: Option<u32>,
+}
+
+/// What a next hop id stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HopKey {
+    Neighbour(Hop),
+    /// The way to a tunnel's own device.
+    Device(String),
+}
+
+/// Ids that stay with what they were given to.
+#[derive(Debug, Default)]
+pub struct Allocated {
+    pub tunnels: Ids<String>,
+    pub next_hops: Ids<HopKey>,
+}
+
+/// The device of a tunnel, as the kernel has it.
+#[derive(Clone, Copy)]
+pub struct Device<'a> {
+    pub link: &'a Link,
+    pub peer: &'a Link,
+}
+
+/// The devices of the tunnels that have one, by tunnel name.
+pub fn devices<'a>(desired: &Desired, snapshot: &'a Snapshot) -> BTreeMap<String, Device<'a>> {
+    snapshot
+        .links
+        .values()
+        .filter(|link| desired.tunnels.contains_key(&link.name))
+        .filter(|link| link.kind.as_deref() == Some("veth"))
+        .filter_map(|link| {
+            let peer = snapshot.links.get(&link.link?)?;
+            Some((link.name.clone(), Device { link, peer }))
+        })
+        .collect()
+}
+
+/// Works everything out. `ports` are the interfaces that the programs run on.
+pub fn compile(
+    desired: &Desired,
+    snapshot: &Snapshot,
+    ports: &BTreeMap<u32, Attachment>,
+    allocated: &mut Allocated,
+) -> (DataPlane, BTreeMap<String, TunnelState>) {
+    let mut compiler = Compiler {
+        snapshot,
+        rib: Rib::new(snapshot),
+        macs: macs(snapshot),
+        devices: devices(desired, snapshot),
+        allocated,
+        plane: DataPlane::default(),
+        states: BTreeMap::new(),
+    };
+    compiler.allocated.tunnels.begin();
+    compiler.allocated.next_hops.begin();
+    compiler.ports(ports);
+    for tunnel in desired.tunnels.values() {
+        compiler.tunnel(tunnel, ports);
+    }
+    if !snapshot.custom_rules {
+        compiler.routes();
+    }
+    compiler.allocated.tunnels.end();
+    compiler.allocated.next_hops.end();
+    (compiler.plane, compiler.states)
+}
+
+/// MAC addresses that can be sent to, by interface index and address.
+fn macs(snapshot: &Snapshot) -> HashMap<(u32, Ipv4Addr), [u8; 6]> {
+    snapshot
+        .neighbours
+        .iter()
+        .filter(|neighbour| neighbour.state != NeighbourState::Unresolved)
+        .filter_map(|neighbour| Some(((neighbour.ifindex, neighbour.ip), neighbour.mac?)))
+        .collect()
+}
+
+struct Compiler<'a> {
+    snapshot: &'a Snapshot,
+    rib: Rib<'a>,
+    macs: HashMap<(u32, Ipv4Addr), [u8; 6]>,
+    devices: BTreeMap<String, Device<'a>>,
+    allocated: &'a mut Allocated,
+    plane: DataPlane,
+    states: BTreeMap<String, TunnelState>,
+}
+
+impl Compiler<'_> {
+    fn ports(&mut self, ports: &BTreeMap<u32, Attachment>) {
+        for (&ifindex, &attachment) in ports {
+            let Some(link) = self.snapshot.links.get(&ifindex) else { continue };
+            let Some(mac) = link.mac else { continue };
+            let flags = port::Flags::default()
+                .with(port::Flags::FORWARDING, link.forwarding)
+                .with(port::Flags::GENERIC, attachment == Attachment::Generic)
+                .with(port::Flags::REVERSE_PATH_STRICT, link.rp_filter == 1)
+                .with(port::Flags::REVERSE_PATH_LOOSE, link.rp_filter == 2);
+            self.plane.ports.insert(ifindex, Port::new(mac, flags));
+        }
+    }
+
+    fn tunnel(&mut self, tunnel: &Tunnel, ports: &BTreeMap<u32, Attachment>) {
+        let id = self.allocated.tunnels.get(&tunnel.name);
+        let Some(&device) = self.devices.get(&tunnel.name) else { return };
+        let underlay = self.underlay(tunnel.remote);
+        let next_hop = underlay.map(|hop| self.neighbour(hop));
+
+        let mut record = tunnel::Tunnel::new(Outer {
+            local: u32::from(tunnel.local).to_be(),
+            remote: u32::from(tunnel.remote).to_be(),
+            ttl: tunnel.ttl,
+            tos: tunnel.tos,
+            dont_fragment: tunnel.pmtudisc,
+            key: tunnel.key,
+        });
+        record.flags = record
+            .flags
+            .with(tunnel::Flags::UP, device.link.up)
+            .with(tunnel::Flags::FORWARDING, device.link.forwarding)
+            .with(tunnel::Flags::REVERSE_PATH_STRICT, device.link.rp_filter == 1)
+            .with(tunnel::Flags::REVERSE_PATH_LOOSE, device.link.rp_filter == 2);
+        record.next_hop = next_hop.unwrap_or(0);
+        record.device = self.device(&tunnel.name, device);
+        record.ifindex = device.link.ifindex;
+        record.mtu = device.link.mtu.min(u16::MAX.into()) as u16;
+
+        let (local, remote) = (record.local(), record.remote());
+        let kind = Kind::from_key(tunnel.key.map(u32::to_be));
+        self.plane.demux.insert(Key { local, remote, kind }, id);
+        self.plane.demux.entry(Key { local, remote, kind: Kind::Pair }).or_insert(id);
+        self.plane.ports.insert(device.link.ifindex, Port::device_of(id));
+        self.plane.tunnels.insert(id, record);
+        let why_not = self.why_not(tunnel, device, underlay, next_hop, ports);
+        self.states.insert(tunnel.name.clone(), TunnelState { id, underlay, why_not });
+    }
+
+    /// The next hop towards a tunnel's remote, if any route leads there.
+    fn underlay(&self, remote: Ipv4Addr) -> Option<Hop> {
+        match *self.rib.lookup(remote)? {
+            RouteTarget::Unicast { ifindex, gateway, mtu } => {
+                Some(Hop { ifindex, ip: gateway.unwrap_or(remote), mtu })
+            }
+            RouteTarget::Kernel => None,
+        }
+    }
+
+    /// The id of a neighbour, whose record is made if it is new. Without a MAC address the record
+    /// still names the interface, which is all that tier 2 needs.
+    fn neighbour(&mut self, hop: Hop) -> u32 {
+        let id = self.allocated.next_hops.get(&HopKey::Neighbour(hop)) + 1;
+        let Some(link) = self.snapshot.links.get(&hop.ifindex) else { return id };
+        let mtu = hop.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+        let destination = self.macs.get(&(hop.ifindex, hop.ip));
+        let record = match (destination, link.mac) {
+            (Some(&destination), Some(source)) => {
+                let flags = next_hop::Flags::default()
+                    .with(next_hop::Flags::RESOLVED, link.up && !self.is_tunnel(hop.ifindex))
+                    .with(next_hop::Flags::NATIVE_REDIRECT, can_redirect(link));
+                self.plane.tx_ports.insert(hop.ifindex);
+                NextHop::new(destination, source, hop.ifindex, mtu, flags)
+            }
+            _ => NextHop::new([0; 6], [0; 6], hop.ifindex, mtu, next_hop::Flags::default()),
+        };
+        self.plane.next_hops.insert(id, record);
+        id
+    }
+
+    /// The id of the way to a tunnel's device: out of its peer, addressed to it.
+    fn device(&mut self, name: &str, device: Device<'_>) -> u32 {
+        let id = self.allocated.next_hops.get(&HopKey::Device(name.to_owned())) + 1;
+        let mac = |link: &Link| link.mac.unwrap_or_default();
+        let flags = next_hop::Flags::RESOLVED
+            .with(next_hop::Flags::NATIVE_REDIRECT, can_redirect(device.peer));
+        let record =
+            NextHop::new(mac(device.link), mac(device.peer), device.peer.ifindex, 65_535, flags);
+        self.plane.next_hops.insert(id, record);
+        self.plane.tx_ports.insert(device.peer.ifindex);
+        id
+    }
+
+    fn is_tunnel(&self, ifindex: u32) -> bool {
+        self.tunnel_of(ifindex).is_some()
+    }
+
+    fn tunnel_of(&self, ifindex: u32) -> Option<&str> {
+        self.devices
+            .iter()
+            .find(|(_, device)| device.link.ifindex == ifindex)
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// Every prefix of the kernel's, since a longer one that leads elsewhere must win over a
+    /// tunnel's, and every neighbour that is reached directly.
+    fn routes(&mut self) {
+        let by_ifindex: HashMap<u32, u32> = self
+            .devices
+            .iter()
+            .filter_map(|(name, device)| Some((device.link.ifindex, self.states.get(name)?.id)))
+            .collect();
+        let prefixes: Vec<_> = self.rib.iter().collect();
+        for (prefix, target) in prefixes {
+            let entry = match *target {
+                RouteTarget::Unicast { ifindex, gateway, mtu } => {
+                    match (by_ifindex.get(&ifindex), gateway) {
+                        (Some(&tunnel), _) => Entry::Tunnel(tunnel),
+                        (None, Some(ip)) => {
+                            Entry::NextHop(self.neighbour(Hop { ifindex, ip, mtu }))
+                        }
+                        // Each host of the prefix is a next hop of its own.
+                        (None, None) => Entry::Punt,
+                    }
+                }
+                RouteTarget::Kernel => Entry::Punt,
+            };
+            self.plane.routes.insert(prefix, entry);
+        }
+        let hosts: Vec<_> = self.macs.keys().copied().collect();
+        for (ifindex, ip) in hosts {
+            if let Some(&RouteTarget::Unicast { ifindex: out, gateway: None, mtu }) =
+                self.rib.lookup(ip)
+                && out == ifindex
+                && !by_ifindex.contains_key(&ifindex)
+            {
+                let id = self.neighbour(Hop { ifindex, ip, mtu });
+                self.plane.routes.insert((ip.into(), 32), Entry::NextHop(id));
+            }
+        }
+    }
+
+    /// What keeps XDP from encapsulating for a tunnel, the first thing to mend first.
+    fn why_not(
+        &self,
+        tunnel: &Tunnel,
+        device: Device<'_>,
+        underlay: Option<Hop>,
+        next_hop: Option<u32>,
+        ports: &BTreeMap<u32, Attachment>,
+    ) -> Option<String> {
+        let name = &tunnel.name;
+        if !device.link.up {
+            return Some(format!("the device is down: `ip link set {name} up`"));
+        }
+        let Some(hop) = underlay else {
+            let remote = tunnel.remote;
+            return Some(format!("no route to {remote}: `ip route get {remote}`"));
+        };
+        if let Some(other) = self.tunnel_of(hop.ifindex) {
+            return Some(if other == name {
+                format!("the route to {} leads into {name} itself", tunnel.remote)
+            } else {
+                format!("it runs inside {other}: the kernel encapsulates it")
+            });
+        }
+        if self.snapshot.custom_rules {
+            return Some("policy routing rules are in use: the kernel routes (`ip rule`)".into());
+        }
+        let link = self.snapshot.links.get(&hop.ifindex)?;
+        let record = self.plane.next_hops.get(&next_hop?)?;
+        if !record.flags.has(next_hop::Flags::RESOLVED) {
+            return Some(format!("{} on {} is not resolved yet: `ip neigh`", hop.ip, link.name));
+        }
+        let attached = |attachment| ports.values().any(|port| *port == attachment);
+        let native_only = attached(Attachment::Native) && !attached(Attachment::Generic);
+        if native_only && !record.flags.has(next_hop::Flags::NATIVE_REDIRECT) {
+            return Some(format!(
+                "packets cannot be redirected out of {}: {}",
+                link.name,
+                no_redirect(link)
+            ));
+        }
+        if !attached(Attachment::Native) && !attached(Attachment::Generic) {
+            return Some("XDP is off on every port".into());
+        }
+        None
+    }
+}
+
+/// Whether frames can be redirected out of the device; taken for granted on kernels that do not
+/// say, except on veth, where it depends on the other end.
+pub fn can_redirect(link: &Link) -> bool {
+    match link.xdp_features {
+        Some(features) => features & xdp_features::NDO_XMIT != 0,
+        None => link.kind.as_deref() != Some("veth"),
+    }
+}
+
+/// What to do where [`can_redirect`] says no.
+pub fn no_redirect(link: &Link) -> &'static str {
+    match link.kind.as_deref() {
+        Some("veth") => "turn GRO on at the other end of this veth (`ethtool -K PEER gro on`)",
+        _ => "its driver cannot transmit redirected frames (ndo_xdp_xmit)",
+    }
+}

@@ -1,0 +1,178 @@
+//! The tunnel demultiplexer behind map `DEMUX`, kept equal to a set of keys.
+
+use std::collections::BTreeMap;
+
+use gre_ebpf_common::demux::{Bucket, Key, SLOTS};
+use thiserror::Error;
+
+use super::mapping::Mapping;
+
+/// Slots for each key, so that both buckets of a key are all but never full.
+const SLOTS_PER_KEY: u32 = 4;
+/// Keys of a tunnel: its own, and its pair of addresses.
+const KEYS_PER_TUNNEL: u32 = 2;
+
+/// Buckets for this many tunnels: a power of two.
+pub fn buckets(tunnels: u32) -> u32 {
+    (tunnels.max(1) * KEYS_PER_TUNNEL * SLOTS_PER_KEY / SLOTS as u32).next_power_of_two()
+}
+
+/// Both buckets of a key are full.
+#[derive(Debug, Error)]
+#[error("the tunnel table has no room for another tunnel: raise `limits.tunnels` in the config")]
+pub struct Full;
+
+pub struct Demux {
+    map: Mapping,
+    table: Table,
+}
+
+impl Demux {
+    /// Takes over a map of this many buckets and empties it.
+    pub fn new(map: Mapping, buckets: u32) -> Self {
+        for bucket in 0..buckets {
+            map.store(bucket, &Bucket::default());
+        }
+        Self { map, table: Table::new(buckets) }
+    }
+
+    /// Makes the map find exactly these keys. New ones are in before old ones go.
+    pub fn replace(&mut self, keys: &BTreeMap<Key, u32>) -> Result<(), Full> {
+        for (key, &tunnel) in keys {
+            if let Some(bucket) = self.table.insert(key, tunnel)? {
+                self.store(bucket);
+            }
+        }
+        let gone: Vec<_> =
+            self.table.keys.keys().filter(|key| !keys.contains_key(key)).copied().collect();
+        for key in gone {
+            let bucket = self.table.remove(&key);
+            self.store(bucket);
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, bucket: u32) {
+        self.map.store(bucket, &self.table.buckets[bucket as usize]);
+    }
+}
+
+/// What the map holds, and where.
+struct Table {
+    buckets: Vec<Bucket>,
+    /// Bucket and slot of each key.
+    keys: BTreeMap<Key, (u32, usize)>,
+}
+
+impl Table {
+    fn new(buckets: u32) -> Self {
+        Self { buckets: vec![Bucket::default(); buckets as usize], keys: BTreeMap::new() }
+    }
+
+    fn mask(&self) -> u32 {
+        self.buckets.len() as u32 - 1
+    }
+
+    /// The bucket that changed, if one did.
+    fn insert(&mut self, key: &Key, tunnel: u32) -> Result<Option<u32>, Full> {
+        let location = key.locate(self.mask());
+        let slot = location.slot(tunnel);
+        if let Some(&(bucket, index)) = self.keys.get(key) {
+            let word = &mut self.buckets[bucket as usize].0[index];
+            let changed = *word != slot;
+            *word = slot;
+            return Ok(changed.then_some(bucket));
+        }
+        // A bucket holds a fingerprint once, so that a look-up compares one tunnel a bucket.
+        let (bucket, index) = location
+            .buckets
+            .into_iter()
+            .filter(|&bucket| {
+                let slots = &self.buckets[bucket as usize].0;
+                slots.iter().all(|&slot| !location.is_in(slot))
+            })
+            .filter_map(|bucket| {
+                let slots = &self.buckets[bucket as usize].0;
+                let free = slots.iter().filter(|&&slot| slot == 0).count();
+                let index = slots.iter().position(|&slot| slot == 0)?;
+                Some((free, bucket, index))
+            })
+            .max_by_key(|&(free, ..)| free)
+            .map(|(_, bucket, index)| (bucket, index))
+            .ok_or(Full)?;
+        self.buckets[bucket as usize].0[index] = slot;
+        self.keys.insert(*key, (bucket, index));
+        Ok(Some(bucket))
+    }
+
+    /// The bucket that changed. The key must be there.
+    fn remove(&mut self, key: &Key) -> u32 {
+        let (bucket, index) = self.keys.remove(key).expect("only keys of the table are removed");
+        self.buckets[bucket as usize].0[index] = 0;
+        bucket
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gre_ebpf_common::demux::Kind;
+
+    fn find(table: &Table, key: &Key) -> Vec<u32> {
+        let location = key.locate(table.mask());
+        location
+            .buckets
+            .iter()
+            .filter_map(|&bucket| location.candidate(&table.buckets[bucket as usize]))
+            .collect()
+    }
+
+    #[test]
+    fn a_full_complement_of_tunnels_is_found_and_then_gone() {
+        const TUNNELS: u32 = 100_000;
+        let mut table = Table::new(buckets(TUNNELS));
+        let keys = |n: u32| {
+            let (local, remote) = (1, n.to_be());
+            [Kind::Keyless, Kind::Pair].map(|kind| Key { local, remote, kind })
+        };
+        for n in 0..TUNNELS {
+            for key in keys(n) {
+                table.insert(&key, n).unwrap();
+            }
+        }
+        for n in 0..TUNNELS {
+            for key in keys(n) {
+                assert!(find(&table, &key).contains(&n), "{key:?}");
+            }
+        }
+        for n in 0..TUNNELS {
+            for key in keys(n) {
+                table.remove(&key);
+            }
+        }
+        assert!(table.buckets.iter().all(|bucket| *bucket == Bucket::default()));
+    }
+
+    #[test]
+    fn a_key_moves_to_another_tunnel_in_place() {
+        let mut table = Table::new(buckets(16));
+        let key = Key { local: 1, remote: 2, kind: Kind::Pair };
+        let bucket = table.insert(&key, 3).unwrap();
+        assert_eq!(table.insert(&key, 3).unwrap(), None);
+        assert_eq!(table.insert(&key, 4).unwrap(), bucket);
+        assert_eq!(find(&table, &key), [4]);
+    }
+
+    #[test]
+    fn more_than_two_buckets_hold_is_refused_and_changes_nothing() {
+        let mut table = Table::new(1);
+        let key = |n| Key { local: n, remote: 2, kind: Kind::Keyless };
+        for n in 0..SLOTS as u32 {
+            table.insert(&key(n), n).unwrap();
+        }
+        let before = table.buckets.clone();
+        assert!(matches!(table.insert(&key(99), 99), Err(Full)));
+        assert_eq!(table.buckets, before);
+        assert!(!table.keys.contains_key(&key(99)));
+    }
+}

@@ -1,0 +1,162 @@
+//! The maps of the data plane, kept equal to a [`DataPlane`].
+
+pub mod counters;
+pub mod demux;
+pub mod mapping;
+pub mod routes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::maps::{DevMap, MapData, xdp::XdpMapError};
+use gre_ebpf_common::{next_hop::NextHop, pod::Plain, port::Port, tunnel::Tunnel};
+use thiserror::Error;
+
+use crate::dataplane::DataPlane;
+
+use self::{
+    counters::Counters,
+    demux::{Demux, Full},
+    mapping::Mapping,
+    routes::RouteTable,
+};
+
+#[derive(Debug, Error)]
+pub enum MapsError {
+    #[error("making interface {ifindex} a redirect target: {source}")]
+    TxPort { ifindex: u32, source: XdpMapError },
+    #[error("{what} {index} is beyond `limits.{limit}` = {len}: raise it in the config")]
+    Limit { what: &'static str, index: u32, limit: &'static str, len: u32 },
+    #[error(transparent)]
+    Demux(#[from] Full),
+}
+
+/// An array, and what is in it that is not zero.
+pub struct Table<V> {
+    map: Mapping,
+    len: u32,
+    what: &'static str,
+    limit: &'static str,
+    values: BTreeMap<u32, V>,
+}
+
+impl<V: Plain> Table<V> {
+    /// Takes over an array of `len` values of which `limit` is the name in the config, with what
+    /// an earlier daemon left in it.
+    pub fn new(map: Mapping, len: u32, what: &'static str, limit: &'static str) -> Self {
+        let values = (0..len)
+            .map(|index| (index, map.load::<V>(index)))
+            .filter(|(_, value)| *value != V::default())
+            .collect();
+        Self { map, len, what, limit, values }
+    }
+
+    fn check(&self, wanted: &BTreeMap<u32, V>) -> Result<(), MapsError> {
+        match wanted.last_key_value() {
+            Some((&index, _)) if index >= self.len => {
+                Err(MapsError::Limit { what: self.what, index, limit: self.limit, len: self.len })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what is new or differs.
+    fn fill(&mut self, wanted: &BTreeMap<u32, V>) {
+        for (&index, value) in wanted {
+            if self.values.get(&index) != Some(value) {
+                self.map.store(index, value);
+                self.values.insert(index, *value);
+            }
+        }
+    }
+
+    /// Zeroes what is not wanted any more.
+    fn prune(&mut self, wanted: &BTreeMap<u32, V>) {
+        self.values.retain(|index, _| {
+            let keep = wanted.contains_key(index);
+            if !keep {
+                self.map.store(*index, &V::default());
+            }
+            keep
+        });
+    }
+}
+
+pub struct Maps {
+    pub ports: Table<Port>,
+    pub tunnels: Table<Tunnel>,
+    pub next_hops: Table<NextHop>,
+    pub demux: Demux,
+    pub tx_ports: TxPorts,
+    pub routes: RouteTable,
+    pub counters: Counters,
+}
+
+impl Maps {
+    /// Makes the maps say what `plane` says, or changes nothing. What is referred to is there
+    /// before what refers to it, and goes after it.
+    pub fn apply(&mut self, plane: DataPlane) -> Result<(), MapsError> {
+        self.ports.check(&plane.ports)?;
+        self.tunnels.check(&plane.tunnels)?;
+        self.next_hops.check(&plane.next_hops)?;
+
+        self.next_hops.fill(&plane.next_hops);
+        self.tunnels.fill(&plane.tunnels);
+        self.tx_ports.fill(&plane.tx_ports)?;
+        self.ports.fill(&plane.ports);
+        self.demux.replace(&plane.demux)?;
+        self.routes.replace(plane.routes);
+        self.ports.prune(&plane.ports);
+        self.tx_ports.prune(&plane.tx_ports)?;
+        self.tunnels.prune(&plane.tunnels);
+        self.next_hops.prune(&plane.next_hops);
+        Ok(())
+    }
+}
+
+/// The redirect targets.
+pub struct TxPorts {
+    map: DevMap<MapData>,
+    filled: BTreeSet<u32>,
+}
+
+impl TxPorts {
+    pub fn new(map: DevMap<MapData>) -> Self {
+        Self { map, filled: BTreeSet::new() }
+    }
+
+    /// Writes all of them each time: the kernel takes a device out when it goes, and another may
+    /// since have come with its index.
+    fn fill(&mut self, wanted: &BTreeSet<u32>) -> Result<(), MapsError> {
+        for &ifindex in wanted {
+            match self.set(ifindex, ifindex) {
+                // The device went after the snapshot was taken; the next snapshot says so.
+                Err(error) if is_invalid(&error) => {}
+                result => result.map_err(|source| MapsError::TxPort { ifindex, source })?,
+            }
+        }
+        self.filled.extend(wanted);
+        Ok(())
+    }
+
+    fn prune(&mut self, wanted: &BTreeSet<u32>) -> Result<(), MapsError> {
+        let gone: Vec<_> = self.filled.difference(wanted).copied().collect();
+        for ifindex in gone {
+            self.set(ifindex, 0).map_err(|source| MapsError::TxPort { ifindex, source })?;
+            self.filled.remove(&ifindex);
+        }
+        Ok(())
+    }
+
+    /// An interface index of 0 empties the slot.
+    fn set(&mut self, slot: u32, ifindex: u32) -> Result<(), XdpMapError> {
+        self.map.set(slot, ifindex, None, 0)
+    }
+}
+
+fn is_invalid(error: &XdpMapError) -> bool {
+    matches!(
+        error,
+        XdpMapError::MapError(aya::maps::MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(nix::libc::EINVAL)
+    )
+}
