@@ -5,7 +5,7 @@
 //! reused last, long after the programs that may still read it have ended.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::atomic::Ordering,
 };
 
@@ -23,8 +23,8 @@ pub struct RouteTable {
     prefixes: Prefixes,
     /// Second-level blocks not in use, the longest unused first.
     free: VecDeque<u32>,
-    /// /24s that hold longer prefixes and for which no block was left: they punt.
-    starved: usize,
+    /// First-level slots of /24s that hold longer prefixes and for which no block was left.
+    starved: BTreeSet<usize>,
 }
 
 /// Blocks of the whole map with this many second-level blocks.
@@ -42,7 +42,7 @@ impl RouteTable {
             table,
             prefixes: Prefixes::new(),
             free: (0..second_level).collect(),
-            starved: 0,
+            starved: BTreeSet::new(),
         };
         routes.render(0, u32::MAX);
         routes
@@ -50,7 +50,7 @@ impl RouteTable {
 
     /// /24s that punt because all second-level blocks are in use.
     pub fn starved(&self) -> usize {
-        self.starved
+        self.starved.len()
     }
 
     /// Makes the table say what `prefixes` say. No address ever reads a value that neither the old
@@ -58,13 +58,16 @@ impl RouteTable {
     pub fn replace(&mut self, prefixes: Prefixes) {
         let changed = differences(&self.prefixes, &prefixes);
         self.prefixes = prefixes;
-        if changed.len() > FEW || self.starved > 0 {
-            self.starved = 0;
+        if changed.len() > FEW {
             self.render(0, u32::MAX);
         } else {
             for (start, len) in changed {
                 self.render(start & !0xff, end(start, len) | 0xff);
             }
+        }
+        // Blocks may have become free since these went without.
+        for slot in self.starved.clone() {
+            self.render((slot as u32) << 8, (slot as u32) << 8 | 0xff);
         }
     }
 
@@ -79,6 +82,7 @@ impl RouteTable {
 
     /// Makes one /24 say the same for all its addresses.
     fn store_uniform(&mut self, slot: usize, entry: Entry) {
+        self.starved.remove(&slot);
         let word = &self.table.words32()[slot];
         let old = word.load(Ordering::Relaxed);
         if old == entry.to_word() {
@@ -98,8 +102,8 @@ impl RouteTable {
             Slot::Entry(_) => None,
         };
         let Some(block) = linked.or_else(|| self.free.pop_front()) else {
-            self.starved += 1;
             self.store_uniform(slot, Entry::Punt);
+            self.starved.insert(slot);
             return;
         };
         let start = (FIRST_LEVEL_BLOCKS + block) as usize * BLOCK;
@@ -107,6 +111,7 @@ impl RouteTable {
             word.store(entry.to_word(), Ordering::Release);
         }
         words[slot].store(Slot::Block(block).to_word(), Ordering::Release);
+        self.starved.remove(&slot);
     }
 }
 
@@ -238,20 +243,16 @@ mod tests {
 
     /// Prefixes crowded into few addresses, so that they overlap at every length.
     fn crowded() -> impl Strategy<Value = Prefixes> {
-        let prefix = (any::<u32>(), 0u8..=32, 0u32..4).prop_map(|(bits, len, id)| {
+        let prefix = (any::<u32>(), 8u8..=32).prop_map(|(bits, len)| {
             let address = 0x0a00_0000 | bits & 0x0003_03ff;
-            let start = address & !end(0, len);
-            ((start, len), if id == 0 { Entry::Punt } else { Entry::Tunnel(id) })
+            (address & !end(0, len), len)
         });
-        proptest::collection::btree_map(prefix.clone().prop_map(|p| p.0), Just(()), 0..40)
-            .prop_flat_map(move |keys| {
-                let count = keys.len();
-                (Just(keys), proptest::collection::vec(0u32..5, count))
-            })
-            .prop_map(|(keys, ids)| {
-                let entry = |id| if id == 0 { Entry::Punt } else { Entry::NextHop(id) };
-                keys.into_keys().zip(ids.into_iter().map(entry)).collect()
-            })
+        let entry = (0u32..5).prop_map(|id| match id {
+            0 => Entry::Punt,
+            1 | 2 => Entry::NextHop(id),
+            _ => Entry::Tunnel(id),
+        });
+        proptest::collection::btree_map(prefix, entry, 0..40)
     }
 
     proptest! {
@@ -277,6 +278,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_default_route_fills_what_longer_prefixes_leave() {
+        let mut table = table(4);
+        table.replace([((0, 0), Entry::Tunnel(1)), ((0x0a00_0101, 32), Entry::Punt)].into());
+        for (address, expected) in [
+            (0, Entry::Tunnel(1)),
+            (0x0a00_0100, Entry::Tunnel(1)),
+            (0x0a00_0101, Entry::Punt),
+            (u32::MAX, Entry::Tunnel(1)),
+        ] {
+            assert_eq!(lookup(&table, address), expected, "{address:#x}");
+        }
+        table.replace(Prefixes::new());
+        assert_eq!(lookup(&table, u32::MAX), Entry::Punt);
     }
 
     #[test]
