@@ -194,7 +194,7 @@ pub fn tc(
     )
     .map_err(|_| Stop::on(received.id, Outcome::Aborted))?;
     counters::receive(Tier::Tc, received.id, bytes);
-    ctx.store(0, &device.ethernet, 0).map_err(|_| Stop::on(received.id, Outcome::Aborted))?;
+    encap::ethernet(&Packet::of_tc(ctx), device)?;
     // SAFETY: the helper has no precondition.
     let action = unsafe { bpf_redirect(device.ifindex, 0) };
     if !verdict::tc_redirects(action) {

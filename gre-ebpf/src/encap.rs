@@ -20,7 +20,6 @@ use gre_ebpf_common::{
     tunnel::{Flags, OUTER_WORDS, Tunnel},
     wire::{
         ethernet::{self, ETHERTYPE_IPV4},
-        gre,
         ipv4::{self, Ipv4Header},
     },
 };
@@ -111,16 +110,23 @@ pub fn write(
 ) -> Result<(), Stop> {
     let len = u32::from(inner.total_len());
     let identification = counters::transmit(Tier::Xdp, id, 1, len);
-    let outer = outer_header(tunnel, inner, len, identification);
     ethernet(packet, next_hop)?;
-    let [a, b, c, d, e, gre, key] = outer;
+    let offset = outer(packet, tunnel, outer_header(tunnel, inner, len, identification))?;
+    ttl(packet, offset, inner)
+}
+
+/// Writes an outer header behind the Ethernet header. Returns where the inner packet starts: one of
+/// two constants, from which the verifier sees that it lies in the packet.
+#[inline(always)]
+fn outer(packet: &Packet, tunnel: &Tunnel, words: [u32; OUTER_WORDS]) -> Result<usize, Stop> {
+    let [a, b, c, d, e, gre, key] = words;
     let offset = ethernet::HEADER_LEN;
     if tunnel.flags.has(Flags::KEY) {
         packet.write(offset, [a, b, c, d, e, gre, key]).ok_or(Outcome::Aborted)?;
-        ttl(packet, offset + ipv4::HEADER_LEN + gre::BASE_LEN + 4, inner)
+        Ok(offset + 28)
     } else {
         packet.write(offset, [a, b, c, d, e, gre]).ok_or(Outcome::Aborted)?;
-        ttl(packet, offset + ipv4::HEADER_LEN + gre::BASE_LEN, inner)
+        Ok(offset + 24)
     }
 }
 
@@ -155,9 +161,8 @@ pub fn tc(ctx: &TcContext, id: u32) -> Result<Outcome, Stop> {
     if skb.protocol != u32::from(ETHERTYPE_IPV4) {
         return Err(stop(Outcome::TunnelProtocol));
     }
-    let words: [u32; 5] =
-        ctx.load(ethernet::HEADER_LEN).map_err(|_| stop(Outcome::TunnelProtocol))?;
-    let inner = Ipv4Header { words };
+    let inner: Ipv4Header =
+        Packet::of_tc(ctx).read(ethernet::HEADER_LEN).ok_or(stop(Outcome::TunnelProtocol))?;
     let len = ctx.len() - ethernet::HEADER_LEN as u32;
     // The kernel cuts a GSO packet to the device's MTU, so that its segments are no longer than that.
     let longest = if skb.gso_segs > 1 { u32::from(tunnel.mtu) } else { len };
@@ -168,8 +173,10 @@ pub fn tc(ctx: &TcContext, id: u32) -> Result<Outcome, Stop> {
     ctx.adjust_room(i32::from(tunnel.overhead), BPF_ADJ_ROOM_MAC, ADJUST_ROOM)
         .map_err(|_| stop(Outcome::Aborted))?;
     let identification = counters::transmit(Tier::Tc, id, skb.gso_segs.max(1), len);
-    let outer = outer_header(tunnel, &inner, len, identification);
-    store(ctx, tunnel, outer).map_err(|_| stop(Outcome::Aborted))?;
+    let packet = Packet::of_tc(ctx);
+    // A unicast destination: the kernel refuses to redirect what carries a multicast MAC.
+    packet.write(0, [0u16; 3]).ok_or(stop(Outcome::Aborted))?;
+    outer(&packet, tunnel, outer_header(tunnel, &inner, len, identification))?;
     // SAFETY: no parameters are passed, so the helper looks the next hop up itself.
     let action = unsafe { bpf_redirect_neigh(next_hop.ifindex, ptr::null_mut(), 0, 0) };
     if !verdict::tc_redirects(action) {
@@ -181,16 +188,3 @@ pub fn tc(ctx: &TcContext, id: u32) -> Result<Outcome, Stop> {
 /// Tells the kernel what is put in front, so that it can segment a GSO packet behind it.
 const ADJUST_ROOM: u64 =
     (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_GRE | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
-
-/// Writes the outer header into the room made for it, and a unicast destination MAC, without which
-/// the kernel would refuse to redirect an inner multicast.
-#[inline(always)]
-fn store(ctx: &TcContext, tunnel: &Tunnel, outer: [u32; OUTER_WORDS]) -> Result<(), i64> {
-    ctx.store(0, &[0u16; 3], 0)?;
-    if tunnel.flags.has(Flags::KEY) {
-        ctx.store(ethernet::HEADER_LEN, &outer, 0)
-    } else {
-        let [a, b, c, d, e, gre, _] = outer;
-        ctx.store(ethernet::HEADER_LEN, &[a, b, c, d, e, gre], 0)
-    }
-}

@@ -3,7 +3,11 @@
 use core::ptr;
 
 use aya_ebpf::programs::{TcContext, XdpContext};
-use gre_ebpf_common::wire::{ethernet::EthernetHeader, gre::GreBase, ipv4::Ipv4Header};
+use gre_ebpf_common::wire::{
+    ethernet::{self, EthernetHeader},
+    gre::{self, GreBase},
+    ipv4::{self, Ipv4Header},
+};
 
 /// The bytes of a packet that can be read directly, and how long the packet is in all.
 pub struct Packet {
@@ -33,6 +37,10 @@ unsafe impl Plain for Ipv4Header {}
 // SAFETY: `repr(C)` around one `u32`.
 unsafe impl Plain for GreBase {}
 
+/// Bytes of all headers that are looked at: Ethernet, IPv4, the longest GRE, IPv4.
+const HEADERS: u32 =
+    (ethernet::HEADER_LEN + ipv4::HEADER_LEN + gre::MAX_LEN + ipv4::HEADER_LEN) as u32;
+
 impl Packet {
     #[inline(always)]
     pub fn of_xdp(ctx: &XdpContext) -> Self {
@@ -40,8 +48,14 @@ impl Packet {
         Self { data, end, len: (end - data) as u32 }
     }
 
+    /// Brings the headers together first, should the kernel hold them in pieces.
     #[inline(always)]
     pub fn of_tc(ctx: &TcContext) -> Self {
+        let wanted = HEADERS.min(ctx.len());
+        if ((ctx.data_end() - ctx.data()) as u32) < wanted {
+            // Where this fails for want of memory, reading says that the packet is too short.
+            let _ = ctx.pull_data(wanted);
+        }
         Self { data: ctx.data(), end: ctx.data_end(), len: ctx.len() }
     }
 

@@ -3,8 +3,10 @@
 pub mod daemon;
 pub mod dataplane;
 pub mod ids;
+pub mod loader;
 pub mod maps;
 pub mod model;
 pub mod observed;
+pub mod reconcile;
 pub mod report;
 pub mod rib;

@@ -1,0 +1,426 @@
+//! Loads the programs with maps that outlive the daemon, and attaches them to interfaces.
+//!
+//! Everything is pinned below [`Instance::pins`](crate::instance::Instance): `maps/NAME`, and
+//! `links/IFINDEX-HOOK`. A daemon that finds pins takes them over: maps keep their contents, links
+//! get the new program in the place of the old one without a gap.
+
+use std::{
+    collections::HashMap,
+    fs, io, mem,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{DevMap, Map, MapData, MapError},
+    programs::{
+        ProgramError, SchedClassifier, TcAttachType, Xdp,
+        links::{FdLink, LinkError, PinnedLink},
+        tc::{self, SchedClassifierLink, TcError},
+        xdp::XdpMode as AyaMode,
+    },
+    util::{KernelVersion, nr_cpus},
+};
+use gre_ebpf_common::{
+    counters::{OutcomeCounters, TIERS, TunnelCounters, TunnelDrops},
+    demux::Bucket,
+    next_hop::NextHop,
+    port::Port,
+    route::Block,
+    tunnel::Tunnel,
+};
+use thiserror::Error;
+
+use crate::{
+    dataplane::Attachment,
+    maps::{
+        Maps, Table, TxPorts,
+        counters::Counters,
+        demux::{self, Demux},
+        mapping::Mapping,
+        routes::{self, RouteTable},
+    },
+    model::{Limits, XdpMode},
+};
+
+/// The oldest kernel that the programs are tested on.
+const OLDEST_KERNEL: KernelVersion = KernelVersion::new(6, 1, 0);
+
+/// The compiled programs.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("XGRE_BPF_OBJECT"));
+
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error("this kernel is older than 6.1, the oldest that xgre runs on: boot a newer one")]
+    OldKernel,
+    #[error("loading the BPF programs: {0}")]
+    Load(#[from] EbpfError),
+    #[error("the kernel refused program {name}: {source}")]
+    Program { name: &'static str, source: ProgramError },
+    #[error("the BPF object has no {0}")]
+    Missing(&'static str),
+    #[error("map {name}: {source}")]
+    Map { name: &'static str, source: MapError },
+    #[error("mapping {name} into memory: {source}")]
+    Mapping { name: &'static str, source: io::Error },
+    #[error(
+        "map {name} of the running data plane has {found} entries of {found_size} bytes, this \
+         configuration asks for {wanted} of {wanted_size}: stop forwarding with \
+         `xgre run --teardown` (then Ctrl-C) under the old configuration, or keep `[limits]` as \
+         they were"
+    )]
+    Layout { name: &'static str, found: u32, found_size: u32, wanted: u32, wanted_size: u32 },
+    #[error("{0}: {1}")]
+    Files(PathBuf, io::Error),
+}
+
+/// Why a program could not be attached to an interface.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    #[error("attaching {hook} to {interface}: {source}")]
+    Program { hook: &'static str, interface: String, source: ProgramError },
+    #[error("attaching {hook} to {interface}: {source}")]
+    Link { hook: &'static str, interface: String, source: LinkError },
+    #[error("pinning {path}: {source}")]
+    Pin { path: PathBuf, source: aya::pin::PinError },
+    #[error("adding the clsact queueing discipline to {interface}: {source}")]
+    Clsact { interface: String, source: TcError },
+}
+
+/// Where a program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Hook {
+    Xdp,
+    Ingress,
+    Egress,
+}
+
+impl Hook {
+    const ALL: [Self; 3] = [Self::Xdp, Self::Ingress, Self::Egress];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Ingress => "tc-ingress",
+            Self::Egress => "tc-egress",
+        }
+    }
+}
+
+pub struct Programs {
+    ebpf: Ebpf,
+    pins: PathBuf,
+    /// TC attachments of kernels before 6.6, which cannot be pinned.
+    filters: HashMap<(u32, Hook), SchedClassifierLink>,
+}
+
+const XDP: &str = "xgre_xdp";
+const TC_IN: &str = "xgre_tc_in";
+const TC_OUT: &str = "xgre_tc_out";
+
+/// Entries and bytes an entry of a map.
+struct Size {
+    name: &'static str,
+    entries: u32,
+    bytes: usize,
+}
+
+fn sizes(limits: &Limits, cpus: u32) -> [Size; 9] {
+    let size = |name, entries, bytes| Size { name, entries, bytes };
+    [
+        size("PORTS", limits.interfaces, size_of::<Port>()),
+        size("TX_PORTS", limits.interfaces, 8),
+        size("TUNNELS", limits.tunnels, size_of::<Tunnel>()),
+        size("DEMUX", demux::buckets(limits.tunnels), size_of::<Bucket>()),
+        size("NEXT_HOPS", limits.next_hops, size_of::<NextHop>()),
+        size("ROUTES", routes::blocks(limits.route_blocks), size_of::<Block>()),
+        size("TUNNEL_COUNTERS", limits.tunnels * cpus, size_of::<TunnelCounters>()),
+        size("TUNNEL_DROPS", limits.tunnels, size_of::<TunnelDrops>()),
+        size("OUTCOMES", cpus * TIERS, size_of::<OutcomeCounters>()),
+    ]
+}
+
+/// Loads the programs, with the maps pinned below `pins` or new ones.
+pub fn load(limits: &Limits, pins: &Path) -> Result<(Programs, Maps), LoadError> {
+    if KernelVersion::current().is_ok_and(|version| version < OLDEST_KERNEL) {
+        return Err(LoadError::OldKernel);
+    }
+    let cpus = nr_cpus()
+        .map_err(|(_, error)| LoadError::Files("/sys/devices/system/cpu".into(), error))?
+        as u32;
+    let maps = pins.join("maps");
+    for directory in [&maps, &pins.join("links")] {
+        fs::create_dir_all(directory).map_err(|e| LoadError::Files(directory.clone(), e))?;
+    }
+
+    let mask = demux::buckets(limits.tunnels) - 1;
+    let sizes = sizes(limits, cpus);
+    let mut loader = EbpfLoader::new();
+    loader.override_global("CPUS", &cpus, true).override_global("DEMUX_MASK", &mask, true);
+    for size in &sizes {
+        loader.map_max_entries(size.name, size.entries);
+        loader.map_pin_path(size.name, maps.join(size.name));
+    }
+    let mut ebpf = loader.load(OBJECT)?;
+    // The programs name their maps by descriptors, which the maps own.
+    load_programs(&mut ebpf)?;
+    let maps = take_maps(&mut ebpf, &sizes, limits, cpus)?;
+    Ok((Programs { ebpf, pins: pins.to_owned(), filters: HashMap::new() }, maps))
+}
+
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    let program: &mut Xdp = program(ebpf, XDP)?;
+    program.load().map_err(|source| LoadError::Program { name: XDP, source })?;
+    for name in [TC_IN, TC_OUT] {
+        let program: &mut SchedClassifier = self::program(ebpf, name)?;
+        program.load().map_err(|source| LoadError::Program { name, source })?;
+    }
+    Ok(())
+}
+
+fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, LoadError>
+where
+    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or(LoadError::Missing(name))?
+        .try_into()
+        .map_err(|source| LoadError::Program { name, source })
+}
+
+fn take_maps(
+    ebpf: &mut Ebpf,
+    sizes: &[Size; 9],
+    limits: &Limits,
+    cpus: u32,
+) -> Result<Maps, LoadError> {
+    let mut take = |name: &'static str| -> Result<(Map, &Size), LoadError> {
+        let size = sizes.iter().find(|size| size.name == name).ok_or(LoadError::Missing(name))?;
+        Ok((ebpf.take_map(name).ok_or(LoadError::Missing(name))?, size))
+    };
+    let (tx_ports, _) = take("TX_PORTS")?;
+    let tx_ports =
+        DevMap::try_from(tx_ports).map_err(|source| LoadError::Map { name: "TX_PORTS", source })?;
+    let mut mapping = |name| {
+        let (map, size) = take(name)?;
+        map_memory(map, size)
+    };
+    let buckets = demux::buckets(limits.tunnels);
+    Ok(Maps {
+        ports: Table::new(mapping("PORTS")?, limits.interfaces, "interface", "interfaces"),
+        tunnels: Table::new(mapping("TUNNELS")?, limits.tunnels, "tunnel", "tunnels"),
+        next_hops: Table::new(mapping("NEXT_HOPS")?, limits.next_hops, "next hop", "next_hops"),
+        demux: Demux::new(mapping("DEMUX")?, buckets),
+        tx_ports: TxPorts::new(tx_ports),
+        routes: RouteTable::new(mapping("ROUTES")?, limits.route_blocks),
+        counters: Counters::new(
+            mapping("TUNNEL_COUNTERS")?,
+            mapping("TUNNEL_DROPS")?,
+            mapping("OUTCOMES")?,
+            cpus,
+        ),
+    })
+}
+
+/// Maps an array into memory, if it is laid out as this build expects.
+fn map_memory(map: Map, size: &Size) -> Result<Mapping, LoadError> {
+    let name = size.name;
+    let Map::Array(data): Map = map else { return Err(LoadError::Missing(name)) };
+    check_layout(&data, size)?;
+    Mapping::of_map(&data, size.entries as usize * size.bytes)
+        .map_err(|source| LoadError::Mapping { name, source })
+}
+
+fn check_layout(data: &MapData, size: &Size) -> Result<(), LoadError> {
+    let name = size.name;
+    let info = data.info().map_err(|source| LoadError::Map { name, source })?;
+    let (found, found_size) = (info.max_entries(), info.value_size());
+    let wanted_size = size.bytes as u32;
+    if (found, found_size) != (size.entries, wanted_size) {
+        let wanted = size.entries;
+        return Err(LoadError::Layout { name, found, found_size, wanted, wanted_size });
+    }
+    Ok(())
+}
+
+impl Programs {
+    /// The kernel's number of the XDP program of this build.
+    pub fn xdp(&mut self) -> Result<&mut Xdp, LoadError> {
+        program(&mut self.ebpf, XDP)
+    }
+
+    /// The TC program for the ingress of ports.
+    pub fn tc_in(&mut self) -> Result<&mut SchedClassifier, LoadError> {
+        program(&mut self.ebpf, TC_IN)
+    }
+
+    /// The TC program for the egress of tunnel devices.
+    pub fn tc_out(&mut self) -> Result<&mut SchedClassifier, LoadError> {
+        program(&mut self.ebpf, TC_OUT)
+    }
+
+    /// Attaches to a port: XDP as asked, and TC behind it. Says how XDP runs, and in words why no
+    /// better.
+    pub fn attach_port(
+        &mut self,
+        ifindex: u32,
+        interface: &str,
+        mode: XdpMode,
+    ) -> Result<(Attachment, Option<String>), AttachError> {
+        self.attach_tc(ifindex, interface, Hook::Ingress)?;
+        let native = |programs: &mut Self| programs.attach_xdp(ifindex, interface, AyaMode::Driver);
+        let generic = |programs: &mut Self| programs.attach_xdp(ifindex, interface, AyaMode::Skb);
+        match mode {
+            XdpMode::Off => {
+                self.unpin(ifindex, Hook::Xdp);
+                Ok((Attachment::Off, Some("XDP is off for this port in the config".into())))
+            }
+            XdpMode::Native => native(self).map(|()| (Attachment::Native, None)),
+            XdpMode::Generic => generic(self)
+                .map(|()| (Attachment::Generic, Some("generic XDP was asked for".into()))),
+            XdpMode::Auto => match native(self) {
+                Ok(()) => Ok((Attachment::Native, None)),
+                Err(error) => {
+                    generic(self)?;
+                    Ok((Attachment::Generic, Some(format!("no native XDP: {error}"))))
+                }
+            },
+        }
+    }
+
+    /// Attaches to the device of a tunnel.
+    pub fn attach_device(&mut self, ifindex: u32, interface: &str) -> Result<(), AttachError> {
+        self.attach_tc(ifindex, interface, Hook::Egress)
+    }
+
+    /// Takes the programs off an interface, which may be gone already.
+    pub fn detach(&mut self, ifindex: u32) {
+        for hook in Hook::ALL {
+            self.unpin(ifindex, hook);
+            self.filters.remove(&(ifindex, hook));
+        }
+    }
+
+    /// Whether the XDP program on an interface is one that an earlier daemon left there.
+    pub fn is_pinned(pins: &Path, ifindex: u32) -> bool {
+        pin(pins, ifindex, Hook::Xdp).exists()
+    }
+
+    fn attach_xdp(
+        &mut self,
+        ifindex: u32,
+        interface: &str,
+        mode: AyaMode,
+    ) -> Result<(), AttachError> {
+        let hook = Hook::Xdp.name();
+        let failed =
+            |source| AttachError::Program { hook, interface: interface.to_owned(), source };
+        let earlier = self.pinned(ifindex, Hook::Xdp);
+        let path = pin(&self.pins, ifindex, Hook::Xdp);
+        let program: &mut Xdp = program(&mut self.ebpf, XDP).expect("it was loaded");
+        if let Some(link) = earlier {
+            let link = link.try_into().map_err(|source| AttachError::Link {
+                hook,
+                interface: interface.to_owned(),
+                source,
+            })?;
+            if let Ok(id) = program.attach_to_link(link) {
+                // The pin holds the link.
+                return program.take_link(id).map(drop).map_err(failed);
+            }
+            let _ = fs::remove_file(&path);
+        }
+        let id = program.attach_to_if_index(ifindex, mode).map_err(failed)?;
+        let link = program.take_link(id).map_err(failed)?;
+        let link: FdLink = link.try_into().map_err(|source| AttachError::Link {
+            hook,
+            interface: interface.to_owned(),
+            source,
+        })?;
+        link.pin(&path).map(drop).map_err(|source| AttachError::Pin { path, source })
+    }
+
+    fn attach_tc(&mut self, ifindex: u32, interface: &str, hook: Hook) -> Result<(), AttachError> {
+        let (name, at) = match hook {
+            Hook::Egress => (TC_OUT, TcAttachType::Egress),
+            Hook::Ingress | Hook::Xdp => (TC_IN, TcAttachType::Ingress),
+        };
+        let failed = |source| AttachError::Program {
+            hook: hook.name(),
+            interface: interface.to_owned(),
+            source,
+        };
+        let earlier = self.pinned(ifindex, hook);
+        let path = pin(&self.pins, ifindex, hook);
+        let program: &mut SchedClassifier = program(&mut self.ebpf, name).expect("it was loaded");
+        if let Some(link) = earlier {
+            let link = SchedClassifierLink::try_from(link).map_err(|source| AttachError::Link {
+                hook: hook.name(),
+                interface: interface.to_owned(),
+                source,
+            })?;
+            if let Ok(id) = program.attach_to_link(link) {
+                // The pin holds the link.
+                return program.take_link(id).map(drop).map_err(failed);
+            }
+            let _ = fs::remove_file(&path);
+        }
+        if !has_tcx() {
+            match tc::qdisc_add_clsact(interface) {
+                Ok(()) | Err(TcError::AlreadyAttached) => {}
+                Err(source) => {
+                    return Err(AttachError::Clsact { interface: interface.to_owned(), source });
+                }
+            }
+        }
+        let id = program.attach(interface, at).map_err(failed)?;
+        let link = program.take_link(id).map_err(failed)?;
+        if !has_tcx() {
+            self.filters.insert((ifindex, hook), link);
+            return Ok(());
+        }
+        let link: FdLink = link.try_into().map_err(|source| AttachError::Link {
+            hook: hook.name(),
+            interface: interface.to_owned(),
+            source,
+        })?;
+        link.pin(&path).map(drop).map_err(|source| AttachError::Pin { path, source })
+    }
+
+    fn pinned(&self, ifindex: u32, hook: Hook) -> Option<FdLink> {
+        PinnedLink::from_pin(pin(&self.pins, ifindex, hook)).ok().map(FdLink::from)
+    }
+
+    /// Removing the pin of a link detaches it.
+    fn unpin(&self, ifindex: u32, hook: Hook) {
+        let _ = fs::remove_file(pin(&self.pins, ifindex, hook));
+    }
+
+    /// Leaves everything attached when the daemon ends.
+    pub fn leave(mut self) {
+        // Dropping a filter of an old kernel would detach it.
+        mem::take(&mut self.filters).into_values().for_each(mem::forget);
+    }
+
+    /// Takes all programs off and removes all pins.
+    pub fn teardown(self) -> io::Result<()> {
+        let pins = self.pins.clone();
+        drop(self);
+        fs::remove_dir_all(pins.join("links"))?;
+        fs::remove_dir_all(pins.join("maps"))?;
+        // In the initial namespace the directory may hold those of other namespaces.
+        match fs::remove_dir(&pins) {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether TC programs are attached by links, which can be pinned: since kernel 6.6.
+fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+}
+
+fn pin(pins: &Path, ifindex: u32, hook: Hook) -> PathBuf {
+    pins.join("links").join(format!("{ifindex}-{}", hook.name()))
+}

@@ -1,0 +1,134 @@
+//! What has to be done so that the programs run where they should. No I/O.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use crate::{
+    dataplane::{Attachment, devices},
+    model::{Desired, Tunnel, XdpMode},
+    observed::{Link, RouteTarget, Snapshot},
+    rib::Rib,
+};
+
+/// Interfaces that the programs are attached to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attached {
+    pub ports: BTreeMap<u32, AttachedPort>,
+    /// Devices of tunnels.
+    pub devices: BTreeSet<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachedPort {
+    /// As asked for.
+    pub mode: XdpMode,
+    /// As it is.
+    pub attachment: Attachment,
+    /// Why it is no better.
+    pub note: Option<String>,
+}
+
+/// One step of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    AttachPort {
+        ifindex: u32,
+        name: String,
+        mode: XdpMode,
+    },
+    AttachDevice {
+        ifindex: u32,
+        name: String,
+    },
+    /// The interface is no port any more, or gone.
+    Detach {
+        ifindex: u32,
+    },
+}
+
+/// The steps that lead from what is attached to what should be.
+pub fn reconcile(desired: &Desired, snapshot: &Snapshot, attached: &Attached) -> Vec<Change> {
+    let ports = ports(desired, snapshot);
+    let devices: BTreeMap<u32, String> = devices(desired, snapshot)
+        .into_iter()
+        .map(|(name, device)| (device.link.ifindex, name))
+        .collect();
+
+    let stale_ports = attached
+        .ports
+        .iter()
+        .filter(|(ifindex, port)| ports.get(ifindex).is_none_or(|(_, mode)| *mode != port.mode))
+        .map(|(&ifindex, _)| ifindex);
+    let stale_devices = attached.devices.iter().filter(|i| !devices.contains_key(i)).copied();
+    let detach = stale_ports.chain(stale_devices).map(|ifindex| Change::Detach { ifindex });
+
+    let attach_ports = ports
+        .iter()
+        .filter(|(ifindex, (_, mode))| {
+            attached.ports.get(ifindex).is_none_or(|port| port.mode != *mode)
+        })
+        .map(|(&ifindex, (name, mode))| Change::AttachPort {
+            ifindex,
+            name: name.clone(),
+            mode: *mode,
+        });
+    let attach_devices = devices
+        .iter()
+        .filter(|(ifindex, _)| !attached.devices.contains(ifindex))
+        .map(|(&ifindex, name)| Change::AttachDevice { ifindex, name: name.clone() });
+    detach.chain(attach_devices).chain(attach_ports).collect()
+}
+
+/// The interfaces that should be ports, with their names and modes: those of the config, or else
+/// every Ethernet interface that has an address.
+pub fn ports(desired: &Desired, snapshot: &Snapshot) -> BTreeMap<u32, (String, XdpMode)> {
+    let devices = devices(desired, snapshot);
+    let is_ours = |link: &Link| {
+        devices
+            .values()
+            .any(|device| [device.link.ifindex, device.peer.ifindex].contains(&link.ifindex))
+    };
+    let mode = |link: &Link| {
+        if desired.ports.is_empty() {
+            let has_address =
+                snapshot.addresses.get(&link.ifindex).is_some_and(|list| !list.is_empty());
+            has_address.then_some(XdpMode::Auto)
+        } else {
+            desired.ports.get(&link.name).copied()
+        }
+    };
+    snapshot
+        .links
+        .values()
+        .filter(|link| !link.loopback && link.mac.is_some() && !is_ours(link))
+        .filter_map(|link| Some((link.ifindex, (link.name.clone(), mode(link)?))))
+        .collect()
+}
+
+/// What the underlay of a tunnel may be assumed to take where no route tells, in bytes.
+const DEFAULT_UNDERLAY_MTU: u32 = 1500;
+/// The longest packet of the kernel's tunnels (IP_MAX_MTU less a margin; ip_tunnel.c), in bytes.
+const LARGEST_UNDERLAY_MTU: u32 = 65_520;
+/// The smallest MTU of an IPv4 link (RFC 791), in bytes.
+const SMALLEST_MTU: u32 = 68;
+
+/// The MTU of a tunnel's device where none is configured: the underlay's less the encapsulation, as
+/// in the kernel (ip_tunnel_bind_dev).
+pub fn default_mtu(tunnel: &Tunnel, snapshot: &Snapshot) -> u32 {
+    let underlay = underlay_mtu(tunnel.remote, snapshot).unwrap_or(DEFAULT_UNDERLAY_MTU);
+    underlay.min(LARGEST_UNDERLAY_MTU).saturating_sub(tunnel.overhead()).max(SMALLEST_MTU)
+}
+
+fn underlay_mtu(remote: Ipv4Addr, snapshot: &Snapshot) -> Option<u32> {
+    match *Rib::new(snapshot).lookup(remote)? {
+        RouteTarget::Unicast { ifindex, mtu, .. } => {
+            let link = snapshot.links.get(&ifindex)?;
+            // A route into the tunnel itself says nothing about the underlay.
+            (link.kind.as_deref() != Some("veth") || link.alias.is_none())
+                .then(|| mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)))
+        }
+        RouteTarget::Kernel => None,
+    }
+}
