@@ -44,6 +44,11 @@ impl<T: Hash + Eq + Clone> Ids<T> {
         number
     }
 
+    /// Everything that has a number.
+    pub fn things(&self) -> impl Iterator<Item = &T> {
+        self.numbers.keys()
+    }
+
     /// Takes the numbers back that were not asked for since [`Ids::begin`].
     pub fn end(&mut self) {
         let (used, free) = (&self.used, &mut self.free);

@@ -1,0 +1,259 @@
+//! What the daemon owns, and how it follows the kernel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+use anyhow::Result;
+use tokio::sync::watch;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    dataplane::{self, Allocated, DataPlane, HopKey, TunnelState},
+    loader::Programs,
+    maps::Maps,
+    model::{Desired, XdpMode},
+    netlink::Kernel,
+    observed::{NeighbourState, Snapshot},
+    reconcile::{self, Attached, AttachedPort, Change},
+};
+
+pub struct World {
+    pub(super) kernel: Kernel,
+    programs: Option<Programs>,
+    pub(super) maps: Maps,
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) desired: Desired,
+    pub(super) attached: Attached,
+    pub(super) states: BTreeMap<String, TunnelState>,
+    allocated: Allocated,
+    /// Tunnel ids whose counters have been set to zero for their tunnel.
+    counted: BTreeMap<u32, String>,
+    /// Tunnels whose device has been seen; it may then vanish only because somebody removed it.
+    pub(super) seen: BTreeSet<String>,
+    /// Tunnels that were up in the last snapshot.
+    pub(super) up: BTreeSet<String>,
+    /// MTU that the daemon gave a device; while it still has that, it follows the underlay's.
+    pub(super) mtus: BTreeMap<String, u32>,
+    /// Neighbours that the kernel has been asked to confirm since they were last known to be good.
+    asked: HashSet<(u32, Ipv4Addr)>,
+}
+
+impl World {
+    pub fn new(
+        kernel: Kernel,
+        programs: Programs,
+        maps: Maps,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+    ) -> Self {
+        Self {
+            kernel,
+            programs: Some(programs),
+            maps,
+            snapshots,
+            desired: Desired::default(),
+            attached: Attached::default(),
+            states: BTreeMap::new(),
+            allocated: Allocated::default(),
+            counted: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            up: BTreeSet::new(),
+            mtus: BTreeMap::new(),
+            asked: HashSet::new(),
+        }
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    pub fn tunnel_count(&self) -> usize {
+        self.desired.tunnels.len()
+    }
+
+    /// Makes the configured tunnels and ports; a port that refuses XDP is an error now, and only a
+    /// note later.
+    pub async fn start(&mut self, desired: Desired) -> Result<()> {
+        self.desired = Desired { tunnels: BTreeMap::new(), ..desired };
+        self.attach(&self.snapshot())?;
+        self.refresh();
+        for tunnel in desired.tunnels.into_values() {
+            let name = tunnel.name.clone();
+            self.add_tunnel(tunnel)
+                .await
+                .map_err(|refusal| anyhow::anyhow!("tunnel \"{name}\": {refusal}"))?;
+        }
+        Ok(())
+    }
+
+    /// Brings everything in line with the kernel's newest state.
+    pub async fn follow(&mut self) {
+        let snapshot = self.snapshot();
+        self.forget_vanished(&snapshot);
+        if let Err(error) = self.attach(&snapshot) {
+            warn!("{error:#}");
+        }
+        self.refresh();
+        self.follow_underlay(&snapshot).await;
+        self.confirm_neighbours(&snapshot).await;
+    }
+
+    /// Somebody removed the device: that is how the tunnel was removed.
+    fn forget_vanished(&mut self, snapshot: &Snapshot) {
+        let devices = dataplane::devices(&self.desired, snapshot);
+        let vanished: Vec<_> =
+            self.seen.iter().filter(|name| !devices.contains_key(*name)).cloned().collect();
+        for name in vanished {
+            info!(tunnel = name, "its device was removed, and so the tunnel");
+            self.forget(&name);
+        }
+        self.seen.extend(devices.into_keys());
+    }
+
+    pub(super) fn forget(&mut self, name: &str) {
+        self.desired.tunnels.remove(name);
+        self.seen.remove(name);
+        self.up.remove(name);
+        self.mtus.remove(name);
+    }
+
+    /// Attaches and detaches programs. Goes on after an error, and returns the first.
+    fn attach(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let mut first = Ok(());
+        let Some(programs) = &mut self.programs else { return first };
+        for change in reconcile::reconcile(&self.desired, snapshot, &self.attached) {
+            debug!(?change, "reconciling");
+            match change {
+                Change::Detach { ifindex } => {
+                    programs.detach(ifindex);
+                    self.attached.ports.remove(&ifindex);
+                    self.attached.devices.remove(&ifindex);
+                }
+                Change::AttachDevice { ifindex, name } => {
+                    match programs.attach_device(ifindex, &name) {
+                        Ok(()) => {
+                            self.attached.devices.insert(ifindex);
+                        }
+                        Err(error) => first = first.and(Err(error.into())),
+                    }
+                }
+                Change::AttachPort { ifindex, name, mode } => {
+                    let port = attach_port(programs, ifindex, &name, mode)
+                        .inspect(|port| info!(port = name, xdp = ?port.attachment, "attached"));
+                    match port {
+                        Ok(port) => {
+                            self.attached.ports.insert(ifindex, port);
+                        }
+                        Err(error) => {
+                            let note = Some(error.to_string());
+                            let port =
+                                AttachedPort { mode, attachment: dataplane::Attachment::Off, note };
+                            self.attached.ports.insert(ifindex, port);
+                            first = first.and(Err(error));
+                        }
+                    }
+                }
+            }
+        }
+        first
+    }
+
+    /// Works the maps out anew and writes what changed.
+    pub(super) fn refresh(&mut self) {
+        let snapshot = self.snapshot();
+        let (plane, states) = self.compile(&snapshot);
+        for (name, state) in &states {
+            if self.counted.get(&state.id) != Some(name) {
+                self.maps.counters.reset(state.id);
+                self.counted.insert(state.id, name.clone());
+            }
+        }
+        let starved = self.maps.routes.starved();
+        match self.maps.apply(plane) {
+            Ok(()) => self.states = states,
+            Err(error) => error!("the maps could not be brought up to date: {error}"),
+        }
+        if self.maps.routes.starved() > starved {
+            warn!(
+                prefixes = self.maps.routes.starved(),
+                "the route table is full, the kernel routes these /24s: raise limits.route_blocks"
+            );
+        }
+    }
+
+    fn compile(&mut self, snapshot: &Snapshot) -> (DataPlane, BTreeMap<String, TunnelState>) {
+        let ports =
+            self.attached.ports.iter().map(|(&ifindex, port)| (ifindex, port.attachment)).collect();
+        dataplane::compile(&self.desired, snapshot, &ports, &mut self.allocated)
+    }
+
+    /// Asks the kernel, once each time, to confirm neighbours that the data plane sends to: packets
+    /// that XDP forwards do not tell the kernel that an entry is in use.
+    async fn confirm_neighbours(&mut self, snapshot: &Snapshot) {
+        let known: BTreeMap<_, _> = snapshot
+            .neighbours
+            .iter()
+            .map(|neighbour| ((neighbour.ifindex, neighbour.ip), neighbour.state))
+            .collect();
+        let underlays: HashSet<_> = self.states.values().filter_map(|s| s.underlay).collect();
+        let used: Vec<_> = self
+            .allocated
+            .next_hops
+            .things()
+            .filter_map(|key| match key {
+                HopKey::Neighbour(hop) => Some(*hop),
+                HopKey::Device(_) => None,
+            })
+            .collect();
+        for hop in used {
+            let at = (hop.ifindex, hop.ip);
+            let doubtful = match known.get(&at) {
+                Some(NeighbourState::Valid) => false,
+                Some(NeighbourState::Stale) => true,
+                // Only traffic should make the kernel look for the rest.
+                Some(NeighbourState::Unresolved) | None => underlays.contains(&hop),
+            };
+            if !doubtful {
+                self.asked.remove(&at);
+            } else if self.asked.insert(at)
+                && let Err(error) = self.kernel.confirm_neighbour(hop.ifindex, hop.ip).await
+            {
+                debug!(%error, "confirming a neighbour");
+            }
+        }
+    }
+
+    /// Leaves the data plane running.
+    pub fn leave(mut self) {
+        if let Some(programs) = self.programs.take() {
+            programs.leave();
+        }
+    }
+
+    /// Removes everything, tunnels and their devices first.
+    pub async fn teardown(mut self) {
+        let names: Vec<_> = self.desired.tunnels.keys().cloned().collect();
+        for name in names {
+            if let Err(error) = self.delete_tunnel(&name).await {
+                error!("removing tunnel {name}: {error}");
+            }
+        }
+        if let Some(programs) = self.programs.take()
+            && let Err(error) = programs.teardown()
+        {
+            error!("removing the pins: {error}");
+        }
+    }
+}
+
+fn attach_port(
+    programs: &mut Programs,
+    ifindex: u32,
+    name: &str,
+    mode: XdpMode,
+) -> Result<AttachedPort> {
+    let (attachment, note) = programs.attach_port(ifindex, name, mode)?;
+    Ok(AttachedPort { mode, attachment, note })
+}
