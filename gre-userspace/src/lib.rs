@@ -1,5 +1,6 @@
 //! The daemon and the command line of xgre.
 
+pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod ids;
