@@ -1,9 +1,12 @@
 //! The daemon and the command line of xgre.
 
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod ids;
+pub mod instance;
 pub mod loader;
 pub mod maps;
 pub mod model;

@@ -114,12 +114,12 @@ fn a_mistake_is_named_in_one_sentence() {
         ),
         ("[[tunel]]\n".into(), "unknown key `tunel`; did you mean `tunnel`?"),
         ("[[tunnel]]\nname = \"a\"\nlocal = \"1.1.1.1\"\n".into(), "missing field `remote`"),
-        ("[[port]]\nname = \"a\"\nxdp = \"nativ\"\n".into(), "unknown value `nativ`; did you mean `native`?"),
-        (with("mode = \"gretap\""), "unknown value `gretap`; did you mean `gre`?"),
         (
-            with("ttl = 0"),
-            "invalid value: integer `0`, expected a ttl of 1 to 255 or \"inherit\"",
+            "[[port]]\nname = \"a\"\nxdp = \"nativ\"\n".into(),
+            "unknown value `nativ`; did you mean `native`?",
         ),
+        (with("mode = \"gretap\""), "unknown value `gretap`; did you mean `gre`?"),
+        (with("ttl = 0"), "invalid value: integer `0`, expected a ttl of 1 to 255 or \"inherit\""),
         (
             with("ttl = 256"),
             "invalid value: integer `256`, expected a ttl of 1 to 255 or \"inherit\"",
@@ -152,10 +152,7 @@ fn a_mistake_is_named_in_one_sentence() {
             with("routes = [\"10.0.0.1/24\"]"),
             "10.0.0.1/24 has host bits set; did you mean 10.0.0.0/24?",
         ),
-        (
-            with("routes = [\"10.0.0/24\"]"),
-            "an IPv4 prefix is expected rather than \"10.0.0/24\"",
-        ),
+        (with("routes = [\"10.0.0/24\"]"), "an IPv4 prefix is expected rather than \"10.0.0/24\""),
         (
             with("addresses = [\"172.16.168.1/33\"]"),
             "an IPv4 prefix is expected rather than \"172.16.168.1/33\"",
@@ -207,10 +204,7 @@ fn a_mistake_is_named_in_one_sentence() {
             format!("[limits]\ntunnels = 1\n{TUNNEL}{}", TUNNEL.replace("0\"", "1\"\nkey = 7")),
             "there are more tunnels than the limit of 1; raise `tunnels` in `[limits]`",
         ),
-        (
-            "[limits]\ntunnels = 0\n".into(),
-            "invalid value: integer `0`, expected a nonzero u32",
-        ),
+        ("[limits]\ntunnels = 0\n".into(), "invalid value: integer `0`, expected a nonzero u32"),
     ];
     for (text, reason) in table {
         let error = config::parse("xgre.toml", &text).expect_err(&text);

@@ -30,10 +30,8 @@ pub fn unfit(tunnel: &Tunnel) -> Option<Unfit> {
         }
     }
     if tunnel.local == tunnel.remote {
-        let reason = format!(
-            "local and remote are both {}: a tunnel leads to another host",
-            tunnel.local
-        );
+        let reason =
+            format!("local and remote are both {}: a tunnel leads to another host", tunnel.local);
         return unfit("remote", reason);
     }
     let largest = MAX_PACKET - tunnel.overhead();
@@ -46,7 +44,8 @@ pub fn unfit(tunnel: &Tunnel) -> Option<Unfit> {
 
 /// What the kernel refuses in a device name (`dev_valid_name`).
 pub(crate) fn bad_name(name: &str) -> Option<String> {
-    let refused = |character: char| character == '/' || character == ':' || character.is_whitespace();
+    let refused =
+        |character: char| character == '/' || character == ':' || character.is_whitespace();
     if name.is_empty() || name.len() > 15 {
         Some(format!("a device name has 1 to 15 bytes; `{name}` has {}", name.len()))
     } else if name == "." || name == ".." || name.contains(refused) {

@@ -1,0 +1,114 @@
+//! The command line's end of the control socket.
+
+use std::{
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use thiserror::Error;
+use zlink::tokio::unix::{self, Connection};
+
+use super::api::{self, Ports, TunnelSpec, Tunnels};
+use crate::{
+    model::Tunnel,
+    report::{PortInfo, Stats, TunnelInfo},
+};
+
+/// Adding a tunnel takes the daemon some netlink round trips; longer than this it is stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    connection: Connection,
+    socket: PathBuf,
+}
+
+#[derive(Debug, Error)]
+pub enum ClientError {
+    #[error(
+        "the xgre daemon is not running: nothing answers on {0}\n\
+         start it with `systemctl start xgre`, or in the foreground with `xgre run`"
+    )]
+    NotRunning(PathBuf),
+    #[error("root is needed to talk to the xgre daemon on {0}: run this with `sudo`")]
+    NotPermitted(PathBuf),
+    #[error("cannot connect to the xgre daemon on {socket}: {source}")]
+    Connect { socket: PathBuf, source: zlink::Error },
+    #[error(
+        "the xgre daemon on {0} has not answered for {seconds} seconds; `journalctl -u xgre` may \
+         say why",
+        seconds = PATIENCE.as_secs()
+    )]
+    Silent(PathBuf),
+    #[error("talking to the xgre daemon on {socket}: {source}")]
+    Broken { socket: PathBuf, source: zlink::Error },
+    #[error(transparent)]
+    Refused(api::Error),
+}
+
+impl Client {
+    pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
+        let path = socket.to_owned();
+        match unix::connect(socket).await {
+            Ok(connection) => Ok(Self { connection, socket: path }),
+            Err(zlink::Error::Io(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                Err(ClientError::NotRunning(path))
+            }
+            Err(zlink::Error::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(ClientError::NotPermitted(path))
+            }
+            Err(source) => Err(ClientError::Connect { socket: path, source }),
+        }
+    }
+
+    pub async fn add_tunnel(&mut self, tunnel: &Tunnel) -> Result<(), ClientError> {
+        answer(&self.socket, self.connection.add_tunnel(&TunnelSpec::from(tunnel))).await
+    }
+
+    pub async fn delete_tunnel(&mut self, name: &str) -> Result<(), ClientError> {
+        answer(&self.socket, self.connection.delete_tunnel(name)).await
+    }
+
+    pub async fn tunnels(&mut self) -> Result<Vec<TunnelInfo>, ClientError> {
+        answer(&self.socket, self.connection.tunnels()).await.map(|reply| reply.tunnels)
+    }
+
+    pub async fn ports(&mut self) -> Result<Vec<PortInfo>, ClientError> {
+        answer(&self.socket, self.connection.ports()).await.map(|reply| reply.ports)
+    }
+
+    pub async fn stats(&mut self) -> Result<Stats, ClientError> {
+        answer(&self.socket, self.connection.stats()).await
+    }
+}
+
+async fn answer<T>(
+    socket: &Path,
+    call: impl Future<Output = zlink::Result<Result<T, api::Error>>>,
+) -> Result<T, ClientError> {
+    match tokio::time::timeout(PATIENCE, call).await {
+        Ok(Ok(answer)) => answer.map_err(ClientError::Refused),
+        Ok(Err(source)) => Err(ClientError::Broken { socket: socket.to_owned(), source }),
+        Err(_) => Err(ClientError::Silent(socket.to_owned())),
+    }
+}
+
+#[zlink::proxy("io.xgre.Control")]
+trait Proxy {
+    async fn add_tunnel(
+        &mut self,
+        tunnel: &TunnelSpec,
+    ) -> zlink::Result<Result<(), api::Error>>;
+    async fn delete_tunnel(&mut self, name: &str) -> zlink::Result<Result<(), api::Error>>;
+    async fn tunnels(&mut self) -> zlink::Result<Result<Tunnels, api::Error>>;
+    async fn ports(&mut self) -> zlink::Result<Result<Ports, api::Error>>;
+    async fn stats(&mut self) -> zlink::Result<Result<Stats, api::Error>>;
+}

@@ -1,0 +1,195 @@
+//! The daemon's end of the control socket.
+//!
+//! It has a thread of its own, so that neither a busy data plane nor a busy client holds up the
+//! other, and a task for every client: zlink serves all connections of one `Server` from a single
+//! task, which would wait for the slowest.
+
+use std::{
+    fs::{self, File, Permissions},
+    io,
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    thread::{self, JoinHandle},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+use thiserror::Error;
+use tokio::{
+    runtime,
+    sync::oneshot,
+    task::{LocalSet, spawn_local},
+};
+use tracing::{debug, warn};
+use zlink::ReadyListener;
+
+use super::api::{Error, Ports, TunnelSpec, Tunnels};
+use crate::{
+    daemon::handle::{Handle, Stopping},
+    model::Tunnel,
+    report::Stats,
+};
+
+/// A control socket being served, until this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+    /// Dropping it ends the thread.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Error)]
+pub enum ServerError {
+    #[error("another xgre daemon answers on {0}; stop it first: `systemctl stop xgre`")]
+    Taken(PathBuf),
+    #[error("cannot listen on the control socket {path}: {source}")]
+    Listen { path: PathBuf, source: io::Error },
+}
+
+impl Server {
+    /// Serves `handle` on a socket at `path`, whose directory exists. A socket that nobody answers
+    /// on, left by a daemon that was killed, is replaced.
+    pub fn start(path: &Path, handle: Handle) -> Result<Self, ServerError> {
+        let failed = |source| ServerError::Listen { path: path.to_owned(), source };
+        let listener = listen(path)?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let listener = {
+            let _context = runtime.enter();
+            tokio::net::UnixListener::from_std(listener).map_err(failed)?
+        };
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("control".into())
+            .spawn(move || {
+                LocalSet::new().block_on(&runtime, async {
+                    tokio::select! {
+                        () = accept(listener, handle) => {}
+                        _ = stopped => {}
+                    }
+                });
+            })
+            .map_err(failed)?;
+        Ok(Self { path: path.to_owned(), stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A client that came after this would wait for an answer in vain.
+        if let Err(error) = fs::remove_file(&self.path) {
+            warn!("removing {}: {error}", self.path.display());
+        }
+        drop(self.stop.take());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            warn!("the control socket's thread had panicked");
+        }
+    }
+}
+
+/// Binds the socket, mode 0660.
+fn listen(path: &Path) -> Result<UnixListener, ServerError> {
+    let failed = |source| ServerError::Listen { path: path.to_owned(), source };
+    // Two daemons that start at once must not each take the other's new socket for a dead one.
+    let directory = File::open(path.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
+    let _lock = Flock::lock(directory, FlockArg::LockExclusive)
+        .map_err(|(_, error)| failed(error.into()))?;
+
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if UnixStream::connect(path).is_ok() {
+                return Err(ServerError::Taken(path.to_owned()));
+            }
+            fs::remove_file(path).and_then(|()| UnixListener::bind(path))
+        }
+        bound => bound,
+    }
+    .map_err(failed)?;
+    fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+async fn accept(listener: tokio::net::UnixListener, handle: Handle) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                spawn_local(serve(stream, handle.clone()));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: give the clients time to go.
+                warn!("accepting a client of the control socket: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: tokio::net::UnixStream, handle: Handle) {
+    let may_change = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0);
+    let connection = match zlink::tokio::unix::Stream::try_from(stream) {
+        Ok(stream) => ReadyListener::new(stream),
+        Err(error) => return warn!("a client of the control socket: {error}"),
+    };
+    if let Err(error) = zlink::Server::new(connection, Control { handle, may_change }).run().await {
+        debug!("a client of the control socket: {error}");
+    }
+}
+
+/// What one client may call.
+struct Control {
+    handle: Handle,
+    /// The client runs as root (SO_PEERCRED).
+    may_change: bool,
+}
+
+#[zlink::service(
+    interface = "io.xgre.Control",
+    vendor = "xgre",
+    product = "xgre",
+    version = env!("CARGO_PKG_VERSION"),
+    url = env!("CARGO_PKG_REPOSITORY")
+)]
+impl Control {
+    /// Creates a tunnel and its device, which `ip link set NAME up` then brings up.
+    async fn add_tunnel(&self, tunnel: TunnelSpec) -> Result<(), Error> {
+        self.authorise()?;
+        let tunnel = Tunnel::try_from(tunnel)?;
+        Ok(self.handle.add_tunnel(tunnel).await??)
+    }
+
+    /// Removes a tunnel and its device.
+    async fn delete_tunnel(&self, name: String) -> Result<(), Error> {
+        self.authorise()?;
+        Ok(self.handle.delete_tunnel(name).await??)
+    }
+
+    /// All tunnels, as configured and as they stand.
+    async fn tunnels(&self) -> Result<Tunnels, Error> {
+        Ok(Tunnels { tunnels: self.handle.tunnels().await? })
+    }
+
+    /// The interfaces that packets are forwarded between.
+    async fn ports(&self) -> Result<Ports, Error> {
+        Ok(Ports { ports: self.handle.ports().await? })
+    }
+
+    /// Counters of every tunnel and tier, since the maps were created.
+    async fn stats(&self) -> Result<Stats, Error> {
+        Ok(self.handle.stats().await?)
+    }
+}
+
+impl Control {
+    fn authorise(&self) -> Result<(), Error> {
+        if self.may_change { Ok(()) } else { Err(Error::RootRequired) }
+    }
+}
+
+impl From<Stopping> for Error {
+    fn from(Stopping: Stopping) -> Self {
+        Self::Stopping
+    }
+}
