@@ -14,6 +14,7 @@ use std::{
 use serde::Deserialize;
 use toml::Spanned;
 
+pub(crate) use self::{check::bad_name, diagnostic::nearest};
 pub use self::{
     check::{Unfit, unfit},
     diagnostic::ConfigError,
@@ -203,7 +204,7 @@ fn ports(
     for PortTable { name, xdp } in tables {
         let span = name.span();
         let name = name.into_inner();
-        if let Some(reason) = check::bad_name(&name) {
+        if let Some(reason) = bad_name(&name) {
             return Err(source.error(span, reason));
         }
         if let Some(first) = names.insert(name.clone(), span.clone()) {

@@ -15,8 +15,6 @@ use nix::{
 use thiserror::Error;
 
 const BPFFS: &str = "/sys/fs/bpf";
-/// The bpffs of PID 1's mount namespace: `ip netns exec` hides ours by mounting /sys anew.
-const BPFFS_OF_PID_1: &str = "/proc/1/root/sys/fs/bpf";
 
 /// The paths of one network namespace's daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,42 +27,39 @@ pub struct Instance {
 
 #[derive(Debug, Error)]
 pub enum InstanceError {
-    #[error("cannot read {path}: {source}{}", hint(source))]
-    Namespace { path: &'static str, source: io::Error },
+    #[error("cannot read {path}: {source}")]
+    Namespace { path: PathBuf, source: io::Error },
     #[error(
-        "no BPF file system is mounted at {BPFFS} here or in PID 1's mount namespace; there, run \
-         `mount -t bpf bpf {BPFFS}`"
+        "no BPF file system is mounted at {BPFFS}, and one mounted here would go away with this \
+         mount namespace; outside it, run `mount -t bpf bpf {BPFFS}`"
     )]
     NoBpffs,
-    #[error("cannot mount a BPF file system at {BPFFS}: {0}; does the kernel have CONFIG_BPF_SYSCALL?")]
+    #[error("cannot mount a BPF file system at {BPFFS}: {0}")]
     Mount(nix::Error),
     #[error("cannot create the directory {path}: {source}")]
     Directory { path: PathBuf, source: io::Error },
 }
 
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => "; xgre needs root: run it with `sudo`",
-        _ => "",
-    }
-}
-
 impl Instance {
     /// The instance of this process's network namespace, whether or not a daemon runs there.
-    /// Changes nothing.
+    /// Changes nothing, and needs no privilege.
     ///
     /// # Errors
-    /// When the namespaces cannot be compared, which takes root.
+    /// When /proc is not mounted.
     pub fn current() -> Result<Self, InstanceError> {
-        let own = inode("/proc/self/ns/net")?;
-        let initial = inode("/proc/1/ns/net")?;
-        let bpffs = [BPFFS, BPFFS_OF_PID_1].into_iter().find(|path| is_bpffs(path));
-        Ok(Self::locate(bpffs.unwrap_or(BPFFS), (own != initial).then_some(own)))
+        let netns = match in_initial_netns() {
+            true => None,
+            false => Some(inode(Path::new("/proc/self/ns/net"))?),
+        };
+        // `ip netns exec` hides bpffs by mounting /sys anew in a mount namespace of its own.
+        let hidden = outermost_process().join("root").join(&BPFFS[1..]);
+        let own = PathBuf::from(BPFFS);
+        Ok(Self::locate(if !is_bpffs(&own) && is_bpffs(&hidden) { &hidden } else { &own }, netns))
     }
 
     /// The paths of the network namespace with this inode; `None` is the initial one.
-    fn locate(bpffs: &str, netns: Option<u64>) -> Self {
-        let mut pins = Path::new(bpffs).join("xgre");
+    fn locate(bpffs: &Path, netns: Option<u64>) -> Self {
+        let mut pins = bpffs.join("xgre");
         let mut run = PathBuf::from("/run/xgre");
         if let Some(inode) = netns {
             let name = format!("netns-{inode}");
@@ -77,11 +72,12 @@ impl Instance {
     /// Creates the directories, and mounts bpffs where that is missing.
     ///
     /// # Errors
-    /// When there is no bpffs and this is not PID 1's mount namespace: a mount made in another one
+    /// When there is no bpffs and this is not the outermost mount namespace: a mount made here
     /// would go away with it, and the pins with the mount.
     pub fn prepare(&self) -> Result<(), InstanceError> {
-        if self.pins.starts_with(BPFFS) && !is_bpffs(BPFFS) {
-            if inode("/proc/self/ns/mnt")? != inode("/proc/1/ns/mnt")? {
+        if self.pins.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
+            let outermost = outermost_process().join("ns/mnt");
+            if inode(Path::new("/proc/self/ns/mnt"))? != inode(&outermost)? {
                 return Err(InstanceError::NoBpffs);
             }
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -96,13 +92,42 @@ impl Instance {
     }
 }
 
-fn inode(path: &'static str) -> Result<u64, InstanceError> {
-    fs::metadata(path)
-        .map(|metadata| metadata.ino())
-        .map_err(|source| InstanceError::Namespace { path, source })
+/// The kernel registers this setting in the initial network namespace only, whatever its version
+/// (`net_core_table` in net/core/sysctl_net_core.c). Comparing with /proc/1/ns/net instead would
+/// take CAP_SYS_PTRACE and all of PID 1's capabilities, which a daemon confined by systemd lacks and
+/// its root client has: they would look for each other in different places.
+fn in_initial_netns() -> bool {
+    Path::new("/proc/sys/net/core/dev_weight").exists()
 }
 
-fn is_bpffs(path: &str) -> bool {
+/// The directory in /proc of PID 1, or of the furthest ancestor whose namespaces we may see: what
+/// it has mounted outlives us.
+fn outermost_process() -> PathBuf {
+    let mut outermost = PathBuf::from("/proc/self");
+    let mut process = outermost.clone();
+    while let Some(parent) = parent(&process) {
+        process = parent;
+        if process.join("ns/mnt").exists() {
+            outermost = process.clone();
+        }
+    }
+    outermost
+}
+
+/// The parent's directory in /proc; PID 1 has none.
+fn parent(process: &Path) -> Option<PathBuf> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let pid = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim();
+    (pid != "0").then(|| Path::new("/proc").join(pid))
+}
+
+fn inode(path: &Path) -> Result<u64, InstanceError> {
+    fs::metadata(path)
+        .map(|metadata| metadata.ino())
+        .map_err(|source| InstanceError::Namespace { path: path.to_owned(), source })
+}
+
+fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|statfs| statfs.filesystem_type() == BPF_FS_MAGIC)
 }
 
@@ -121,22 +146,24 @@ mod tests {
     #[test]
     fn the_initial_network_namespace_has_the_plain_paths() {
         assert_eq!(
-            Instance::locate(BPFFS, None),
-            Instance {
-                pins: "/sys/fs/bpf/xgre".into(),
-                socket: "/run/xgre/control.sock".into(),
-            }
+            Instance::locate(Path::new(BPFFS), None),
+            Instance { pins: "/sys/fs/bpf/xgre".into(), socket: "/run/xgre/control.sock".into() }
         );
     }
 
     #[test]
     fn any_other_network_namespace_has_its_inode_in_the_paths() {
         assert_eq!(
-            Instance::locate(BPFFS_OF_PID_1, Some(4_026_532_301)),
+            Instance::locate(Path::new("/proc/1/root/sys/fs/bpf"), Some(4_026_532_301)),
             Instance {
                 pins: "/proc/1/root/sys/fs/bpf/xgre/netns-4026532301".into(),
                 socket: "/run/xgre/netns-4026532301/control.sock".into(),
             }
         );
+    }
+
+    #[test]
+    fn the_outermost_process_shows_its_mount_namespace() {
+        assert!(inode(&outermost_process().join("ns/mnt")).is_ok());
     }
 }

@@ -1,3 +1,13 @@
-fn main() {
-    println!("{}", env!("XGRE_BPF_OBJECT"));
+use std::{env, process::ExitCode};
+
+use gre_userspace::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::from_args(env::args_os()).execute() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
+        }
+    }
 }

@@ -85,7 +85,7 @@ fn address(key: &str, text: &str) -> Result<Ipv4Addr, Error> {
 fn number<T: TryFrom<i64>>(key: &str, number: Option<i64>) -> Result<Option<T>, Error> {
     number
         .map(|number| {
-            T::try_from(number).map_err(|_| Error::invalid(format!("{key}: {number} is too much")))
+            T::try_from(number).map_err(|_| Error::invalid(format!("{key}: {number} does not fit")))
         })
         .transpose()
 }

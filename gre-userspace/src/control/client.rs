@@ -103,10 +103,7 @@ async fn answer<T>(
 
 #[zlink::proxy("io.xgre.Control")]
 trait Proxy {
-    async fn add_tunnel(
-        &mut self,
-        tunnel: &TunnelSpec,
-    ) -> zlink::Result<Result<(), api::Error>>;
+    async fn add_tunnel(&mut self, tunnel: &TunnelSpec) -> zlink::Result<Result<(), api::Error>>;
     async fn delete_tunnel(&mut self, name: &str) -> zlink::Result<Result<(), api::Error>>;
     async fn tunnels(&mut self) -> zlink::Result<Result<Tunnels, api::Error>>;
     async fn ports(&mut self) -> zlink::Result<Result<Ports, api::Error>>;

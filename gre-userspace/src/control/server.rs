@@ -55,7 +55,8 @@ impl Server {
     pub fn start(path: &Path, handle: Handle) -> Result<Self, ServerError> {
         let failed = |source| ServerError::Listen { path: path.to_owned(), source };
         let listener = listen(path)?;
-        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let listener = {
             let _context = runtime.enter();
             tokio::net::UnixListener::from_std(listener).map_err(failed)?

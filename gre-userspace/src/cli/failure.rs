@@ -1,0 +1,56 @@
+//! What a command says when it fails, and the code that it exits with.
+
+use std::{fmt, io, process::ExitCode};
+
+use crate::{control::client::ClientError, instance::InstanceError};
+
+/// iproute2's code for what the kernel or the daemon refused.
+const REFUSED: u8 = 1;
+/// iproute2's code for an argument that it cannot make sense of: `exit(-1)`.
+const SENSELESS: u8 = 255;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    text: String,
+    code: u8,
+}
+
+impl Failure {
+    pub(super) fn refused(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: REFUSED }
+    }
+
+    pub(super) fn senseless(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: SENSELESS }
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        self.code.into()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::refused(error.to_string())
+    }
+}
+
+impl From<InstanceError> for Failure {
+    fn from(error: InstanceError) -> Self {
+        Self::refused(error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::refused(error.to_string())
+    }
+}
