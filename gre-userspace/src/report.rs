@@ -2,17 +2,17 @@
 //! prints. Counters are totals since the maps were created.
 
 use serde::{Deserialize, Serialize};
-use zlink::introspect::Type;
+use zlink::introspect::{CustomType, Type};
 
 /// Packets and bytes; bytes are of the inner packet, as the kernel's GRE counts them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, CustomType)]
 pub struct Traffic {
     pub packets: u64,
     pub bytes: u64,
 }
 
 /// One direction of one tunnel, split by the tier that did the work.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, Type)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, CustomType)]
 pub struct Direction {
     pub xdp: Traffic,
     pub tc: Traffic,
@@ -20,7 +20,7 @@ pub struct Direction {
     pub drops: Vec<Count>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct Count {
     /// The outcome's label, e.g. `key-mismatch`.
     pub reason: String,
@@ -29,7 +29,7 @@ pub struct Count {
     pub packets: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct TunnelStats {
     pub name: String,
     pub rx: Direction,
@@ -37,7 +37,7 @@ pub struct TunnelStats {
 }
 
 /// How often each outcome happened in a tier, over all ports.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct TierOutcomes {
     /// `xdp` or `tc`.
     pub tier: String,
@@ -51,7 +51,7 @@ pub struct Stats {
 }
 
 /// A tunnel, as configured and as it stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct TunnelInfo {
     pub name: String,
     /// `gre`.
@@ -77,7 +77,7 @@ pub struct TunnelInfo {
     pub why_not: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct PortInfo {
     pub name: String,
     pub ifindex: u32,

@@ -215,17 +215,40 @@ async fn the_interface_describes_itself() {
     .await
     .unwrap();
     let description = answer["parameters"]["description"].as_str().unwrap();
-    for line in [
-        "interface io.xgre.Control",
-        "method DeleteTunnel(name: string) -> ()",
-        "error NoSuchTunnel (name: string)",
-        "error RootRequired ()",
-    ] {
-        assert!(description.lines().any(|found| found == line), "{line}:\n{description}");
-    }
-    for method in ["AddTunnel", "Tunnels", "Ports", "Stats"] {
-        assert!(description.contains(&format!("\nmethod {method}(")), "{method}:\n{description}");
-    }
+    let declared: Vec<&str> = description
+        .lines()
+        .filter_map(|line| match line.split_once(' ')? {
+            ("interface" | "method" | "error", _) => Some(line),
+            ("type", rest) => rest.split_once(' ').map(|(name, _)| name),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        declared,
+        [
+            "interface io.xgre.Control",
+            "TunnelSpec",
+            "TunnelInfo",
+            "PortInfo",
+            "TunnelStats",
+            "Direction",
+            "Traffic",
+            "Count",
+            "TierOutcomes",
+            "method AddTunnel(tunnel: TunnelSpec) -> ()",
+            "method DeleteTunnel(name: string) -> ()",
+            "method Tunnels() -> (tunnels: []TunnelInfo)",
+            "method Ports() -> (ports: []PortInfo)",
+            "method Stats() -> (tunnels: []TunnelStats, tiers: []TierOutcomes)",
+            "error TunnelExists (reason: string)",
+            "error NoSuchTunnel (name: string)",
+            "error InvalidTunnel (reason: string)",
+            "error KernelRefused (reason: string)",
+            "error RootRequired ()",
+            "error Stopping ()",
+        ],
+        "{description}"
+    );
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::{fmt, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
-use zlink::introspect::{self, Type};
+use zlink::introspect::{self, CustomType, Type};
 
 use crate::{
     config::unfit,
@@ -15,7 +15,7 @@ use crate::{
 
 /// A tunnel to add. Numbers and addresses are checked by the daemon rather than by their types, so
 /// that a wrong one is answered in words instead of by hanging up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct TunnelSpec {
     /// The name of its network device, 1 to 15 bytes.
     pub name: String,

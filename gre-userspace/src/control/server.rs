@@ -29,7 +29,7 @@ use super::api::{Error, Ports, TunnelSpec, Tunnels};
 use crate::{
     daemon::handle::{Handle, Stopping},
     model::Tunnel,
-    report::Stats,
+    report::{Count, Direction, PortInfo, Stats, TierOutcomes, Traffic, TunnelInfo, TunnelStats},
 };
 
 /// A control socket being served, until this is dropped.
@@ -148,6 +148,9 @@ struct Control {
 
 #[zlink::service(
     interface = "io.xgre.Control",
+    types = [
+        TunnelSpec, TunnelInfo, PortInfo, TunnelStats, Direction, Traffic, Count, TierOutcomes
+    ],
     vendor = "xgre",
     product = "xgre",
     version = env!("CARGO_PKG_VERSION"),
@@ -192,5 +195,38 @@ impl Control {
 impl From<Stopping> for Error {
     fn from(Stopping: Stopping) -> Self {
         Self::Stopping
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::handle::Command;
+
+    #[tokio::test]
+    async fn who_is_not_root_may_look_but_not_change() {
+        let (handle, mut commands) = Handle::new();
+        let control = Control { handle, may_change: false };
+        assert_eq!(control.delete_tunnel("tunnel0".into()).await, Err(Error::RootRequired));
+        let tunnel = TunnelSpec {
+            name: "tunnel0".into(),
+            mode: None,
+            local: "10.0.0.1".into(),
+            remote: "10.0.0.2".into(),
+            ttl: None,
+            tos: None,
+            key: None,
+            pmtudisc: None,
+        };
+        assert_eq!(control.add_tunnel(tunnel).await, Err(Error::RootRequired));
+        assert!(commands.try_recv().is_err(), "the daemon was asked");
+
+        let (looked, ()) = tokio::join!(control.tunnels(), async {
+            let Some(Command::Tunnels(reply)) = commands.recv().await else {
+                panic!("Tunnels was called")
+            };
+            reply.send(Vec::new()).unwrap();
+        });
+        assert_eq!(looked, Ok(Tunnels { tunnels: Vec::new() }));
     }
 }
