@@ -258,10 +258,10 @@ async fn one_client_that_waits_does_not_hold_up_another() {
     let mut quick = Client::connect(&daemon.socket).await.unwrap();
 
     let waiting = tokio::spawn(async move { waiting.stats().await });
-    let Some(Command::Stats(late)) = commands.recv().await else { panic!("Stats was called") };
+    let Command::Stats(late) = next(&mut commands).await else { panic!("Stats was called") };
 
     let quick = tokio::spawn(async move { quick.tunnels().await });
-    let Some(Command::Tunnels(reply)) = commands.recv().await else { panic!("Tunnels was called") };
+    let Command::Tunnels(reply) = next(&mut commands).await else { panic!("Tunnels was called") };
     reply.send(vec![info()]).unwrap();
     assert_eq!(quick.await.unwrap().unwrap(), [info()]);
 
@@ -336,6 +336,11 @@ async fn a_dead_daemons_socket_is_replaced_and_a_stopped_ones_is_gone() {
             socket.display()
         )
     );
+}
+
+async fn next(commands: &mut Receiver<Command>) -> Command {
+    let command = tokio::time::timeout(Duration::from_secs(5), commands.recv()).await;
+    command.expect("a command within 5 seconds").unwrap()
 }
 
 fn call_raw(socket: &Path, call: &Value) -> Value {
