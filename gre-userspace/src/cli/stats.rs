@@ -87,9 +87,6 @@ impl Stats {
                     let before = last.take().map(|(stats, then)| (stats, now - then));
                     last = Some((stats.clone(), now));
                     self.print(&Sample { stats, before }, output)?;
-                    if !redraw && !output.json {
-                        print("\n")?;
-                    }
                 }
                 Err(failure) if last.is_none() => return Err(failure),
                 Err(failure) => eprintln!("{failure}"),
