@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use gre_ebpf_common::outcome::Outcome;
 use serde::Serialize;
 
 use crate::{
@@ -214,7 +215,7 @@ impl Columns {
                 bytes: rx.xdp.bytes + rx.tc.bytes,
                 packets: rx.xdp.packets + rx.tc.packets,
                 errors: dropped(&rx, |_| true),
-                csum_errors: dropped(&rx, |reason| reason == "checksum-unexpected"),
+                csum_errors: dropped(&rx, |reason| reason == Outcome::ChecksumUnexpected.label()),
                 out_of_sequence: 0,
                 multicast: 0,
             },
@@ -222,8 +223,8 @@ impl Columns {
                 bytes: tx.xdp.bytes + tx.tc.bytes,
                 packets: tx.xdp.packets + tx.tc.packets,
                 errors: dropped(&tx, |_| true),
-                dead_loop: dropped(&tx, |reason| reason == "tunnel-loop"),
-                no_route: dropped(&tx, |reason| reason == "no-route"),
+                dead_loop: dropped(&tx, |reason| reason == Outcome::TunnelLoop.label()),
+                no_route: dropped(&tx, |reason| reason == Outcome::NoRoute.label()),
                 no_buffers: 0,
             },
         }
