@@ -10,6 +10,8 @@ pub mod instance;
 pub mod loader;
 pub mod maps;
 pub mod model;
+pub mod monitor;
+pub mod netlink;
 pub mod observed;
 pub mod reconcile;
 pub mod report;

@@ -92,7 +92,7 @@ impl World {
             accept_existing(self.kernel.add_address(ifindex, address).await)?;
         }
         if tunnel.up {
-            self.kernel.set_up(ifindex, true).await.map_err(kernel)?;
+            self.kernel.set_up(ifindex).await.map_err(kernel)?;
             for route in &tunnel.routes {
                 accept_existing(self.kernel.add_route(*route, ifindex).await)?;
             }
@@ -168,7 +168,8 @@ impl World {
                 self.up.remove(&tunnel.name);
             }
             for route in tunnel.routes.iter().filter(|_| came_up) {
-                if let Err(error) = accept_existing(self.kernel.add_route(*route, link.ifindex).await)
+                if let Err(error) =
+                    accept_existing(self.kernel.add_route(*route, link.ifindex).await)
                 {
                     warn!("{error}");
                 }
