@@ -1,0 +1,118 @@
+//! The daemon under test, and its command line, in a namespace.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::{
+    config::Gateway,
+    counters::Packets,
+    namespace::{Namespace, Resident},
+    process::{Finished, wait_until},
+};
+
+/// Loading the programs and creating the maps takes a second or two on a busy machine.
+const START: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(10);
+const CLIENT: Duration = Duration::from_secs(10);
+
+/// `xgre run` in a namespace.
+pub struct Daemon {
+    resident: Resident,
+    namespace: Namespace,
+}
+
+impl Daemon {
+    /// Returns once its control socket answers.
+    pub fn start(namespace: &Namespace, config: &Gateway) -> Result<Self> {
+        let file = namespace.scratch().join("xgre.toml");
+        fs::write(&file, config.toml()).with_context(|| format!("writing {}", file.display()))?;
+        let file = file.to_str().context("the scratch directory's name is not UTF-8")?;
+        // With --teardown the end of a test is the end of its devices, programs and pins.
+        let resident = namespace.spawn(binary()?, &["run", "--config", file, "--teardown"])?;
+        let mut daemon = Self { resident, namespace: namespace.clone() };
+        wait_until("the daemon answers", START, || daemon.answers())?;
+        Ok(daemon)
+    }
+
+    fn answers(&mut self) -> Result<()> {
+        self.resident.process.still_runs()?;
+        self.stats().map(drop)
+    }
+
+    /// Stops it by SIGTERM, and returns its log.
+    pub fn stop(self) -> Result<String> {
+        let finished = self.resident.process.stop(STOP)?;
+        let log = finished.output.to_string();
+        finished.success()?;
+        Ok(log)
+    }
+
+    /// The reply to `xgre stats -j`.
+    pub fn stats(&self) -> Result<Value> {
+        stats(&self.namespace)
+    }
+
+    /// The counters of a tunnel.
+    pub fn packets(&self, tunnel: &str) -> Result<Packets> {
+        Packets::of(&self.stats()?, tunnel)
+    }
+
+    /// Waits until the tunnel's packets are encapsulated at all: its device is up, and the next hop
+    /// on the underlay is resolved.
+    pub fn wait_until_ready(&self, tunnel: &str) -> Result<()> {
+        wait_until(&format!("tunnel {tunnel} is ready"), START, || {
+            let tunnels = json(&self.namespace, "tunnel show")?;
+            let found = tunnels.as_array().into_iter().flatten().find(|t| t["ifname"] == tunnel);
+            let found = found.with_context(|| format!("no tunnel {tunnel} in {tunnels}"))?;
+            if found["fast"] != true {
+                bail!("{}", found["why_not"].as_str().unwrap_or("no reason is given"));
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Runs `xgre WORDS` in a namespace, whatever its status.
+pub fn attempt(namespace: &Namespace, words: &str) -> Result<Finished> {
+    let words: Vec<_> = words.split_whitespace().collect();
+    namespace.spawn(binary()?, &words)?.process.finish(CLIENT)
+}
+
+/// Runs `xgre WORDS` in a namespace, which must succeed; returns its stdout.
+pub fn xgre(namespace: &Namespace, words: &str) -> Result<String> {
+    attempt(namespace, words)?
+        .success()
+        .with_context(|| format!("in namespace {}", namespace.name()))
+}
+
+/// The reply to `xgre stats -j`.
+pub fn stats(namespace: &Namespace) -> Result<Value> {
+    json(namespace, "stats")
+}
+
+fn json(namespace: &Namespace, words: &str) -> Result<Value> {
+    let text = xgre(namespace, &format!("{words} -j"))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("`xgre {words} -j` printed no JSON: {text}"))
+}
+
+/// `XGRE_BIN`, else what was built last.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("XGRE_BIN") {
+        return Ok(path.into());
+    }
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
+    let built = |profile: &str| -> Option<(SystemTime, PathBuf)> {
+        let path = target.join(profile).join("xgre");
+        Some((path.metadata().ok()?.modified().ok()?, path))
+    };
+    let newest = ["release", "debug"].into_iter().filter_map(built).max();
+    let (_, path) = newest.context("xgre is not built: `cargo build --package gre-userspace`")?;
+    Ok(path)
+}
