@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    sync::OnceLock,
     time::{Duration, SystemTime},
 };
 
@@ -102,8 +103,18 @@ fn json(namespace: &Namespace, words: &str) -> Result<Value> {
         .with_context(|| format!("`xgre {words} -j` printed no JSON: {text}"))
 }
 
-/// `XGRE_BIN`, else what was built last.
-pub fn binary() -> Result<PathBuf> {
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says which binary to run, for a program that has just built it.
+pub fn set_binary(path: PathBuf) {
+    BINARY.get_or_init(|| path);
+}
+
+/// That of [`set_binary`], else `XGRE_BIN`, else what was built last.
+fn binary() -> Result<PathBuf> {
+    if let Some(path) = BINARY.get() {
+        return Ok(path.clone());
+    }
     if let Some(path) = env::var_os("XGRE_BIN") {
         return Ok(path.into());
     }
