@@ -4,6 +4,7 @@
 pub mod capture;
 pub mod config;
 pub mod counters;
+pub mod gateways;
 pub mod hub;
 pub mod interrupt;
 pub mod namespace;

@@ -88,6 +88,14 @@ pub enum Flow {
     ToClient,
 }
 
+/// When a TCP stream ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    Seconds(u32),
+    /// Few enough to capture them all.
+    Kilobytes(u32),
+}
+
 /// An iperf3 client under way, and its server.
 pub struct Iperf {
     client: Resident,
@@ -96,12 +104,12 @@ pub struct Iperf {
 }
 
 impl Iperf {
-    /// Starts a TCP stream of `seconds` from `client` to `address`, which is of `server`.
+    /// Starts a TCP stream from `client` to `address`, which is of `server`.
     pub fn start(
         client: &Namespace,
         server: &Namespace,
         address: &str,
-        seconds: u32,
+        load: Load,
         flow: Flow,
     ) -> Result<Self> {
         let mut server = server.spawn("iperf3", &["-s", "-1", "--forceflush", "-B", address])?;
@@ -113,9 +121,11 @@ impl Iperf {
             }
             Ok(())
         })?;
-        let seconds_word = seconds.to_string();
-        let mut arguments =
-            vec!["-J", "-c", address, "-t", &seconds_word, "--connect-timeout", "3000"];
+        let (option, amount, seconds) = match load {
+            Load::Seconds(seconds) => ("-t", seconds.to_string(), seconds),
+            Load::Kilobytes(kilobytes) => ("-n", format!("{kilobytes}K"), 5),
+        };
+        let mut arguments = vec!["-J", "-c", address, option, &amount, "--connect-timeout", "3000"];
         if flow == Flow::ToClient {
             arguments.push("-R");
         }
@@ -146,10 +156,10 @@ pub fn tcp(
     client: &Namespace,
     server: &Namespace,
     address: &str,
-    seconds: u32,
+    load: Load,
     flow: Flow,
 ) -> Result<f64> {
-    Iperf::start(client, server, address, seconds, flow)?.finish()
+    Iperf::start(client, server, address, load, flow)?.finish()
 }
 
 #[cfg(test)]

@@ -64,19 +64,25 @@ impl Daemon {
         Packets::of(&self.stats()?, tunnel)
     }
 
-    /// Waits until the tunnel's packets are encapsulated at all: its device is up, and the next hop
-    /// on the underlay is resolved.
-    pub fn wait_until_ready(&self, tunnel: &str) -> Result<()> {
-        wait_until(&format!("tunnel {tunnel} is ready"), START, || {
-            let tunnels = json(&self.namespace, "tunnel show")?;
-            let found = tunnels.as_array().into_iter().flatten().find(|t| t["ifname"] == tunnel);
-            let found = found.with_context(|| format!("no tunnel {tunnel} in {tunnels}"))?;
-            if found["fast"] != true {
-                bail!("{}", found["why_not"].as_str().unwrap_or("no reason is given"));
+    /// Waits until XDP encapsulates for the tunnel: its device is up, and the next hop on the
+    /// underlay is resolved.
+    pub fn wait_until_accelerated(&self, name: &str) -> Result<()> {
+        wait_until(&format!("tunnel {name} is accelerated"), START, || {
+            let tunnel = tunnel(&self.namespace, name)?
+                .with_context(|| format!("there is no tunnel {name}"))?;
+            if tunnel["accelerated"] != true {
+                bail!("{}", tunnel["why_not"].as_str().unwrap_or("no reason is given"));
             }
             Ok(())
         })
     }
+}
+
+/// A tunnel's object in the reply to `xgre tunnel show -j`.
+pub fn tunnel(namespace: &Namespace, name: &str) -> Result<Option<Value>> {
+    let mut tunnels = json(namespace, "tunnel show")?;
+    let tunnels = tunnels.as_array_mut().map(std::mem::take).unwrap_or_default();
+    Ok(tunnels.into_iter().find(|tunnel| tunnel["ifname"] == name))
 }
 
 /// Runs `xgre WORDS` in a namespace, whatever its status.

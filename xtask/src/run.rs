@@ -10,7 +10,7 @@ use tests::{
     counters::Packets,
     interrupt,
     topology::{Lab, PC1, PC2, R1_TUNNEL, R1_WAN, R2_TUNNEL, R2_WAN},
-    traffic::{Flow, Iperf, PingReport, ping},
+    traffic::{Flow, Iperf, Load, PingReport, ping},
     xgre::{self, Daemon},
 };
 
@@ -37,8 +37,8 @@ pub(crate) fn demonstration(keep: bool) -> Result<()> {
     let [for_r1, for_r2] = Config::both();
     let r1 = Daemon::start(&lab.r1, &for_r1)?;
     let r2 = Daemon::start(&lab.r2, &for_r2)?;
-    r1.wait_until_ready("tunnel0")?;
-    r2.wait_until_ready("tunnel0")?;
+    r1.wait_until_accelerated("tunnel0")?;
+    r2.wait_until_accelerated("tunnel0")?;
     println!("The tunnel is ready on both gateways.");
 
     let mut gateways = [Gateway::new("R1", &lab.r1)?, Gateway::new("R2", &lab.r2)?];
@@ -47,7 +47,8 @@ pub(crate) fn demonstration(keep: bool) -> Result<()> {
     let pings = ping(&lab.pc1, PC2, PINGS)?;
     println!("  {pings}");
     println!("\nPC1 sends to PC2 by TCP (iperf3) for {STREAM_SECONDS} s ...");
-    let mut stream = Iperf::start(&lab.pc1, &lab.pc2, PC2, STREAM_SECONDS, Flow::ToServer)?;
+    let mut stream =
+        Iperf::start(&lab.pc1, &lab.pc2, PC2, Load::Seconds(STREAM_SECONDS), Flow::ToServer)?;
     live::watch(&mut gateways, &mut stream)?;
     let rate = stream.finish()?;
 
