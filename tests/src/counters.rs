@@ -5,6 +5,8 @@ use std::ops::Sub;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use crate::config::Xdp;
+
 /// Packets of one tunnel since its maps were created, by direction and tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Packets {
@@ -42,6 +44,16 @@ impl Packets {
             rx_bytes: bytes("rx")?,
             tx_bytes: bytes("tx")?,
         })
+    }
+
+    /// What a tunnel should count for `count` pings of the default size that are answered: as many
+    /// packets each way, of 84 bytes, all in the mode's tier, none dropped.
+    pub fn pings(xdp: Xdp, count: u64) -> Self {
+        let packets = Self { rx_bytes: 84 * count, tx_bytes: 84 * count, ..Self::default() };
+        match xdp {
+            Xdp::Off => Self { rx_tc: count, tx_tc: count, ..packets },
+            Xdp::Native | Xdp::Generic => Self { rx_xdp: count, tx_xdp: count, ..packets },
+        }
     }
 
     pub fn rx(&self) -> u64 {

@@ -61,15 +61,9 @@ impl Gateways {
         Ok([after[0] - before[0], after[1] - before[1]])
     }
 
-    /// What a gateway should count for `count` pings of the default size that are answered: as many
-    /// packets each way, of 84 bytes, all in the mode's tier, none dropped.
+    /// What R1 and R2 should each count for `count` pings that are answered.
     pub fn ping_counts(&self, count: u64) -> Packets {
-        let bytes = 84 * count;
-        let packets = Packets { rx_bytes: bytes, tx_bytes: bytes, ..Packets::default() };
-        match self.xdp {
-            Xdp::Off => Packets { rx_tc: count, tx_tc: count, ..packets },
-            Xdp::Native | Xdp::Generic => Packets { rx_xdp: count, tx_xdp: count, ..packets },
-        }
+        Packets::pings(self.xdp, count)
     }
 
     fn packets(&self) -> Result<[Packets; 2]> {
