@@ -92,7 +92,7 @@ pub enum Flow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Load {
     Seconds(u32),
-    /// Few enough to capture them all.
+    /// Few enough to capture them all; iperf3 cuts the end off, so that some less arrives.
     Kilobytes(u32),
 }
 

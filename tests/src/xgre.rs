@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{
     config::Gateway,
     counters::Packets,
+    interrupt,
     namespace::{Namespace, Resident},
     process::{Finished, wait_until},
 };
@@ -24,7 +25,8 @@ const CLIENT: Duration = Duration::from_secs(10);
 
 /// `xgre run` in a namespace.
 pub struct Daemon {
-    resident: Resident,
+    /// None once it has been stopped.
+    resident: Option<Resident>,
     namespace: Namespace,
 }
 
@@ -35,20 +37,20 @@ impl Daemon {
         fs::write(&file, config.toml()).with_context(|| format!("writing {}", file.display()))?;
         let file = file.to_str().context("the scratch directory's name is not UTF-8")?;
         // With --teardown the end of a test is the end of its devices, programs and pins.
-        let resident = namespace.spawn(binary()?, &["run", "--config", file, "--teardown"])?;
-        let mut daemon = Self { resident, namespace: namespace.clone() };
-        wait_until("the daemon answers", START, || daemon.answers())?;
-        Ok(daemon)
-    }
-
-    fn answers(&mut self) -> Result<()> {
-        self.resident.process.still_runs()?;
-        self.stats().map(drop)
+        let mut resident = namespace.spawn(binary()?, &["run", "--config", file, "--teardown"])?;
+        wait_until("the daemon answers", START, || match resident.process.still_runs() {
+            Ok(()) => stats(namespace).map(|_| Ok(())),
+            // There is nothing to wait for any more.
+            Err(ended) => Ok(Err(ended)),
+        })
+        .with_context(|| format!("its log:\n{}", resident.process.output()))??;
+        Ok(Self { resident: Some(resident), namespace: namespace.clone() })
     }
 
     /// Stops it by SIGTERM, and returns its log.
-    pub fn stop(self) -> Result<String> {
-        let finished = self.resident.process.stop(STOP)?;
+    pub fn stop(mut self) -> Result<String> {
+        let resident = self.resident.take().context("the daemon has been stopped")?;
+        let finished = resident.process.stop(STOP)?;
         let log = finished.output.to_string();
         finished.success()?;
         Ok(log)
@@ -75,6 +77,18 @@ impl Daemon {
             }
             Ok(())
         })
+    }
+}
+
+impl Drop for Daemon {
+    /// A test that fails unwinds past its daemons; the test harness shows this only then.
+    fn drop(&mut self) {
+        if let Some(resident) = &self.resident
+            && !interrupt::interrupted()
+        {
+            let log = resident.process.output();
+            eprintln!("log of the daemon in {}:\n{log}", self.namespace.name());
+        }
     }
 }
 

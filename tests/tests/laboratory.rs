@@ -38,7 +38,7 @@ fn frames_are_wire_sized_and_their_checksums_are_right() -> Result<()> {
     let capture = Capture::start(&lab.router, "to-r2", &format!("dst host {PC2}"))?;
     ping_all(&lab.pc1, PC2, 2)?;
     tcp(&lab.pc1, &lab.pc2, PC2, Load::Kilobytes(500), Flow::ToServer)?;
-    let frames = capture.finish(300)?;
+    let frames = capture.finish(100)?;
     frames.no_complaints()?;
     let lengths = frames.fields(&["ip.len"])?;
     let lengths = lengths.iter().map(|row| Ok(row[0].parse()?)).collect::<Result<Vec<u32>>>()?;
@@ -55,7 +55,7 @@ fn a_wrong_checksum_is_complained_about() -> Result<()> {
     // Without `like_wire` nobody computes the checksum of a TCP segment: tshark must see that.
     let capture = Capture::start(&b, "eth0", "tcp")?;
     tcp(&a, &b, "192.0.2.2", Load::Kilobytes(100), Flow::ToServer)?;
-    let error = capture.finish(10)?.no_complaints().unwrap_err();
+    let error = capture.finish(5)?.no_complaints().unwrap_err();
     assert!(error.to_string().contains("complains"), "{error}");
     Ok(())
 }

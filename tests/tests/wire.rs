@@ -77,7 +77,7 @@ fn tshark_has_no_complaint_about_tcp_both_ways(xdp: Xdp) -> Result<()> {
     {
         let capture = Capture::start(&lab.router, device, &format!("src host {wan}"))?;
         tcp(&lab.pc1, &lab.pc2, PC2, Load::Kilobytes(500), flow)?;
-        let frames = capture.finish(300)?;
+        let frames = capture.finish(100)?;
         frames.no_complaints()?;
         for row in frames.fields(&["ip.len", "gre.proto"])? {
             let outer = row[0].split(',').next().unwrap_or_default();
@@ -94,5 +94,5 @@ fn tshark_has_no_complaint_about_super_packets_that_a_gateway_sends_itself() -> 
     ping_until_answered(&lab.r1, PC2, SOON)?;
     let capture = Capture::start(&lab.router, "to-r2", &format!("src host {R1_WAN}"))?;
     tcp(&lab.r1, &lab.pc2, PC2, Load::Kilobytes(500), Flow::ToServer)?;
-    capture.finish(300)?.no_complaints()
+    capture.finish(20)?.no_complaints()
 }
