@@ -30,8 +30,9 @@ impl Capture {
     pub fn start(namespace: &Namespace, device: &str, filter: &str) -> Result<Self> {
         let file = namespace.scratch().join(format!("{device}.pcap"));
         let path = file.to_str().context("the scratch directory's name is not UTF-8")?;
-        // -Z root: else it writes as a user who may not write here. -U: each frame at once.
-        let arguments = ["-Z", "root", "-U", "--immediate-mode", "-i", device, "-w", path, filter];
+        // -Z root: else it writes as a user who may not write here. -U, -B: frames are written
+        // within a second and buffered until then; --immediate-mode has room for eight only.
+        let arguments = ["-Z", "root", "-U", "-B", "16384", "-i", device, "-w", path, filter];
         let mut tcpdump = namespace.spawn("tcpdump", &arguments)?;
         wait_until("tcpdump listens", WITHIN, || {
             tcpdump.process.still_runs()?;
@@ -52,7 +53,12 @@ impl Capture {
                 found => bail!("there are {found}"),
             }
         })?;
-        self.tcpdump.process.stop(WITHIN)?.success()?;
+        let finished = self.tcpdump.process.stop(WITHIN)?;
+        let said = finished.output.stderr.clone();
+        finished.success()?;
+        if !said.contains("\n0 packets dropped by kernel") {
+            bail!("the capture is not whole:\n{said}");
+        }
         Ok(Frames { file: self.file, _namespace: self._namespace })
     }
 }

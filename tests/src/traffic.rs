@@ -92,8 +92,9 @@ pub enum Flow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Load {
     Seconds(u32),
-    /// Few enough to capture them all; iperf3 cuts the end off, so that some less arrives.
-    Kilobytes(u32),
+    /// A megabyte within a second: few enough packets to capture them all. (iperf3 does end after
+    /// so many bytes, too, but the server then throws away what it has not read yet.)
+    OneMegabyte,
 }
 
 /// An iperf3 client under way, and its server.
@@ -121,11 +122,13 @@ impl Iperf {
             }
             Ok(())
         })?;
-        let (option, amount, seconds) = match load {
-            Load::Seconds(seconds) => ("-t", seconds.to_string(), seconds),
-            Load::Kilobytes(kilobytes) => ("-n", format!("{kilobytes}K"), 5),
+        let (seconds, rate) = match load {
+            Load::Seconds(seconds) => (seconds, "0"),
+            Load::OneMegabyte => (1, "8M"),
         };
-        let mut arguments = vec!["-J", "-c", address, option, &amount, "--connect-timeout", "3000"];
+        let time = seconds.to_string();
+        let mut arguments =
+            vec!["-J", "-c", address, "-t", &time, "-b", rate, "--connect-timeout", "3000"];
         if flow == Flow::ToClient {
             arguments.push("-R");
         }

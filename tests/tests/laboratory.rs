@@ -25,8 +25,8 @@ fn hosts_reach_each_other_over_the_bare_underlay_once_it_has_routes() -> Result<
     lab.route_without_tunnel()?;
     ping_all(&lab.pc1, PC2, 20)?;
     ping_all(&lab.pc2, PC1, 20)?;
-    tcp(&lab.pc1, &lab.pc2, PC2, Load::Kilobytes(500), Flow::ToServer)?;
-    tcp(&lab.pc1, &lab.pc2, PC2, Load::Kilobytes(500), Flow::ToClient)?;
+    tcp(&lab.pc1, &lab.pc2, PC2, Load::OneMegabyte, Flow::ToServer)?;
+    tcp(&lab.pc1, &lab.pc2, PC2, Load::OneMegabyte, Flow::ToClient)?;
     Ok(())
 }
 
@@ -37,8 +37,8 @@ fn frames_are_wire_sized_and_their_checksums_are_right() -> Result<()> {
     // Where they leave: on arrival the router's GRO has merged some before tcpdump sees them.
     let capture = Capture::start(&lab.router, "to-r2", &format!("dst host {PC2}"))?;
     ping_all(&lab.pc1, PC2, 2)?;
-    tcp(&lab.pc1, &lab.pc2, PC2, Load::Kilobytes(500), Flow::ToServer)?;
-    let frames = capture.finish(100)?;
+    tcp(&lab.pc1, &lab.pc2, PC2, Load::OneMegabyte, Flow::ToServer)?;
+    let frames = capture.finish(500)?;
     frames.no_complaints()?;
     let lengths = frames.fields(&["ip.len"])?;
     let lengths = lengths.iter().map(|row| Ok(row[0].parse()?)).collect::<Result<Vec<u32>>>()?;
@@ -54,8 +54,8 @@ fn a_wrong_checksum_is_complained_about() -> Result<()> {
     b.ip("addr add 192.0.2.2/24 dev eth0")?;
     // Without `like_wire` nobody computes the checksum of a TCP segment: tshark must see that.
     let capture = Capture::start(&b, "eth0", "tcp")?;
-    tcp(&a, &b, "192.0.2.2", Load::Kilobytes(100), Flow::ToServer)?;
-    let error = capture.finish(5)?.no_complaints().unwrap_err();
+    tcp(&a, &b, "192.0.2.2", Load::OneMegabyte, Flow::ToServer)?;
+    let error = capture.finish(10)?.no_complaints().unwrap_err();
     assert!(error.to_string().contains("complains"), "{error}");
     Ok(())
 }

@@ -74,7 +74,7 @@ fn tcp_adapts_to_the_tunnels_mtu(xdp: Xdp) -> Result<()> {
     let gateways = gateways(xdp, None)?;
     let Gateways { lab, .. } = &gateways;
     for flow in [Flow::ToServer, Flow::ToClient] {
-        tcp(&lab.pc1, &lab.pc2, PC2, Load::Kilobytes(2000), flow)?;
+        tcp(&lab.pc1, &lab.pc2, PC2, Load::OneMegabyte, flow)?;
     }
     Ok(())
 }

@@ -76,8 +76,8 @@ fn tshark_has_no_complaint_about_tcp_both_ways(xdp: Xdp) -> Result<()> {
         [("to-r2", R1_WAN, Flow::ToServer), ("to-r1", R2_WAN, Flow::ToClient)]
     {
         let capture = Capture::start(&lab.router, device, &format!("src host {wan}"))?;
-        tcp(&lab.pc1, &lab.pc2, PC2, Load::Kilobytes(500), flow)?;
-        let frames = capture.finish(100)?;
+        tcp(&lab.pc1, &lab.pc2, PC2, Load::OneMegabyte, flow)?;
+        let frames = capture.finish(500)?;
         frames.no_complaints()?;
         for row in frames.fields(&["ip.len", "gre.proto"])? {
             let outer = row[0].split(',').next().unwrap_or_default();
@@ -93,6 +93,6 @@ fn tshark_has_no_complaint_about_super_packets_that_a_gateway_sends_itself() -> 
     let Gateways { lab, .. } = &gateways;
     ping_until_answered(&lab.r1, PC2, SOON)?;
     let capture = Capture::start(&lab.router, "to-r2", &format!("src host {R1_WAN}"))?;
-    tcp(&lab.r1, &lab.pc2, PC2, Load::Kilobytes(500), Flow::ToServer)?;
+    tcp(&lab.r1, &lab.pc2, PC2, Load::OneMegabyte, Flow::ToServer)?;
     capture.finish(20)?.no_complaints()
 }
