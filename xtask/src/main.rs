@@ -1,1 +1,73 @@
-fn main() {}
+//! `cargo xtask ...`: sets the machine up, demonstrates xgre and tests it.
+
+mod build;
+mod lint;
+mod live;
+mod packages;
+mod progress;
+mod run;
+mod setup;
+mod test;
+mod toolchain;
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Sets up, demonstrates and tests xgre")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing to build, run and test; the other tasks do so first
+    Setup,
+    /// Show two gateways forwarding between two hosts, in network namespaces
+    Run {
+        /// Leave the namespaces up after the demonstration, until Ctrl-C
+        #[arg(long, conflicts_with = "words")]
+        keep: bool,
+        /// Run `xgre ARGS` on this machine instead
+        #[arg(last = true, value_name = "ARGS")]
+        words: Vec<String>,
+    },
+    /// Run every check and test, as root
+    Test,
+    /// Only the checks that run nothing: format, clippy, invariants of the tree
+    Lint,
+}
+
+fn main() -> ExitCode {
+    match perform(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if tests::interrupt::interrupted() => {
+            eprintln!("interrupted; everything that was started has been removed");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<()> {
+    tests::interrupt::install()?;
+    match task {
+        Task::Setup => setup::everything(),
+        Task::Run { keep, words } if words.is_empty() => run::demonstration(keep),
+        Task::Run { words, .. } => run::here(&words),
+        Task::Test => test::everything(),
+        Task::Lint => lint::everything(),
+    }
+}
+
+/// The workspace.
+fn root() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package)
+}

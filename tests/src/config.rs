@@ -1,0 +1,140 @@
+//! Config files for the daemons under test.
+
+use std::fmt::Write as _;
+
+use crate::topology::{FAR_LAN_OF_R1, FAR_LAN_OF_R2, R1_TUNNEL, R1_WAN, R2_TUNNEL, R2_WAN};
+
+/// How XDP is to run on the ports; every scenario must work with each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Xdp {
+    Native,
+    Generic,
+    Off,
+}
+
+impl Xdp {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// The config of a gateway: its tunnels, and the same XDP mode on each of its ports.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    tunnels: Vec<Tunnel>,
+    ports: Vec<String>,
+    xdp: Option<Xdp>,
+}
+
+#[derive(Debug, Clone)]
+struct Tunnel {
+    name: String,
+    local: String,
+    remote: String,
+    key: Option<u32>,
+    /// Own address and the peer's, both in a /30.
+    address: Option<(String, String)>,
+    routes: Vec<String>,
+}
+
+impl Gateway {
+    /// One tunnel called `tunnel0`, without addresses and routes; ports as by default.
+    pub fn new(local: &str, remote: &str) -> Self {
+        let tunnel = Tunnel {
+            name: "tunnel0".into(),
+            local: local.into(),
+            remote: remote.into(),
+            key: None,
+            address: None,
+            routes: Vec::new(),
+        };
+        Self { tunnels: vec![tunnel], ports: Vec::new(), xdp: None }
+    }
+
+    /// R1 and R2 of the document, NAT off (S5).
+    pub fn both() -> [Self; 2] {
+        [
+            Self::new(R1_WAN, R2_WAN).address(R1_TUNNEL, R2_TUNNEL).routes(&[FAR_LAN_OF_R1]),
+            Self::new(R2_WAN, R1_WAN).address(R2_TUNNEL, R1_TUNNEL).routes(&[FAR_LAN_OF_R2]),
+        ]
+    }
+
+    /// Ports only, for tunnels that are added by command.
+    pub fn without_tunnels() -> Self {
+        Self { tunnels: Vec::new(), ports: Vec::new(), xdp: None }
+    }
+
+    pub fn name(self, name: &str) -> Self {
+        self.each(|tunnel| tunnel.name = name.into())
+    }
+
+    pub fn key(self, key: Option<u32>) -> Self {
+        self.each(|tunnel| tunnel.key = key)
+    }
+
+    pub fn address(self, own: &str, peer: &str) -> Self {
+        self.each(|tunnel| tunnel.address = Some((own.into(), peer.into())))
+    }
+
+    pub fn routes(self, routes: &[&str]) -> Self {
+        self.each(|tunnel| tunnel.routes = routes.iter().map(ToString::to_string).collect())
+    }
+
+    pub fn ports(mut self, ports: &[&str]) -> Self {
+        self.ports = ports.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Forces the mode on the ports, by default `wan` and `lan`.
+    pub fn xdp(mut self, mode: Xdp) -> Self {
+        if self.ports.is_empty() {
+            self = self.ports(&["wan", "lan"]);
+        }
+        self.xdp = Some(mode);
+        self
+    }
+
+    /// The other's tunnels as well.
+    pub fn and(mut self, other: Self) -> Self {
+        self.tunnels.extend(other.tunnels);
+        self
+    }
+
+    /// The file.
+    pub fn toml(&self) -> String {
+        let mut text = String::new();
+        for tunnel in &self.tunnels {
+            tunnel.write(&mut text).expect("writing to a string");
+        }
+        for port in &self.ports {
+            let mode = self.xdp.map_or("auto", Xdp::word);
+            writeln!(text, "[[port]]\nname = \"{port}\"\nxdp = \"{mode}\"\n")
+                .expect("writing to a string");
+        }
+        text
+    }
+
+    fn each(mut self, change: impl Fn(&mut Tunnel)) -> Self {
+        self.tunnels.iter_mut().for_each(change);
+        self
+    }
+}
+
+impl Tunnel {
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let Self { name, local, remote, .. } = self;
+        writeln!(text, "[[tunnel]]\nname = \"{name}\"\nmode = \"gre\"")?;
+        writeln!(text, "local = \"{local}\"\nremote = \"{remote}\"\nttl = 245")?;
+        if let Some(key) = self.key {
+            writeln!(text, "key = {key}")?;
+        }
+        if let Some((own, peer)) = &self.address {
+            writeln!(text, "addresses = [{{ local = \"{own}/30\", peer = \"{peer}/30\" }}]")?;
+        }
+        writeln!(text, "routes = {:?}\n", self.routes)
+    }
+}

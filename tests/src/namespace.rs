@@ -1,0 +1,224 @@
+//! Network namespaces that disappear with their last handle, and with them everything in them.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    sync::{
+        Arc, Once,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::kill,
+    unistd::{Pid, geteuid},
+};
+
+use crate::process::{Finished, Process, run};
+
+/// Bound on the small commands that lay a topology out.
+const COMMAND: Duration = Duration::from_secs(10);
+
+/// A handle; clones name the same namespace, which is deleted when the last one is dropped.
+#[derive(Clone)]
+pub struct Namespace(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    /// Tells its pins and its control socket from other namespaces'.
+    inode: u64,
+    scratch: PathBuf,
+}
+
+/// A process in a namespace, which stays for as long as the process does.
+pub struct Resident {
+    // Dropped first, so that the process is gone before its namespace.
+    pub process: Process,
+    _namespace: Namespace,
+}
+
+impl Namespace {
+    /// `xgre-PID-N-LABEL`: unique in the machine, and a later run sees from PID whether it is stale.
+    pub fn new(label: &str) -> Result<Self> {
+        static STALE: Once = Once::new();
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        if !geteuid().is_root() {
+            bail!(
+                "network namespaces need root: run this as root, e.g. `sudo -E cargo xtask test`"
+            );
+        }
+        STALE.call_once(remove_stale);
+
+        let name =
+            format!("xgre-{}-{}-{label}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        ip(&["netns", "add", &name])?;
+        let inner = Inner { inode: inode(&name)?, scratch: scratch(&name), name };
+        let namespace = Self(Arc::new(inner));
+        fs::create_dir_all(namespace.scratch())?;
+
+        namespace.ip("link set lo up")?;
+        // Router solicitations and the like would count as packets nobody sent.
+        if Path::new("/proc/sys/net/ipv6").exists() {
+            namespace.sysctl("net.ipv6.conf.all.disable_ipv6", 1)?;
+            namespace.sysctl("net.ipv6.conf.default.disable_ipv6", 1)?;
+        }
+        // A new namespace inherits these from the machine, whose settings must not matter.
+        for (key, value) in [("rp_filter", 0), ("send_redirects", 0), ("forwarding", 0)] {
+            namespace.sysctl(&format!("net.ipv4.conf.all.{key}"), value)?;
+            namespace.sysctl(&format!("net.ipv4.conf.default.{key}"), value)?;
+        }
+        Ok(namespace)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// A directory of its own for captures and config files.
+    pub fn scratch(&self) -> &Path {
+        &self.0.scratch
+    }
+
+    /// A command that will run in here.
+    ///
+    /// Only the network namespace is entered: `ip netns exec` would also remount /sys, and hide
+    /// /sys/fs/bpf with it. Should this thread die without dropping the process, the kernel kills
+    /// the process: a test that is killed leaves no daemon behind.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "nsenter"])
+            .arg(format!("--net=/run/netns/{}", self.0.name))
+            .arg("--")
+            .arg(program);
+        command
+    }
+
+    pub fn spawn(
+        &self,
+        program: impl AsRef<std::ffi::OsStr>,
+        arguments: &[&str],
+    ) -> Result<Resident> {
+        let mut command = self.command(program);
+        command.args(arguments);
+        let process =
+            Process::spawn(command).with_context(|| format!("in namespace {}", self.0.name))?;
+        Ok(Resident { process, _namespace: self.clone() })
+    }
+
+    /// Runs a command line, split at blanks, to its end, whatever its status.
+    pub fn attempt(&self, line: &str) -> Result<Finished> {
+        let mut words = line.split_whitespace();
+        let program = words.next().context("an empty command line")?;
+        let arguments: Vec<_> = words.collect();
+        self.spawn(program, &arguments)?.process.finish(COMMAND)
+    }
+
+    /// Runs a command line, split at blanks, which must succeed; returns its stdout.
+    pub fn run(&self, line: &str) -> Result<String> {
+        self.attempt(line)?.success().with_context(|| format!("in namespace {}", self.0.name))
+    }
+
+    /// `ip ARGUMENTS`.
+    pub fn ip(&self, arguments: &str) -> Result<String> {
+        self.run(&format!("ip {arguments}"))
+    }
+
+    pub fn sysctl(&self, key: &str, value: u32) -> Result<()> {
+        self.run(&format!("sysctl -q -w {key}={value}")).map(drop)
+    }
+
+    /// `ethtool -K DEVICE SETTINGS`.
+    pub fn offloads(&self, device: &str, settings: &str) -> Result<()> {
+        self.run(&format!("ethtool -K {device} {settings}")).map(drop)
+    }
+
+    /// Names of its network devices, loopback aside.
+    pub fn devices(&self) -> Result<Vec<String>> {
+        let text = self.ip("-o link show")?;
+        let name = |line: &str| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned());
+        Ok(text.lines().filter_map(name).filter(|name| name != "lo").collect())
+    }
+
+    /// The hardware address of a device.
+    pub fn mac(&self, device: &str) -> Result<String> {
+        let text = self.ip(&format!("-o link show dev {device}"))?;
+        let mut words = text.split_whitespace().skip_while(|word| *word != "link/ether");
+        words.nth(1).map(str::to_owned).with_context(|| format!("{device} has no hardware address"))
+    }
+
+    /// Where a daemon of this namespace keeps its pins.
+    pub fn pins(&self) -> PathBuf {
+        Path::new("/sys/fs/bpf/xgre").join(format!("netns-{}", self.0.inode))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        remove(&self.name, self.inode);
+    }
+}
+
+/// Deletes what runs that were killed have left. What they ran is dead with them.
+pub fn remove_stale() {
+    let Ok(entries) = fs::read_dir("/run/netns") else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(owner) = owner(&name)
+            && kill(owner, None).is_err()
+            && let Ok(inode) = inode(&name)
+        {
+            remove(&name, inode);
+        }
+    }
+}
+
+/// The process that made a namespace of ours.
+fn owner(name: &str) -> Option<Pid> {
+    let pid = name.strip_prefix("xgre-")?.split('-').next()?;
+    pid.parse().ok().map(Pid::from_raw)
+}
+
+/// A daemon that was killed leaves pins, which would keep its maps in memory for ever.
+fn remove(name: &str, inode: u64) {
+    if let Err(error) = ip(&["netns", "del", name])
+        && Path::new("/run/netns").join(name).exists()
+    {
+        eprintln!("{error:#}");
+    }
+    let of_namespace = format!("netns-{inode}");
+    for directory in [
+        Path::new("/sys/fs/bpf/xgre").join(&of_namespace),
+        Path::new("/run/xgre").join(&of_namespace),
+        scratch(name),
+    ] {
+        if let Err(error) = fs::remove_dir_all(&directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            eprintln!("removing {}: {error}", directory.display());
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new("ip");
+    command.args(arguments);
+    run(command, COMMAND)
+}
+
+fn inode(name: &str) -> Result<u64> {
+    let file = Path::new("/run/netns").join(name);
+    let metadata = fs::metadata(&file).with_context(|| format!("reading {}", file.display()))?;
+    Ok(metadata.ino())
+}
+
+fn scratch(name: &str) -> PathBuf {
+    // Not in /tmp, where others could have put something of this name.
+    Path::new("/run/xgre-lab").join(name)
+}

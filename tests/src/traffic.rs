@@ -1,0 +1,181 @@
+//! Bounded traffic from real programs: ping and iperf3.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::{
+    namespace::{Namespace, Resident},
+    process::wait_until,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PingReport {
+    pub sent: u32,
+    pub received: u32,
+}
+
+impl PingReport {
+    pub fn lost(&self) -> u32 {
+        self.sent - self.received
+    }
+}
+
+impl fmt::Display for PingReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = f64::from(self.lost()) * 100.0 / f64::from(self.sent.max(1));
+        write!(f, "{} sent, {} received, {percent:.0} % lost", self.sent, self.received)
+    }
+}
+
+/// Pings `count` times, 10 ms apart, and waits at most a second for the last answer.
+pub fn ping(from: &Namespace, to: &str, count: u32) -> Result<PingReport> {
+    let finished = from.attempt(&format!("ping -n -q -c {count} -i 0.01 -W 1 {to}"))?;
+    parse_ping(&finished.output.stdout)
+        .with_context(|| format!("ping from {} to {to}:\n{}", from.name(), finished.output))
+}
+
+/// All of `count` pings are answered.
+pub fn ping_all(from: &Namespace, to: &str, count: u32) -> Result<()> {
+    let report = ping(from, to, count)?;
+    if report.lost() > 0 {
+        bail!("ping from {} to {to}: {report}", from.name());
+    }
+    Ok(())
+}
+
+/// None of three pings is answered.
+pub fn ping_none(from: &Namespace, to: &str) -> Result<()> {
+    let report = ping(from, to, 3)?;
+    if report.received > 0 {
+        bail!("ping from {} to {to} should not be answered: {report}", from.name());
+    }
+    Ok(())
+}
+
+/// Waits until a first ping is answered: neighbours are resolved on the way by then.
+pub fn ping_until_answered(from: &Namespace, to: &str, within: Duration) -> Result<()> {
+    wait_until(&format!("{to} answers {}", from.name()), within, || ping_all(from, to, 1))
+}
+
+/// One ping with Don't Fragment and `payload` bytes, and all that ping says about it.
+pub fn ping_exact(from: &Namespace, to: &str, payload: u32) -> Result<String> {
+    let finished = from.attempt(&format!("ping -n -c 1 -W 1 -M do -s {payload} {to}"))?;
+    Ok(finished.output.to_string())
+}
+
+fn parse_ping(text: &str) -> Result<PingReport> {
+    let line = text
+        .lines()
+        .find(|line| line.contains("packets transmitted"))
+        .context("ping printed no summary")?;
+    let number = |field: &str| -> Result<u32> {
+        let part = line.split(',').find(|part| part.contains(field));
+        let word = part.and_then(|part| part.split_whitespace().next());
+        Ok(word.with_context(|| format!("no \"{field}\" in \"{line}\""))?.parse()?)
+    };
+    Ok(PingReport { sent: number("transmitted")?, received: number("received")? })
+}
+
+/// Which way the bulk of a TCP stream flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    ToServer,
+    ToClient,
+}
+
+/// When a TCP stream ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    Seconds(u32),
+    /// A megabyte within a second: few enough packets to capture them all. (iperf3 does end after
+    /// so many bytes, too, but the server then throws away what it has not read yet.)
+    OneMegabyte,
+}
+
+/// An iperf3 client under way, and its server.
+pub struct Iperf {
+    client: Resident,
+    server: Resident,
+    deadline: Instant,
+}
+
+impl Iperf {
+    /// Starts a TCP stream from `client` to `address`, which is of `server`.
+    pub fn start(
+        client: &Namespace,
+        server: &Namespace,
+        address: &str,
+        load: Load,
+        flow: Flow,
+    ) -> Result<Self> {
+        let mut server = server.spawn("iperf3", &["-s", "-1", "--forceflush", "-B", address])?;
+        wait_until("iperf3's server listens", Duration::from_secs(5), || {
+            server.process.still_runs()?;
+            let output = server.process.output();
+            if !output.stdout.contains("Server listening") {
+                bail!("it says:\n{output}");
+            }
+            Ok(())
+        })?;
+        let (seconds, rate) = match load {
+            Load::Seconds(seconds) => (seconds, "0"),
+            Load::OneMegabyte => (1, "8M"),
+        };
+        let time = seconds.to_string();
+        let mut arguments =
+            vec!["-J", "-c", address, "-t", &time, "-b", rate, "--connect-timeout", "3000"];
+        if flow == Flow::ToClient {
+            arguments.push("-R");
+        }
+        let client = client.spawn("iperf3", &arguments)?;
+        let deadline = Instant::now() + Duration::from_secs(u64::from(seconds) + 10);
+        Ok(Self { client, server, deadline })
+    }
+
+    pub fn running(&mut self) -> Result<bool> {
+        Ok(self.client.process.try_wait()?.is_none() && Instant::now() < self.deadline)
+    }
+
+    /// The rate at the receiver, in bits per second.
+    pub fn finish(self) -> Result<f64> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let reply = self.client.process.finish(left)?.success()?;
+        self.server.process.finish(Duration::from_secs(5))?.success()?;
+        let reply: Value = serde_json::from_str(&reply).context("iperf3's reply is not JSON")?;
+        reply["end"]["sum_received"]["bits_per_second"]
+            .as_f64()
+            .filter(|rate| *rate > 0.0)
+            .with_context(|| format!("iperf3 moved nothing: {}", reply["error"]))
+    }
+}
+
+/// A whole stream; the rate in bits per second.
+pub fn tcp(
+    client: &Namespace,
+    server: &Namespace,
+    address: &str,
+    load: Load,
+    flow: Flow,
+) -> Result<f64> {
+    Iperf::start(client, server, address, load, flow)?.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_of_ping_are_read_with_and_without_errors() {
+        let plain = "5 packets transmitted, 4 received, 20% packet loss, time 404ms";
+        assert_eq!(parse_ping(plain).unwrap(), PingReport { sent: 5, received: 4 });
+        let errors = "1 packets transmitted, 0 received, +1 errors, 100% packet loss, time 0ms";
+        let report = parse_ping(errors).unwrap();
+        assert_eq!(report.to_string(), "1 sent, 0 received, 100 % lost");
+        assert!(parse_ping("ping: connect: Network is unreachable").is_err());
+    }
+}

@@ -1,0 +1,149 @@
+//! The daemon under test, and its command line, in a namespace.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::{
+    config::Gateway,
+    counters::Packets,
+    interrupt,
+    namespace::{Namespace, Resident},
+    process::{Finished, wait_until},
+};
+
+/// Loading the programs and creating the maps takes a second or two on a busy machine.
+const START: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(10);
+const CLIENT: Duration = Duration::from_secs(10);
+
+/// `xgre run` in a namespace.
+pub struct Daemon {
+    /// None once it has been stopped.
+    resident: Option<Resident>,
+    namespace: Namespace,
+}
+
+impl Daemon {
+    /// Returns once its control socket answers.
+    pub fn start(namespace: &Namespace, config: &Gateway) -> Result<Self> {
+        let file = namespace.scratch().join("xgre.toml");
+        fs::write(&file, config.toml()).with_context(|| format!("writing {}", file.display()))?;
+        let file = file.to_str().context("the scratch directory's name is not UTF-8")?;
+        // With --teardown the end of a test is the end of its devices, programs and pins.
+        let mut resident = namespace.spawn(binary()?, &["run", "--config", file, "--teardown"])?;
+        wait_until("the daemon answers", START, || match resident.process.still_runs() {
+            Ok(()) => stats(namespace).map(|_| Ok(())),
+            // There is nothing to wait for any more.
+            Err(ended) => Ok(Err(ended)),
+        })
+        .with_context(|| format!("its log:\n{}", resident.process.output()))??;
+        Ok(Self { resident: Some(resident), namespace: namespace.clone() })
+    }
+
+    /// Stops it by SIGTERM, and returns its log.
+    pub fn stop(mut self) -> Result<String> {
+        let resident = self.resident.take().context("the daemon has been stopped")?;
+        let finished = resident.process.stop(STOP)?;
+        let log = finished.output.to_string();
+        finished.success()?;
+        Ok(log)
+    }
+
+    /// The reply to `xgre stats -j`.
+    pub fn stats(&self) -> Result<Value> {
+        stats(&self.namespace)
+    }
+
+    /// The counters of a tunnel.
+    pub fn packets(&self, tunnel: &str) -> Result<Packets> {
+        Packets::of(&self.stats()?, tunnel)
+    }
+
+    /// Waits until XDP encapsulates for the tunnel: its device is up, and the next hop on the
+    /// underlay is resolved.
+    pub fn wait_until_accelerated(&self, name: &str) -> Result<()> {
+        wait_until(&format!("tunnel {name} is accelerated"), START, || {
+            let tunnel = tunnel(&self.namespace, name)?
+                .with_context(|| format!("there is no tunnel {name}"))?;
+            if tunnel["accelerated"] != true {
+                bail!("{}", tunnel["why_not"].as_str().unwrap_or("no reason is given"));
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Drop for Daemon {
+    /// A test that fails unwinds past its daemons; the test harness shows this only then.
+    fn drop(&mut self) {
+        if let Some(resident) = &self.resident
+            && !interrupt::interrupted()
+        {
+            let log = resident.process.output();
+            eprintln!("log of the daemon in {}:\n{log}", self.namespace.name());
+        }
+    }
+}
+
+/// A tunnel's object in the reply to `xgre tunnel show -j`.
+pub fn tunnel(namespace: &Namespace, name: &str) -> Result<Option<Value>> {
+    let mut tunnels = json(namespace, "tunnel show")?;
+    let tunnels = tunnels.as_array_mut().map(std::mem::take).unwrap_or_default();
+    Ok(tunnels.into_iter().find(|tunnel| tunnel["ifname"] == name))
+}
+
+/// Runs `xgre WORDS` in a namespace, whatever its status.
+pub fn attempt(namespace: &Namespace, words: &str) -> Result<Finished> {
+    let words: Vec<_> = words.split_whitespace().collect();
+    namespace.spawn(binary()?, &words)?.process.finish(CLIENT)
+}
+
+/// Runs `xgre WORDS` in a namespace, which must succeed; returns its stdout.
+pub fn xgre(namespace: &Namespace, words: &str) -> Result<String> {
+    attempt(namespace, words)?
+        .success()
+        .with_context(|| format!("in namespace {}", namespace.name()))
+}
+
+/// The reply to `xgre stats -j`.
+pub fn stats(namespace: &Namespace) -> Result<Value> {
+    json(namespace, "stats")
+}
+
+fn json(namespace: &Namespace, words: &str) -> Result<Value> {
+    let text = xgre(namespace, &format!("{words} -j"))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("`xgre {words} -j` printed no JSON: {text}"))
+}
+
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says which binary to run, for a program that has just built it.
+pub fn set_binary(path: PathBuf) {
+    BINARY.get_or_init(|| path);
+}
+
+/// That of [`set_binary`], else `XGRE_BIN`, else what was built last.
+fn binary() -> Result<PathBuf> {
+    if let Some(path) = BINARY.get() {
+        return Ok(path.clone());
+    }
+    if let Some(path) = env::var_os("XGRE_BIN") {
+        return Ok(path.into());
+    }
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
+    let built = |profile: &str| -> Option<(SystemTime, PathBuf)> {
+        let path = target.join(profile).join("xgre");
+        Some((path.metadata().ok()?.modified().ok()?, path))
+    };
+    let newest = ["release", "debug"].into_iter().filter_map(built).max();
+    let (_, path) = newest.context("xgre is not built: `cargo build --package gre-userspace`")?;
+    Ok(path)
+}

@@ -1,0 +1,104 @@
+//! The laboratory by itself, with the kernel's own routing and no xgre: what the other suites take
+//! for granted. The topology is drawn in `tests::topology`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use tests::{
+    capture::Capture,
+    namespace::Namespace,
+    topology::{Lab, PC1, PC2, R1_WAN, R2_WAN, wire},
+    traffic::{Flow, Load, ping_all, ping_exact, ping_none, tcp},
+};
+
+#[test]
+fn gateways_reach_each_other_and_hosts_do_not() -> Result<()> {
+    let lab = Lab::new()?;
+    ping_all(&lab.r1, R2_WAN, 3)?;
+    ping_all(&lab.r2, R1_WAN, 3)?;
+    ping_none(&lab.pc1, PC2)
+}
+
+#[test]
+fn hosts_reach_each_other_over_the_bare_underlay_once_it_has_routes() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.route_without_tunnel()?;
+    ping_all(&lab.pc1, PC2, 20)?;
+    ping_all(&lab.pc2, PC1, 20)?;
+    tcp(&lab.pc1, &lab.pc2, PC2, Load::OneMegabyte, Flow::ToServer)?;
+    tcp(&lab.pc1, &lab.pc2, PC2, Load::OneMegabyte, Flow::ToClient)?;
+    Ok(())
+}
+
+#[test]
+fn frames_are_wire_sized_and_their_checksums_are_right() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.route_without_tunnel()?;
+    // Where they leave: on arrival the router's GRO has merged some before tcpdump sees them.
+    let capture = Capture::start(&lab.router, "to-r2", &format!("dst host {PC2}"))?;
+    ping_all(&lab.pc1, PC2, 2)?;
+    tcp(&lab.pc1, &lab.pc2, PC2, Load::OneMegabyte, Flow::ToServer)?;
+    let frames = capture.finish(500)?;
+    frames.no_complaints()?;
+    let lengths = frames.fields(&["ip.len"])?;
+    let lengths = lengths.iter().map(|row| Ok(row[0].parse()?)).collect::<Result<Vec<u32>>>()?;
+    assert_eq!(lengths.iter().max(), Some(&1500));
+    Ok(())
+}
+
+#[test]
+fn a_wrong_checksum_is_complained_about() -> Result<()> {
+    let [a, b] = [Namespace::new("a")?, Namespace::new("b")?];
+    wire((&a, "eth0"), (&b, "eth0"))?;
+    a.ip("addr add 192.0.2.1/24 dev eth0")?;
+    b.ip("addr add 192.0.2.2/24 dev eth0")?;
+    // Without `like_wire` nobody computes the checksum of a TCP segment: tshark must see that.
+    let capture = Capture::start(&b, "eth0", "tcp")?;
+    tcp(&a, &b, "192.0.2.2", Load::OneMegabyte, Flow::ToServer)?;
+    let error = capture.finish(10)?.no_complaints().unwrap_err();
+    assert!(error.to_string().contains("complains"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_packet_larger_than_a_link_is_answered_with_its_mtu() -> Result<()> {
+    let lab = Lab::new()?;
+    lab.route_without_tunnel()?;
+    lab.r1.ip("link set wan mtu 1400")?;
+    assert!(ping_exact(&lab.pc1, PC2, 1372)?.contains("1 received"));
+    let refused = ping_exact(&lab.pc1, PC2, 1373)?;
+    assert!(refused.contains("mtu = 1400") || refused.contains("mtu=1400"), "{refused}");
+    Ok(())
+}
+
+#[test]
+fn a_namespace_disappears_with_its_last_handle_and_so_does_what_it_ran() -> Result<()> {
+    let namespace = Namespace::new("short-lived")?;
+    let file = Path::new("/run/netns").join(namespace.name());
+    let scratch = namespace.scratch().to_owned();
+    let sleeper = namespace.spawn("sleep", &["600"])?;
+    let process = Path::new("/proc").join(sleeper.process.id().to_string());
+
+    drop(namespace);
+    assert!(file.exists() && process.exists(), "the process still needs its namespace");
+    drop(sleeper);
+    assert!(!file.exists() && !process.exists() && !scratch.exists());
+    Ok(())
+}
+
+#[test]
+fn namespaces_of_a_run_that_was_killed_are_removed_and_others_are_not() -> Result<()> {
+    let own = Namespace::new("own")?;
+    // The highest process id there can be is below 2^22.
+    let stale = "xgre-4194304-0-stale";
+    let foreign = format!("other-{}", own.name());
+    own.run(&format!("ip netns add {stale}"))?;
+    own.run(&format!("ip netns add {foreign}"))?;
+
+    tests::namespace::remove_stale();
+    let netns = Path::new("/run/netns");
+    let left = [stale, &foreign, own.name()].map(|name| netns.join(name).exists());
+    own.run(&format!("ip netns del {foreign}"))?;
+    assert_eq!(left, [false, true, true]);
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! S1 to S3: making a tunnel by command, bringing it up with stock `ip`, and taking it down.
+//!
+//! ```text
+//!  PC1 ------- R1 10.56.88.66 ====== router ====== 192.168.22.196 R2 ------- PC2
+//!      tunnel0 172.16.168.2 <---------------------> 172.16.168.1 tunnel0
+//! ```
+//! The whole of it is drawn in `tests::topology`.
+
+use std::fs;
+
+use anyhow::{Result, bail};
+use tests::{
+    config::{Gateway, Xdp},
+    gateways::{Gateways, SOON},
+    in_each_xdp_mode,
+    namespace::Namespace,
+    process::wait_until,
+    topology::{Lab, PC1, PC2, R1_TUNNEL, R1_WAN, R2_TUNNEL, R2_WAN},
+    traffic::{ping_all, ping_none, ping_until_answered},
+    xgre::{Daemon, attempt, tunnel, xgre},
+};
+
+in_each_xdp_mode!(
+    the_documents_commands_make_a_tunnel_that_carries_pings,
+    a_tunnel_that_is_down_carries_nothing_until_it_is_up_again,
+    a_deleted_tunnel_is_gone_and_can_be_made_again,
+    a_device_deleted_by_ip_link_is_noticed,
+    nothing_is_left_after_a_teardown,
+);
+
+fn the_documents_commands_make_a_tunnel_that_carries_pings(xdp: Xdp) -> Result<()> {
+    let gateways = by_command(xdp)?;
+    let Gateways { lab, .. } = &gateways;
+    for (gateway, local, remote) in [(&lab.r1, R1_WAN, R2_WAN), (&lab.r2, R2_WAN, R1_WAN)] {
+        let shown = xgre(gateway, "tunnel show tunnel0")?;
+        let line = format!("tunnel0: gre/ip remote {remote} local {local} ttl 245");
+        assert_eq!(shown.lines().next(), Some(line.as_str()));
+        let device = gateway.ip("-o link show dev tunnel0")?;
+        assert!(device.contains("mtu 1476") && device.contains("NOARP"), "{device}");
+        assert!(device.contains("state DOWN"), "it is for `ip link` to bring it up: {device}");
+    }
+
+    bring_up(lab)?;
+    ping_until_answered(&lab.r1, R2_TUNNEL, SOON)?;
+    ping_all(&lab.r2, R1_TUNNEL, 5)?;
+    let device = lab.r1.ip("-o link show dev tunnel0")?;
+    assert!(device.contains("mtu 1414"), "{device}");
+    Ok(())
+}
+
+fn a_tunnel_that_is_down_carries_nothing_until_it_is_up_again(xdp: Xdp) -> Result<()> {
+    let gateways = Gateways::forwarding(xdp)?;
+    let Gateways { lab, .. } = &gateways;
+    lab.r2.ip("link set tunnel0 down")?;
+    wait_until("R2 forwards nothing", SOON, || ping_none(&lab.pc1, PC2))?;
+    ping_none(&lab.pc2, PC1)?;
+
+    lab.r2.ip("link set tunnel0 up")?;
+    // The kernel forgets the routes into a device that goes down.
+    lab.r2.ip("route replace 192.168.150.0/24 dev tunnel0")?;
+    gateways.settle()
+}
+
+fn a_deleted_tunnel_is_gone_and_can_be_made_again(xdp: Xdp) -> Result<()> {
+    let gateways = by_command(xdp)?;
+    let Gateways { lab, .. } = &gateways;
+    bring_up(lab)?;
+    ping_until_answered(&lab.r1, R2_TUNNEL, SOON)?;
+
+    xgre(&lab.r1, "tunnel del tunnel0")?;
+    assert!(!lab.r1.devices()?.contains(&"tunnel0".into()));
+    assert_eq!(tunnel(&lab.r1, "tunnel0")?, None);
+    ping_none(&lab.r2, R1_TUNNEL)?;
+    let refused = attempt(&lab.r1, "tunnel del tunnel0")?.failure()?;
+    assert!(refused.contains("tunnel0"), "{refused}");
+
+    add(&lab.r1, R1_WAN, R2_WAN)?;
+    up(&lab.r1, R1_TUNNEL, R2_TUNNEL)?;
+    ping_until_answered(&lab.r1, R2_TUNNEL, SOON)
+}
+
+fn a_device_deleted_by_ip_link_is_noticed(xdp: Xdp) -> Result<()> {
+    let gateways = Gateways::forwarding(xdp)?;
+    let Gateways { lab, .. } = &gateways;
+    lab.r1.ip("link del tunnel0")?;
+    wait_until("the daemon knows that the device is gone", SOON, || {
+        match tunnel(&lab.r1, "tunnel0")? {
+            Some(tunnel) if !tunnel["ifindex"].is_null() => bail!("it still says {tunnel}"),
+            Some(_) | None => Ok(()),
+        }
+    })?;
+    ping_none(&lab.pc1, PC2)
+}
+
+fn nothing_is_left_after_a_teardown(xdp: Xdp) -> Result<()> {
+    let Gateways { lab, r1, r2, .. } = Gateways::forwarding(xdp)?;
+    r1.stop()?;
+    r2.stop()?;
+    for gateway in [&lab.r1, &lab.r2] {
+        let mut devices = gateway.devices()?;
+        devices.sort();
+        assert_eq!(devices, ["lan", "wan"]);
+        let links = gateway.ip("-d link show")?;
+        assert!(!links.contains("prog/xdp"), "{links}");
+        for device in ["lan", "wan"] {
+            for hook in ["ingress", "egress"] {
+                let filters = gateway.attempt(&format!("tc filter show dev {device} {hook}"))?;
+                assert_eq!(filters.output.stdout, "", "on {device} {hook}");
+            }
+        }
+        let pins = gateway.pins();
+        assert!(!pins.exists() || fs::read_dir(&pins)?.next().is_none(), "{}", pins.display());
+        assert!(!gateway.ip("route show")?.contains("tunnel0"));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_second_tunnel_with_the_same_ends_is_refused_and_changes_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let _daemon = Daemon::start(&lab.r1, &Gateway::new(R1_WAN, R2_WAN))?;
+    let before = lab.r1.devices()?;
+    let words = format!("tunnel add other mode gre remote {R2_WAN} local {R1_WAN} ttl 64");
+    let refused = attempt(&lab.r1, &words)?.failure()?;
+    assert!(refused.contains("File exists") && refused.contains("tunnel0"), "{refused}");
+    assert_eq!(lab.r1.devices()?, before);
+    Ok(())
+}
+
+/// S1: both ends by command, nothing in the config but the ports.
+fn by_command(xdp: Xdp) -> Result<Gateways> {
+    let none = Gateway::without_tunnels();
+    let gateways = Gateways::start(xdp, [none.clone(), none])?;
+    add(&gateways.lab.r1, R1_WAN, R2_WAN)?;
+    add(&gateways.lab.r2, R2_WAN, R1_WAN)?;
+    Ok(gateways)
+}
+
+fn add(gateway: &Namespace, local: &str, remote: &str) -> Result<()> {
+    let words = format!("tunnel add tunnel0 mode gre remote {remote} local {local} ttl 245");
+    xgre(gateway, &words).map(drop)
+}
+
+/// S2.
+fn bring_up(lab: &Lab) -> Result<()> {
+    up(&lab.r1, R1_TUNNEL, R2_TUNNEL)?;
+    up(&lab.r2, R2_TUNNEL, R1_TUNNEL)
+}
+
+fn up(gateway: &Namespace, own: &str, peer: &str) -> Result<()> {
+    gateway.ip("link set tunnel0 up mtu 1414")?;
+    gateway.ip(&format!("addr add {own}/30 peer {peer}/30 dev tunnel0"))?;
+    Ok(())
+}

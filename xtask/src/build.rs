@@ -1,0 +1,22 @@
+//! Runs cargo.
+
+use std::{env, path::PathBuf, process::Command};
+
+use anyhow::Result;
+
+use crate::{progress::step, root, toolchain::search_path};
+
+/// The cargo that runs this, in the workspace.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).env("PATH", search_path());
+    command
+}
+
+/// Builds xgre as it is installed; returns where it is.
+pub(crate) fn release() -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", "gre-userspace", "--bin", "xgre"]);
+    step("building xgre and its BPF programs (minutes the first time)", build)?;
+    Ok(root().join("target/release/xgre"))
+}

@@ -1,0 +1,94 @@
+//! Distribution packages: which are missing, and installing them.
+
+use std::{path::Path, process::Command, sync::Once};
+
+use anyhow::{Result, bail};
+use nix::unistd::geteuid;
+
+use crate::progress::step;
+
+/// Where programs are, even if an ordinary user's PATH lacks the sbin directories.
+const DIRECTORIES: [&str; 6] =
+    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// A program that is needed, and the Debian and Ubuntu package that has it.
+pub(crate) struct Tool {
+    pub(crate) program: &'static str,
+    pub(crate) package: &'static str,
+}
+
+/// What is run, and not built.
+pub(crate) const TOOLS: [Tool; 11] = [
+    Tool { program: "ip", package: "iproute2" },
+    Tool { program: "bridge", package: "iproute2" },
+    Tool { program: "ethtool", package: "ethtool" },
+    Tool { program: "ping", package: "iputils-ping" },
+    Tool { program: "iperf3", package: "iperf3" },
+    Tool { program: "sysctl", package: "procps" },
+    Tool { program: "nsenter", package: "util-linux" },
+    Tool { program: "setpriv", package: "util-linux" },
+    Tool { program: "tcpdump", package: "tcpdump" },
+    Tool { program: "tshark", package: "tshark" },
+    Tool { program: "cc", package: "gcc" },
+];
+
+pub(crate) fn missing(tools: &[Tool]) -> Vec<&'static str> {
+    let mut packages: Vec<_> =
+        tools.iter().filter(|tool| !exists(tool.program)).map(|tool| tool.package).collect();
+    packages.dedup();
+    packages
+}
+
+pub(crate) fn exists(program: &str) -> bool {
+    DIRECTORIES.iter().any(|directory| Path::new(directory).join(program).is_file())
+}
+
+/// Installs packages, or says how to where this may not.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    if !exists("apt-get") {
+        bail!(
+            "missing on this machine: {list}\n\
+             These are the names of Debian's packages; there is no apt-get here to install them \
+             with. Install what has them, then run this again."
+        );
+    }
+    if !geteuid().is_root() {
+        bail!(
+            "missing on this machine: {list}\nInstalling needs root. Run\n\n    \
+             sudo apt-get update\n    sudo apt-get install -y {list}\n\nand then this again."
+        );
+    }
+    update()?;
+    let mut arguments = vec!["install", "-y", "--no-install-recommends"];
+    arguments.extend(packages);
+    step(&format!("apt-get install {list}"), apt(&arguments)).map(drop)
+}
+
+/// Those that the distribution does not have, or not as far as its index on this machine knows.
+pub(crate) fn unknown<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    let known = |package: &str| {
+        let output = Command::new("apt-cache").args(["show", package]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    packages.iter().copied().filter(|package| !known(package)).collect()
+}
+
+fn update() -> Result<()> {
+    static DONE: Once = Once::new();
+    let mut result = Ok(());
+    DONE.call_once(|| result = step("apt-get update", apt(&["update"])).map(drop));
+    result
+}
+
+fn apt(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    // Wireshark's package asks who may capture; there is nobody to answer.
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    // Another apt at work (a new machine's first update) holds the lock for a while.
+    command.args(["-q", "-o", "DPkg::Lock::Timeout=300"]).args(arguments);
+    command
+}
