@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{self, Command},
     sync::{
@@ -187,10 +187,11 @@ fn owner(name: &str) -> Option<Pid> {
 
 /// A daemon that was killed leaves pins, which would keep its maps in memory for ever.
 fn remove(name: &str, inode: u64) {
-    if let Err(error) = ip(&["netns", "del", name])
-        && Path::new("/run/netns").join(name).exists()
-    {
-        eprintln!("{error:#}");
+    // To its end even after Ctrl-C, which is why this is done: our own waits give up on that, and
+    // a process in the terminal's foreground group would get the next one.
+    let delete = Command::new("ip").args(["netns", "del", name]).process_group(0).output();
+    if Path::new("/run/netns").join(name).exists() {
+        eprintln!("namespace {name} could not be deleted: {delete:?}");
     }
     let of_namespace = format!("netns-{inode}");
     for directory in [

@@ -58,13 +58,11 @@ pub(crate) fn demonstration(keep: bool) -> Result<()> {
     }
     let verdict = conclude(&pings, rate, &carried);
     if keep {
-        wait_for_interruption(&lab)?;
+        wait_for_interruption(&lab);
+        return verdict;
     }
-    for (name, daemon) in [("R1", r1), ("R2", r2)] {
-        if let Err(error) = daemon.stop() {
-            eprintln!("{name}: {error:#}");
-        }
-    }
+    r1.stop()?;
+    r2.stop()?;
     verdict
 }
 
@@ -118,7 +116,7 @@ fn require_root(task: &str) -> Result<()> {
 }
 
 /// For a look around; the end is Ctrl-C, which is no failure here.
-fn wait_for_interruption(lab: &Lab) -> Result<()> {
+fn wait_for_interruption(lab: &Lab) {
     println!("\nEverything stays up until Ctrl-C. From another terminal, for example");
     println!("  nsenter --net=/run/netns/{} ping {PC2}", lab.pc1.name());
     println!("  nsenter --net=/run/netns/{} target/release/xgre stats --watch", lab.r1.name());
@@ -126,5 +124,4 @@ fn wait_for_interruption(lab: &Lab) -> Result<()> {
     while !interrupt::interrupted() {
         std::thread::sleep(Duration::from_millis(100));
     }
-    Ok(())
 }
