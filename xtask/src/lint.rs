@@ -20,6 +20,8 @@ struct Invariant {
     /// The files in there of which the rule does not speak.
     except: &'static [&'static str],
     forbidden: &'static [&'static str],
+    /// Lines with this are fine.
+    unless: Option<&'static str>,
 }
 
 const INVARIANTS: [Invariant; 5] = [
@@ -36,6 +38,7 @@ const INVARIANTS: [Invariant; 5] = [
             "TC_ACT_",
             "xdp_action::",
         ],
+        unless: None,
     },
     Invariant {
         rule: "only gre-ebpf/src/packet.rs dereferences packet memory",
@@ -48,24 +51,29 @@ const INVARIANTS: [Invariant; 5] = [
             "unsafe { &*",
             "unsafe { &mut *",
         ],
+        // The program's context, which the verifier knows, and not packet memory.
+        unless: Some("ctx.skb.skb"),
     },
     Invariant {
         rule: "gre-ebpf-common has no unsafe code outside pod.rs",
         within: "gre-ebpf-common/src",
         except: &["pod.rs"],
         forbidden: &["unsafe {", "unsafe fn", "unsafe impl", "unsafe trait", "unsafe extern"],
+        unless: None,
     },
     Invariant {
         rule: "reconcile.rs does no input or output",
         within: "gre-userspace/src/reconcile.rs",
         except: &[],
         forbidden: IO,
+        unless: None,
     },
     Invariant {
         rule: "dataplane.rs does no input or output",
         within: "gre-userspace/src/dataplane.rs",
         except: &[],
         forbidden: IO,
+        unless: None,
     },
 ];
 
@@ -95,8 +103,8 @@ pub(crate) fn everything() -> Result<()> {
 
 pub(crate) fn checks(timings: &mut Timings) -> Result<()> {
     timings.measure("format", format)?;
-    timings.measure("clippy", clippy)?;
-    timings.measure("invariants", || invariants(root()))
+    timings.measure("invariants", || invariants(root()))?;
+    timings.measure("clippy", clippy)
 }
 
 fn format() -> Result<()> {
@@ -155,6 +163,9 @@ impl Invariant {
                 fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
             for (index, line) in text.lines().enumerate() {
                 let code = line.split("//").next().unwrap_or_default();
+                if self.unless.is_some_and(|word| code.contains(word)) {
+                    continue;
+                }
                 if self.forbidden.iter().any(|word| code.contains(word)) {
                     let name = file.strip_prefix(root).unwrap_or(&file).display();
                     violations.push(format!(
