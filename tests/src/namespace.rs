@@ -17,6 +17,7 @@ use nix::{
     sys::signal::kill,
     unistd::{Pid, geteuid},
 };
+use serde_json::Value;
 
 use crate::process::{Finished, Process, run};
 
@@ -149,6 +150,14 @@ impl Namespace {
         let text = self.ip(&format!("-o link show dev {device}"))?;
         let mut words = text.split_whitespace().skip_while(|word| *word != "link/ether");
         words.nth(1).map(str::to_owned).with_context(|| format!("{device} has no hardware address"))
+    }
+
+    /// How many packets a device has sent.
+    pub fn sent(&self, device: &str) -> Result<u64> {
+        let text = self.ip(&format!("-j -s link show dev {device}"))?;
+        let links: Value = serde_json::from_str(&text).context("ip's output is not JSON")?;
+        let packets = links[0]["stats64"]["tx"]["packets"].as_u64();
+        packets.with_context(|| format!("{device} has no counters: {text}"))
     }
 
     /// Where a daemon of this namespace keeps its pins.

@@ -11,7 +11,7 @@ use tests::{
     config::{Gateway, Xdp},
     gateways::{Gateways, SOON},
     in_each_xdp_mode,
-    topology::{PC1, PC2, R1_WAN, R2_WAN},
+    topology::{PC1, PC2, R1_WAN, R2_LAN, R2_WAN},
     traffic::{Flow, Load, ping_all, ping_until_answered, tcp},
 };
 
@@ -91,8 +91,8 @@ fn tshark_has_no_complaint_about_tcp_both_ways(xdp: Xdp) -> Result<()> {
 fn tshark_has_no_complaint_about_super_packets_that_a_gateway_sends_itself() -> Result<()> {
     let gateways = Gateways::forwarding(Xdp::Native)?;
     let Gateways { lab, .. } = &gateways;
-    ping_until_answered(&lab.r1, PC2, SOON)?;
+    ping_until_answered(&lab.r1, R2_LAN, SOON)?;
     let capture = Capture::start(&lab.router, "to-r2", &format!("src host {R1_WAN}"))?;
-    tcp(&lab.r1, &lab.pc2, PC2, Load::OneMegabyte, Flow::ToServer)?;
+    tcp(&lab.r1, &lab.r2, R2_LAN, Load::OneMegabyte, Flow::ToServer)?;
     capture.finish(20)?.no_complaints()
 }
