@@ -170,7 +170,9 @@ pub fn tc(ctx: &TcContext, id: u32) -> Result<Outcome, Stop> {
         return Err(stop(Outcome::TooBigForUnderlay));
     }
 
-    ctx.adjust_room(i32::from(tunnel.overhead), BPF_ADJ_ROOM_MAC, ADJUST_ROOM)
+    let overhead = i32::from(tunnel.overhead);
+    ctx.adjust_room(overhead, BPF_ADJ_ROOM_MAC, ADJUST_ROOM)
+        .or_else(|_| ctx.adjust_room(overhead, BPF_ADJ_ROOM_MAC, ADJUST_ROOM_AGAIN))
         .map_err(|_| stop(Outcome::Aborted))?;
     let identification = counters::transmit(Tier::Tc, id, skb.gso_segs.max(1), len);
     let packet = Packet::of_tc(ctx);
@@ -184,6 +186,11 @@ pub fn tc(ctx: &TcContext, id: u32) -> Result<Outcome, Stop> {
     }
     Ok(Outcome::Encapsulated)
 }
+
+/// A packet that TC took out of a tunnel, or that GRO merged inside one, is still marked as
+/// encapsulated, and the kernel will not mark it again (EALREADY). The marks are those that it needs:
+/// the inner packet has not moved.
+const ADJUST_ROOM_AGAIN: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
 
 /// Tells the kernel what is put in front, so that it can segment a GSO packet behind it.
 const ADJUST_ROOM: u64 =

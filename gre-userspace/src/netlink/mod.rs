@@ -13,8 +13,6 @@ pub(crate) mod socket;
 
 use std::io;
 
-use tokio::task::JoinHandle;
-
 use crate::observed::Snapshot;
 
 pub use self::error::{DumpFault, NetlinkError};
@@ -34,7 +32,7 @@ impl Kernel {
     pub fn connect() -> Result<Self, NetlinkError> {
         let (connection, handle, _) = rtnetlink::new_connection()
             .map_err(|source| NetlinkError::Socket { purpose: "for changes", source })?;
-        let _: JoinHandle<()> = tokio::spawn(connection);
+        tokio::spawn(connection);
         Ok(Self { handle })
     }
 
