@@ -76,6 +76,15 @@ pub struct Allocated {
     pub next_hops: Ids<HopKey>,
 }
 
+/// How the alias of every tunnel's device starts.
+const ALIAS: &str = "xgre ";
+
+/// Whether a link is the device of a tunnel, of this daemon or of one before it.
+pub fn is_device(link: &Link) -> bool {
+    link.kind.as_deref() == Some("veth")
+        && link.alias.as_deref().is_some_and(|alias| alias.starts_with(ALIAS))
+}
+
 /// The device of a tunnel, as the kernel has it.
 #[derive(Clone, Copy)]
 pub struct Device<'a> {
@@ -89,7 +98,7 @@ pub fn devices<'a>(desired: &Desired, snapshot: &'a Snapshot) -> BTreeMap<String
         .links
         .values()
         .filter(|link| desired.tunnels.contains_key(&link.name))
-        .filter(|link| link.kind.as_deref() == Some("veth"))
+        .filter(|link| is_device(link))
         .filter_map(|link| {
             let peer = snapshot.links.get(&link.link?)?;
             Some((link.name.clone(), Device { link, peer }))

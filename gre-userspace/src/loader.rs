@@ -140,6 +140,11 @@ fn sizes(limits: &Limits, cpus: u32) -> [Size; 9] {
     ]
 }
 
+/// Whether a data plane is pinned there, which an earlier daemon left forwarding.
+pub fn is_running(pins: &Path) -> bool {
+    pins.join("maps").exists()
+}
+
 /// Loads the programs, with the maps pinned below `pins` or new ones.
 pub fn load(limits: &Limits, pins: &Path) -> Result<(Programs, Maps), LoadError> {
     if KernelVersion::current().is_ok_and(|version| version < OLDEST_KERNEL) {
@@ -372,6 +377,10 @@ impl Programs {
                     return Err(AttachError::Clsact { interface: interface.to_owned(), source });
                 }
             }
+        }
+        if !has_tcx() {
+            // One that an earlier daemon left stays without a pin, and two would see each packet.
+            let _ = tc::qdisc_detach_program(interface, at, name);
         }
         let id = program.attach(interface, at).map_err(failed)?;
         let link = program.take_link(id).map_err(failed)?;

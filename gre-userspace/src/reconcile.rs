@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    dataplane::{Attachment, devices},
+    dataplane::{Attachment, devices, is_device},
     model::{Desired, Tunnel, XdpMode},
     observed::{Link, RouteTarget, Snapshot},
     rib::Rib,
@@ -84,11 +84,9 @@ pub fn reconcile(desired: &Desired, snapshot: &Snapshot, attached: &Attached) ->
 /// The interfaces that should be ports, with their names and modes: those of the config, or else
 /// every Ethernet interface that has an address.
 pub fn ports(desired: &Desired, snapshot: &Snapshot) -> BTreeMap<u32, (String, XdpMode)> {
-    let devices = devices(desired, snapshot);
     let is_ours = |link: &Link| {
-        devices
-            .values()
-            .any(|device| [device.link.ifindex, device.peer.ifindex].contains(&link.ifindex))
+        let peer = link.link.and_then(|peer| snapshot.links.get(&peer));
+        is_device(link) || peer.is_some_and(is_device)
     };
     let mode = |link: &Link| {
         if desired.ports.is_empty() {
@@ -126,8 +124,7 @@ fn underlay_mtu(remote: Ipv4Addr, snapshot: &Snapshot) -> Option<u32> {
         RouteTarget::Unicast { ifindex, mtu, .. } => {
             let link = snapshot.links.get(&ifindex)?;
             // A route into the tunnel itself says nothing about the underlay.
-            (link.kind.as_deref() != Some("veth") || link.alias.is_none())
-                .then(|| mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)))
+            (!is_device(link)).then(|| mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)))
         }
         RouteTarget::Kernel => None,
     }

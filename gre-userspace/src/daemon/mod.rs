@@ -3,7 +3,9 @@
 
 pub mod handle;
 
+mod alias;
 mod describe;
+mod takeover;
 mod tunnels;
 mod world;
 
@@ -18,9 +20,10 @@ use tracing::{info, warn};
 
 use crate::{
     control::server::Server,
+    dataplane::is_device,
     instance::Instance,
     loader::{self, Programs},
-    model::Desired,
+    model::{Desired, XdpMode},
     monitor,
     netlink::Kernel,
     observed::Snapshot,
@@ -57,10 +60,16 @@ pub async fn run(options: Options) -> Result<()> {
     let (handle, commands) = Handle::new();
     // Before anything else is touched: it is what a second daemon stumbles on.
     let server = Server::start(&instance.socket, handle)?;
+    let takeover = loader::is_running(&instance.pins);
     let (programs, maps) = loader::load(&desired.limits, &instance.pins)?;
     let mut world = World::new(kernel, programs, maps, snapshots.clone());
     if let Err(error) = world.start(desired).await {
-        world.teardown().await;
+        // What an earlier daemon left forwarding goes on as it can.
+        if takeover {
+            world.leave();
+        } else {
+            world.teardown().await;
+        }
         return Err(error);
     }
     info!(tunnels = world.tunnel_count(), "forwarding");
@@ -133,7 +142,7 @@ fn check(desired: &Desired, instance: &Instance, snapshot: &Snapshot) -> Result<
     }
     for tunnel in desired.tunnels.values() {
         if let Some(link) = named(&tunnel.name)
-            && !tunnels::is_ours(link)
+            && !is_device(link)
         {
             bail!(
                 "tunnel \"{0}\": an interface of that name exists and is not a tunnel of xgre: \
@@ -145,7 +154,7 @@ fn check(desired: &Desired, instance: &Instance, snapshot: &Snapshot) -> Result<
     for (ifindex, (name, mode)) in reconcile::ports(desired, snapshot) {
         let link = &snapshot.links[&ifindex];
         if let Some(xdp) = link.xdp
-            && mode != crate::model::XdpMode::Off
+            && mode != XdpMode::Off
             && !Programs::is_pinned(&instance.pins, ifindex)
         {
             bail!(
@@ -156,7 +165,7 @@ fn check(desired: &Desired, instance: &Instance, snapshot: &Snapshot) -> Result<
                 if xdp.generic { "xdpgeneric" } else { "xdp" },
             );
         }
-        if mode == crate::model::XdpMode::Off && link.xdp.is_some() {
+        if mode == XdpMode::Off && link.xdp.is_some() {
             warn!(port = name, "its XDP program sees packets before xgre does");
         }
     }

@@ -12,19 +12,10 @@ use crate::{
     reconcile,
 };
 
-use super::{handle::Refusal, world::World};
-
-/// How a device of ours is told from another: its alias starts with this.
-const ALIAS: &str = "xgre ";
+use super::{alias, handle::Refusal, world::World};
 
 /// The kernel shows a device within milliseconds; after this long something is wrong.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Whether a link is the device of a tunnel.
-pub fn is_ours(link: &Link) -> bool {
-    link.kind.as_deref() == Some("veth")
-        && link.alias.as_deref().is_some_and(|alias| alias.starts_with(ALIAS))
-}
 
 impl World {
     /// Makes a tunnel: its device, addresses and routes, and its place in the maps.
@@ -64,7 +55,7 @@ impl World {
             )));
         }
         match device_named(&self.snapshot(), &tunnel.name) {
-            Some(link) if !is_ours(link) => Err(Refusal::Exists(format!(
+            Some(link) if !dataplane::is_device(link) => Err(Refusal::Exists(format!(
                 "an interface is called \"{}\" and is not a tunnel of xgre",
                 tunnel.name
             ))),
@@ -72,14 +63,14 @@ impl World {
         }
     }
 
-    async fn make(&mut self, tunnel: &Tunnel) -> Result<(), Refusal> {
+    pub(super) async fn make(&mut self, tunnel: &Tunnel) -> Result<(), Refusal> {
         let name = &tunnel.name;
         let snapshot = self.snapshot();
         let mtu = tunnel.mtu.unwrap_or_else(|| reconcile::default_mtu(tunnel, &snapshot));
         // An earlier daemon may have left the device, with addresses and routes on it.
         if device_named(&snapshot, name).is_none() {
             self.kernel
-                .create_tunnel_device(name, &peer_name(name), mtu, &alias(tunnel))
+                .create_tunnel_device(name, &peer_name(name), mtu, &alias::of(tunnel))
                 .await
                 .map_err(kernel)?;
         }
@@ -108,7 +99,8 @@ impl World {
     async fn undo(&mut self, name: &str) {
         self.forget(name);
         self.refresh();
-        if let Some(link) = device_named(&self.snapshot(), name).filter(|link| is_ours(link))
+        if let Some(link) =
+            device_named(&self.snapshot(), name).filter(|link| dataplane::is_device(link))
             && let Err(error) = self.kernel.delete_link(link.ifindex).await
         {
             warn!("{error}");
@@ -199,16 +191,6 @@ fn peer_name(name: &str) -> String {
         .fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let start: String = name.chars().take(7).collect();
     format!("p-{}{:06x}", start, hash >> 8)
-}
-
-/// The tunnel in iproute2's words, as `ip -d link` then shows it.
-fn alias(tunnel: &Tunnel) -> String {
-    let mut words =
-        format!("{ALIAS}{} remote {} local {}", tunnel.mode, tunnel.remote, tunnel.local);
-    if let Some(key) = tunnel.key {
-        words.push_str(&format!(" key {key}"));
-    }
-    words
 }
 
 fn kernel(error: crate::netlink::NetlinkError) -> Refusal {

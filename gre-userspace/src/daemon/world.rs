@@ -28,9 +28,9 @@ pub struct World {
     pub(super) desired: Desired,
     pub(super) attached: Attached,
     pub(super) states: BTreeMap<String, TunnelState>,
-    allocated: Allocated,
-    /// Tunnel ids whose counters have been set to zero for their tunnel.
-    counted: BTreeMap<u32, String>,
+    pub(super) allocated: Allocated,
+    /// Tunnel ids whose counters are their tunnel's, and not an earlier one's.
+    pub(super) counted: BTreeMap<u32, String>,
     /// Tunnels whose device has been seen; it may then vanish only because somebody removed it.
     pub(super) seen: BTreeSet<String>,
     /// Tunnels that were up in the last snapshot.
@@ -73,21 +73,6 @@ impl World {
         self.desired.tunnels.len()
     }
 
-    /// Makes the configured tunnels and ports; a port that refuses XDP is an error now, and only a
-    /// note later.
-    pub async fn start(&mut self, desired: Desired) -> Result<()> {
-        self.desired = Desired { tunnels: BTreeMap::new(), ..desired };
-        self.attach(&self.snapshot())?;
-        self.refresh();
-        for tunnel in desired.tunnels.into_values() {
-            let name = tunnel.name.clone();
-            self.add_tunnel(tunnel)
-                .await
-                .map_err(|refusal| anyhow::anyhow!("tunnel \"{name}\": {refusal}"))?;
-        }
-        Ok(())
-    }
-
     /// Brings everything in line with the kernel's newest state.
     pub async fn follow(&mut self) {
         let snapshot = self.snapshot();
@@ -120,7 +105,7 @@ impl World {
     }
 
     /// Attaches and detaches programs. Goes on after an error, and returns the first.
-    fn attach(&mut self, snapshot: &Snapshot) -> Result<()> {
+    pub(super) fn attach(&mut self, snapshot: &Snapshot) -> Result<()> {
         let mut first = Ok(());
         let Some(programs) = &mut self.programs else { return first };
         for change in reconcile::reconcile(&self.desired, snapshot, &self.attached) {

@@ -1,6 +1,6 @@
 //! The tunnel demultiplexer behind map `DEMUX`, kept equal to a set of keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gre_ebpf_common::demux::{Bucket, Key, SLOTS};
 use thiserror::Error;
@@ -28,12 +28,11 @@ pub struct Demux {
 }
 
 impl Demux {
-    /// Takes over a map of this many buckets and empties it.
+    /// Takes over a map of this many buckets, and what an earlier daemon left in it: it stays
+    /// until it is replaced.
     pub fn new(map: Mapping, buckets: u32) -> Self {
-        for bucket in 0..buckets {
-            map.store(bucket, &Bucket::default());
-        }
-        Self { map, table: Table::new(buckets) }
+        let buckets = (0..buckets).map(|bucket| map.load(bucket)).collect();
+        Self { map, table: Table { buckets, keys: BTreeMap::new(), owned: false } }
     }
 
     /// Makes the map find exactly these keys. New ones are in before old ones go.
@@ -49,6 +48,9 @@ impl Demux {
             let bucket = self.table.remove(&key);
             self.store(bucket);
         }
+        for bucket in self.table.disown() {
+            self.store(bucket);
+        }
         Ok(())
     }
 
@@ -62,13 +64,11 @@ struct Table {
     buckets: Vec<Bucket>,
     /// Bucket and slot of each key.
     keys: BTreeMap<Key, (u32, usize)>,
+    /// There are no slots but those of `keys`.
+    owned: bool,
 }
 
 impl Table {
-    fn new(buckets: u32) -> Self {
-        Self { buckets: vec![Bucket::default(); buckets as usize], keys: BTreeMap::new() }
-    }
-
     fn mask(&self) -> u32 {
         self.buckets.len() as u32 - 1
     }
@@ -82,6 +82,15 @@ impl Table {
             let changed = *word != slot;
             *word = slot;
             return Ok(changed.then_some(bucket));
+        }
+        // An earlier daemon's slot of the same key, the tunnel's number having stayed.
+        let found = location.buckets.into_iter().find_map(|bucket| {
+            let index = self.buckets[bucket as usize].0.iter().position(|word| *word == slot)?;
+            Some((bucket, index))
+        });
+        if let Some(place) = found.filter(|_| !self.owned) {
+            self.keys.insert(*key, place);
+            return Ok(None);
         }
         // A bucket holds a fingerprint once, so that a look-up compares one tunnel a bucket.
         let (bucket, index) = location
@@ -113,10 +122,55 @@ impl Table {
     }
 }
 
+impl Table {
+    /// Empties slots that are no key's, and says which buckets had any.
+    fn disown(&mut self) -> Vec<u32> {
+        if self.owned {
+            return Vec::new();
+        }
+        self.owned = true;
+        let ours: BTreeSet<(u32, usize)> = self.keys.values().copied().collect();
+        let mut changed = Vec::new();
+        for (number, bucket) in (0..).zip(&mut self.buckets) {
+            let before = *bucket;
+            for (index, slot) in bucket.0.iter_mut().enumerate() {
+                if !ours.contains(&(number, index)) {
+                    *slot = 0;
+                }
+            }
+            if *bucket != before {
+                changed.push(number);
+            }
+        }
+        changed
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use gre_ebpf_common::demux::Kind;
+
+    impl Table {
+        fn new(buckets: u32) -> Self {
+            let buckets = vec![Bucket::default(); buckets as usize];
+            Self { buckets, keys: BTreeMap::new(), owned: true }
+        }
+    }
+
+    #[test]
+    fn a_tunnel_is_found_all_the_while_a_successor_takes_over() {
+        let key = |n: u32| Key { local: 1, remote: n, kind: Kind::Keyless };
+        let mut earlier = Table::new(buckets(16));
+        for n in 0..2 {
+            earlier.insert(&key(n), n).unwrap();
+        }
+        let mut table = Table { buckets: earlier.buckets, keys: BTreeMap::new(), owned: false };
+        assert_eq!(table.insert(&key(1), 1).unwrap(), None, "its slot stays as it is");
+        assert_eq!(find(&table, &key(0)), [0]);
+        assert_eq!(table.disown().len(), 1);
+        assert_eq!((find(&table, &key(0)), find(&table, &key(1))), (vec![], vec![1]));
+    }
 
     fn find(table: &Table, key: &Key) -> Vec<u32> {
         let location = key.locate(table.mask());

@@ -50,6 +50,11 @@ impl<V: Plain> Table<V> {
         Self { map, len, what, limit, values }
     }
 
+    /// What is in it that is not zero, by index.
+    pub fn values(&self) -> &BTreeMap<u32, V> {
+        &self.values
+    }
+
     fn check(&self, wanted: &BTreeMap<u32, V>) -> Result<(), MapsError> {
         match wanted.last_key_value() {
             Some((&index, _)) if index >= self.len => {

@@ -20,7 +20,8 @@ pub type Prefixes = BTreeMap<Prefix, Entry>;
 
 pub struct RouteTable {
     table: Mapping,
-    prefixes: Prefixes,
+    /// What the table says; none while an earlier daemon's routes are in it.
+    prefixes: Option<Prefixes>,
     /// Second-level blocks not in use, the longest unused first.
     free: VecDeque<u32>,
     /// First-level slots of /24s that hold longer prefixes and for which no block was left.
@@ -36,16 +37,22 @@ pub const fn blocks(second_level: u32) -> u32 {
 const FEW: usize = 512;
 
 impl RouteTable {
-    /// Takes over a table with `second_level` blocks and makes it punt everything.
+    /// Takes over a table with `second_level` blocks, and what an earlier daemon left in it: it
+    /// stays until it is replaced.
     pub fn new(table: Mapping, second_level: u32) -> Self {
-        let mut routes = Self {
+        let linked: BTreeSet<u32> = table.words32()[..FIRST_LEVEL_BLOCKS as usize * BLOCK]
+            .iter()
+            .filter_map(|word| match Slot::from_word(word.load(Ordering::Relaxed)) {
+                Slot::Block(block) => Some(block),
+                Slot::Entry(_) => None,
+            })
+            .collect();
+        Self {
             table,
-            prefixes: Prefixes::new(),
-            free: (0..second_level).collect(),
+            prefixes: None,
+            free: (0..second_level).filter(|block| !linked.contains(block)).collect(),
             starved: BTreeSet::new(),
-        };
-        routes.render(0, u32::MAX);
-        routes
+        }
     }
 
     /// /24s that punt because all second-level blocks are in use.
@@ -56,26 +63,26 @@ impl RouteTable {
     /// Makes the table say what `prefixes` say. No address ever reads a value that neither the old
     /// nor the new set gives it.
     pub fn replace(&mut self, prefixes: Prefixes) {
-        let changed = differences(&self.prefixes, &prefixes);
-        self.prefixes = prefixes;
-        if changed.len() > FEW {
-            self.render(0, u32::MAX);
-        } else {
-            for (start, len) in changed {
-                self.render(start & !0xff, end(start, len) | 0xff);
+        let changed = self.prefixes.as_ref().map(|old| differences(old, &prefixes));
+        match changed.filter(|changed| changed.len() <= FEW) {
+            Some(changed) => {
+                for (start, len) in changed {
+                    self.render(&prefixes, start & !0xff, end(start, len) | 0xff);
+                }
             }
+            None => self.render(&prefixes, 0, u32::MAX),
         }
         // Blocks may have become free since these went without.
         for slot in self.starved.clone() {
-            self.render((slot as u32) << 8, (slot as u32) << 8 | 0xff);
+            self.render(&prefixes, (slot as u32) << 8, (slot as u32) << 8 | 0xff);
         }
+        self.prefixes = Some(prefixes);
     }
 
     /// Writes the words of the addresses `from..=to`, which are whole /24s.
-    fn render(&mut self, from: u32, to: u32) {
+    fn render(&mut self, prefixes: &Prefixes, from: u32, to: u32) {
         let mut slot = SlotWriter { table: self, pending: Vec::with_capacity(BLOCK) };
-        let intervals = intervals(&slot.table.prefixes, from, to);
-        for (first, last, entry) in intervals {
+        for (first, last, entry) in intervals(prefixes, from, to) {
             slot.write(first, last, entry);
         }
     }
