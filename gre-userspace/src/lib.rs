@@ -2,5 +2,7 @@
 
 pub mod daemon;
 pub mod model;
+pub mod monitor;
+pub mod netlink;
 pub mod observed;
 pub mod report;
