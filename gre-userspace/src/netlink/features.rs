@@ -55,7 +55,8 @@ impl Kernel {
         Ok(self.netdev_family().await?.and_then(|family| family.changes))
     }
 
-    /// `ethtool -K DEV gro on`. On a veth this makes it take frames that XDP redirects to its peer.
+    /// `ethtool -K DEV gro on`. A veth that has it receives what XDP redirects to its peer; the
+    /// kernel shows that in the peer's features once the peer is brought up.
     pub(super) async fn turn_gro_on(&self, ifindex: u32) -> Result<(), NetlinkError> {
         let attempt = || format!("turn GRO on for the device {}", device(ifindex));
         let closed = || NetlinkError::Closed { attempt: attempt() };

@@ -52,6 +52,7 @@ impl Kernel {
                 self.generate_no_ipv6_address(end).await?;
                 self.turn_gro_on(end).await?;
             }
+            // Last: the veth driver takes GRO into its XDP features when a device is brought up.
             self.set_up(tunnel.peer_ifindex, true).await?;
             Ok(tunnel)
         };
