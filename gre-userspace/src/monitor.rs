@@ -1,187 +1,276 @@
-//! Follows the kernel: after every change a new snapshot, read whole for each class of things that
-//! the change concerns. Where anything is in doubt, everything is read again.
+//! Follows the kernel: a task that hears of changes over netlink and publishes a new [`Snapshot`]
+//! for them.
+//!
+//! A notification says only that something changed; what there is now comes from a dump of that
+//! class. So a notification that is late, doubled or out of order does no harm, and one that is
+//! lost is made up for by reading everything again.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{future::pending, io, sync::Arc, time::Duration};
 
+use netlink_packet_core::{DecodeError, NLMSG_NOOP};
 use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
-use nix::libc;
+use nix::libc::{AF_INET, ENOBUFS};
+use thiserror::Error;
 use tokio::{
     sync::watch,
-    time::{sleep, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
-use tracing::{debug, warn};
 
 use crate::{
     netlink::{
-        Class, Kernel, NetlinkError, management_group,
+        Classes, Kernel, NetlinkError, is_looked_up,
         socket::{Socket, messages},
     },
     observed::Snapshot,
 };
 
-/// Room for notifications while the daemon is busy, in bytes.
+/// How long the events that follow the first are waited for: `ip` commands, a device being set up
+/// or a routing daemon's update come in bursts.
+const BURST: Duration = Duration::from_millis(3);
+
+/// The least time between full reads forced by lost notifications, and before a failed read is
+/// tried again.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often losses are told, at most.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Of each socket, in bytes. A burst of 10 000 route changes takes some 8 MiB.
 const RECEIVE_BUFFER: usize = 16 << 20;
-/// After the first notification of a burst the rest is waited for no longer than this.
-const BURST: Duration = Duration::from_millis(5);
-/// After notifications were lost everything is read again, but no more often than this.
-const RESYNC_PAUSE: Duration = Duration::from_secs(1);
 
-/// RTNLGRP_* (linux/rtnetlink.h): links, neighbours, IPv4 addresses, routes, rules and settings.
-const GROUPS: [u32; 6] = [1, 3, 5, 7, 8, 24];
+// linux/rtnetlink.h
+const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_NEIGH: u32 = 3;
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV4_RULE: u32 = 8;
+const RTNLGRP_IPV4_NETCONF: u32 = 24;
+const RTNLGRP_NEXTHOP: u32 = 32;
+const GROUPS: [u32; 7] = [
+    RTNLGRP_LINK,
+    RTNLGRP_NEIGH,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV4_RULE,
+    RTNLGRP_IPV4_NETCONF,
+    RTNLGRP_NEXTHOP,
+];
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
+const RTM_NEWNETCONF: u16 = 80;
+const RTM_DELNETCONF: u16 = 81;
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_DELNEXTHOP: u16 = 105;
 
-/// Starts following. The receiver holds a snapshot from the start, and sees each that differs from
-/// the one before.
-///
-/// # Errors
-/// When the kernel gives no socket or cannot be read.
+/// Starts following; the first snapshot is in the receiver. The task ends with the last receiver.
 pub async fn watch(kernel: &Kernel) -> Result<watch::Receiver<Arc<Snapshot>>, NetlinkError> {
-    // Listening comes first: what changes while the snapshot is read is then read again.
-    let route = listen(NETLINK_ROUTE, &GROUPS)?;
-    let management: Vec<u32> = management_group().await?.into_iter().collect();
-    let generic = listen(NETLINK_GENERIC, &management)?;
-    let snapshot = kernel.snapshot().await?;
-    let (sender, receiver) = watch::channel(Arc::new(snapshot));
-    let follower = Follower { kernel: kernel.clone(), route, generic, sender, lost: None };
-    tokio::spawn(follower.run());
+    // Listening first: what changes while the first snapshot is read is heard of afterwards.
+    let listener = Listener::open(kernel).await?;
+    let (sender, receiver) = watch::channel(Arc::new(kernel.snapshot().await?));
+    tokio::spawn(follow(kernel.clone(), listener, sender));
     Ok(receiver)
 }
 
-fn listen(protocol: isize, groups: &[u32]) -> Result<Socket, NetlinkError> {
-    let open = || -> io::Result<Socket> {
-        let socket = Socket::open(protocol)?;
-        socket.set_receive_buffer(RECEIVE_BUFFER)?;
-        for group in groups {
-            socket.join(*group)?;
-        }
-        Ok(socket)
-    };
-    open().map_err(|source| NetlinkError::Socket { purpose: "for notifications", source })
-}
-
-struct Follower {
-    kernel: Kernel,
-    route: Socket,
-    generic: Socket,
-    sender: watch::Sender<Arc<Snapshot>>,
-    /// When notifications were last lost.
-    lost: Option<Instant>,
-}
-
-impl Follower {
-    async fn run(mut self) {
-        while !self.sender.is_closed() {
-            let classes = self.burst().await;
-            self.publish(classes).await;
-        }
-    }
-
-    /// Waits for a notification and gathers those that follow on its heels.
-    async fn burst(&mut self) -> BTreeSet<Class> {
-        let mut classes = self.next().await;
-        let end = tokio::time::Instant::now() + BURST;
-        while let Ok(more) = timeout_at(end, self.next()).await {
-            classes.extend(more);
-        }
-        classes
-    }
-
-    /// The classes that the next datagram concerns.
-    async fn next(&mut self) -> BTreeSet<Class> {
-        let result = tokio::select! {
-            result = self.route.receive() => result.and_then(route_classes),
-            // The management group only tells of XDP features.
-            result = self.generic.receive() => result.map(|_| BTreeSet::from([Class::Links])),
-            () = self.sender.closed() => Ok(BTreeSet::new()),
+async fn follow(kernel: Kernel, mut listener: Listener, sender: watch::Sender<Arc<Snapshot>>) {
+    let mut losses = Losses::default();
+    let mut stale = Classes::NONE;
+    let mut not_before = Instant::now();
+    loop {
+        stale = tokio::select! {
+            stale = gather(&mut listener, stale, not_before, &mut losses) => stale,
+            () = sender.closed() => return,
         };
-        match result {
-            Ok(classes) => classes,
-            Err(error) => self.resync(&error).await,
-        }
-    }
-
-    /// Something was lost or not understood: all must be read again.
-    async fn resync(&mut self, error: &io::Error) -> BTreeSet<Class> {
-        let overrun = error.raw_os_error() == Some(libc::ENOBUFS);
-        let pause =
-            self.lost.map_or(Duration::ZERO, |lost| RESYNC_PAUSE.saturating_sub(lost.elapsed()));
-        if pause.is_zero() {
-            warn!(%error, overrun, "lost track of the kernel's changes; reading everything again");
-        } else {
-            sleep(pause).await;
-        }
-        self.lost = Some(Instant::now());
-        Class::ALL.into()
-    }
-
-    async fn publish(&mut self, mut classes: BTreeSet<Class>) {
-        loop {
-            let mut snapshot = Snapshot::clone(&self.sender.borrow());
-            match self.reread(&classes, &mut snapshot).await {
-                Ok(()) => {
-                    self.sender.send_if_modified(|current| {
-                        let differs = **current != snapshot;
-                        if differs {
-                            *current = Arc::new(snapshot);
-                        }
-                        differs
-                    });
-                    return;
-                }
-                Err(error) => {
-                    warn!("{error}; trying again");
-                    sleep(RESYNC_PAUSE).await;
-                    classes = Class::ALL.into();
-                }
+        let known = Arc::clone(&sender.borrow());
+        let started = Instant::now();
+        match kernel.refresh(&known, stale).await {
+            Ok(snapshot) => {
+                stale = Classes::NONE;
+                // With tables so large that reading takes long, half the time is the daemon's.
+                not_before = Instant::now() + started.elapsed();
+                sender.send_if_modified(|published| {
+                    let differs = **published != snapshot;
+                    if differs {
+                        *published = Arc::new(snapshot);
+                    }
+                    differs
+                });
+            }
+            Err(error) => {
+                tracing::error!("{error}; reading everything again");
+                stale = Classes::ALL;
+                not_before = Instant::now() + RESYNC_INTERVAL;
             }
         }
     }
+}
 
-    async fn reread(
-        &self,
-        classes: &BTreeSet<Class>,
-        snapshot: &mut Snapshot,
-    ) -> Result<(), NetlinkError> {
-        debug!(?classes, "reading");
-        for class in classes {
-            self.kernel.read(*class, snapshot).await?;
+/// Waits until something is stale, and then until the burst is over and `not_before` has come.
+async fn gather(
+    listener: &mut Listener,
+    mut stale: Classes,
+    not_before: Instant,
+    losses: &mut Losses,
+) -> Classes {
+    // Set once, so that a steady stream of events cannot put the reading off for ever.
+    let mut until = (stale != Classes::NONE).then_some(not_before);
+    loop {
+        let heard = match until {
+            None => listener.hear().await,
+            Some(until) => match timeout_at(until, listener.hear()).await {
+                Ok(heard) => heard,
+                Err(_) => return stale,
+            },
+        };
+        match heard {
+            Ok(Classes::NONE) => {}
+            Ok(classes) => {
+                stale |= classes;
+                until.get_or_insert_with(|| not_before.max(Instant::now() + BURST));
+            }
+            Err(loss) => {
+                // Nothing still to be heard could make up for it, so the socket is left alone.
+                sleep_until(losses.next_resync(&loss, Instant::now()).max(not_before)).await;
+                return Classes::ALL;
+            }
         }
-        Ok(())
     }
 }
 
-/// The classes that the messages of a datagram concern.
-fn route_classes(datagram: &[u8]) -> io::Result<BTreeSet<Class>> {
-    let mut classes = BTreeSet::new();
-    for message in messages(datagram) {
-        let message = message.map_err(io::Error::other)?;
-        classes.extend(concerned(message.message_type()));
-    }
-    Ok(classes)
+/// The sockets that notifications come from.
+struct Listener {
+    route: Socket,
+    /// XDP features; none where the kernel does not tell them.
+    features: Option<Socket>,
 }
 
-/// What a message type (RTM_*, linux/rtnetlink.h) means for the snapshot. A link that goes down and
-/// an address that goes take routes with them of which the kernel says nothing.
-fn concerned(message_type: u16) -> &'static [Class] {
-    match message_type {
-        // RTM_NEWLINK, RTM_DELLINK
-        16 | 17 => &[Class::Links, Class::Addresses, Class::Routes, Class::Neighbours],
-        // RTM_NEWADDR, RTM_DELADDR
-        20 | 21 => &[Class::Addresses, Class::Routes],
-        // RTM_NEWROUTE, RTM_DELROUTE
-        24 | 25 => &[Class::Routes],
-        // RTM_NEWNEIGH, RTM_DELNEIGH
-        28 | 29 => &[Class::Neighbours],
-        // RTM_NEWRULE, RTM_DELRULE
-        32 | 33 => &[Class::Rules],
-        // RTM_NEWNETCONF, RTM_DELNETCONF: forwarding and rp_filter, which links carry.
-        80 | 81 => &[Class::Links],
-        // Not understood: anything may have changed.
-        _ => &Class::ALL,
+impl Listener {
+    async fn open(kernel: &Kernel) -> Result<Self, NetlinkError> {
+        let failed = |source| NetlinkError::Socket { purpose: "for notifications", source };
+        let features = match kernel.features_group().await? {
+            Some(group) => Some(subscribe(NETLINK_GENERIC, &[group]).map_err(failed)?),
+            None => None,
+        };
+        Ok(Self { route: subscribe(NETLINK_ROUTE, &GROUPS).map_err(failed)?, features })
+    }
+
+    /// What the next datagram makes stale.
+    async fn hear(&mut self) -> Result<Classes, Loss> {
+        tokio::select! {
+            datagram = self.route.receive() => {
+                let mut stale = Classes::NONE;
+                for message in messages(datagram?) {
+                    let message = message?;
+                    stale |= made_stale(message.message_type(), message.payload())?;
+                }
+                Ok(stale)
+            }
+            datagram = receive_if_any(&mut self.features) => {
+                datagram?;
+                Ok(Classes::LINKS)
+            }
+        }
+    }
+}
+
+fn subscribe(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
+    let socket = Socket::open(protocol)?;
+    socket.set_receive_buffer(RECEIVE_BUFFER)?;
+    for group in groups {
+        socket.join(*group)?;
+    }
+    Ok(socket)
+}
+
+async fn receive_if_any(socket: &mut Option<Socket>) -> io::Result<&[u8]> {
+    match socket {
+        Some(socket) => socket.receive().await,
+        None => pending().await,
+    }
+}
+
+/// Which classes a notification makes stale.
+fn made_stale(message_type: u16, payload: &[u8]) -> Result<Classes, DecodeError> {
+    // Every family's header begins with the address family.
+    let byte = |offset: usize| {
+        payload
+            .get(offset)
+            .copied()
+            .ok_or_else(|| DecodeError::from(format!("a notification of {} bytes", payload.len())))
+    };
+    let is_ipv4 = || Ok::<_, DecodeError>(i32::from(byte(0)?) == AF_INET);
+    Ok(match message_type {
+        NLMSG_NOOP => Classes::NONE,
+        // The kernel takes away the routes of a device that goes down, and what an address brought
+        // with it, without a notification for each.
+        RTM_NEWLINK | RTM_DELLINK => Classes::LINKS | Classes::ADDRESSES | Classes::ROUTES,
+        RTM_NEWADDR | RTM_DELADDR => Classes::ADDRESSES | Classes::ROUTES,
+        // The header's table is 8 bits; one that does not fit is told as 252.
+        RTM_NEWROUTE | RTM_DELROUTE if is_ipv4()? && is_looked_up(byte(4)?.into()) => {
+            Classes::ROUTES
+        }
+        RTM_NEWROUTE | RTM_DELROUTE => Classes::NONE,
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Classes::ROUTES,
+        RTM_NEWNEIGH | RTM_DELNEIGH if is_ipv4()? => Classes::NEIGHBOURS,
+        // Bridges tell their forwarding tables in the same group.
+        RTM_NEWNEIGH | RTM_DELNEIGH => Classes::NONE,
+        RTM_NEWRULE | RTM_DELRULE => Classes::RULES,
+        // net.ipv4.conf.*.ignore_routes_with_linkdown decides which routes are dead.
+        RTM_NEWNETCONF | RTM_DELNETCONF => Classes::LINKS | Classes::ROUTES,
+        _ => Classes::ALL,
+    })
+}
+
+/// Notifications were lost, or cannot be understood.
+#[derive(Debug, Error)]
+enum Loss {
+    #[error("more changes came than the receive buffer holds")]
+    Overrun,
+    #[error("the netlink socket failed: {0}")]
+    Socket(io::Error),
+    #[error("a notification cannot be decoded: {0}")]
+    Undecodable(#[from] DecodeError),
+}
+
+impl From<io::Error> for Loss {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(ENOBUFS) => Self::Overrun,
+            _ => Self::Socket(error),
+        }
+    }
+}
+
+/// Keeps losses from costing more than a full read a second, and from filling the log.
+#[derive(Default)]
+struct Losses {
+    last_resync: Option<Instant>,
+    last_report: Option<Instant>,
+    unreported: u32,
+}
+
+impl Losses {
+    /// When to read everything again.
+    fn next_resync(&mut self, loss: &Loss, now: Instant) -> Instant {
+        self.unreported += 1;
+        if self.last_report.is_none_or(|last| now - last >= REPORT_INTERVAL) {
+            tracing::warn!(
+                losses = self.unreported,
+                "{loss}; reading everything again (further losses are told once a minute)"
+            );
+            self.last_report = Some(now);
+            self.unreported = 0;
+        }
+        let next = self.last_resync.map_or(now, |last| now.max(last + RESYNC_INTERVAL));
+        self.last_resync = Some(next);
+        next
     }
 }
 
@@ -189,13 +278,67 @@ fn concerned(message_type: u16) -> &'static [Class] {
 mod tests {
     use super::*;
 
+    /// A header of `family` and, for routes, `table`.
+    fn header(family: u8, table: u8) -> [u8; 12] {
+        let mut header = [0; 12];
+        (header[0], header[4]) = (family, table);
+        header
+    }
+
     #[test]
-    fn a_message_leads_to_reading_what_it_may_have_changed() {
-        assert_eq!(concerned(24), [Class::Routes]);
-        assert_eq!(concerned(29), [Class::Neighbours]);
-        assert_eq!(concerned(80), [Class::Links]);
-        assert!(concerned(17).contains(&Class::Routes), "a link's routes go without notice");
-        assert!(concerned(21).contains(&Class::Routes), "an address's routes go without notice");
-        assert_eq!(concerned(9999), Class::ALL);
+    fn each_notification_makes_its_classes_stale() {
+        const AF_BRIDGE: u8 = 7;
+        const AF_INET6: u8 = 10;
+        let links_and_theirs = Classes::LINKS | Classes::ADDRESSES | Classes::ROUTES;
+        for (message_type, header, expected) in [
+            (NLMSG_NOOP, header(0, 0), Classes::NONE),
+            (RTM_NEWLINK, header(0, 0), links_and_theirs),
+            (RTM_NEWLINK, header(AF_BRIDGE, 0), links_and_theirs),
+            (RTM_DELLINK, header(0, 0), links_and_theirs),
+            (RTM_NEWADDR, header(2, 0), Classes::ADDRESSES | Classes::ROUTES),
+            (RTM_DELADDR, header(2, 0), Classes::ADDRESSES | Classes::ROUTES),
+            (RTM_NEWROUTE, header(2, 254), Classes::ROUTES),
+            (RTM_NEWROUTE, header(2, 255), Classes::ROUTES),
+            (RTM_DELROUTE, header(2, 253), Classes::ROUTES),
+            (RTM_NEWROUTE, header(2, 100), Classes::NONE),
+            (RTM_NEWROUTE, header(2, 252), Classes::NONE),
+            (RTM_NEWROUTE, header(AF_INET6, 254), Classes::NONE),
+            (RTM_NEWNEXTHOP, header(2, 0), Classes::ROUTES),
+            (RTM_DELNEXTHOP, header(2, 0), Classes::ROUTES),
+            (RTM_NEWNEIGH, header(2, 0), Classes::NEIGHBOURS),
+            (RTM_DELNEIGH, header(2, 0), Classes::NEIGHBOURS),
+            (RTM_NEWNEIGH, header(AF_INET6, 0), Classes::NONE),
+            (RTM_NEWNEIGH, header(AF_BRIDGE, 0), Classes::NONE),
+            (RTM_NEWRULE, header(2, 0), Classes::RULES),
+            (RTM_DELRULE, header(2, 0), Classes::RULES),
+            (RTM_NEWNETCONF, header(2, 0), Classes::LINKS | Classes::ROUTES),
+            (RTM_DELNETCONF, header(2, 0), Classes::LINKS | Classes::ROUTES),
+        ] {
+            assert_eq!(made_stale(message_type, &header).unwrap(), expected, "{message_type}");
+        }
+    }
+
+    #[test]
+    fn a_notification_of_an_unknown_kind_makes_everything_stale() {
+        assert_eq!(made_stale(999, &[]).unwrap(), Classes::ALL);
+        assert_eq!(made_stale(netlink_packet_core::NLMSG_OVERRUN, &[]).unwrap(), Classes::ALL);
+    }
+
+    #[test]
+    fn a_notification_cut_short_is_a_loss() {
+        assert!(made_stale(RTM_NEWROUTE, &[2, 0, 0, 0]).is_err());
+        assert!(made_stale(RTM_NEWNEIGH, &[]).is_err());
+    }
+
+    #[test]
+    fn losses_force_at_most_one_full_read_a_second() {
+        let mut losses = Losses::default();
+        let start = Instant::now();
+
+        assert_eq!(losses.next_resync(&Loss::Overrun, start), start);
+        let soon = start + Duration::from_millis(10);
+        assert_eq!(losses.next_resync(&Loss::Overrun, soon), start + RESYNC_INTERVAL);
+        let later = start + Duration::from_secs(5);
+        assert_eq!(losses.next_resync(&Loss::Overrun, later), later);
     }
 }

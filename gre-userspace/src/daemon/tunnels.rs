@@ -67,12 +67,16 @@ impl World {
         let name = &tunnel.name;
         let snapshot = self.snapshot();
         let mtu = tunnel.mtu.unwrap_or_else(|| reconcile::default_mtu(tunnel, &snapshot));
-        // An earlier daemon may have left the device, with addresses and routes on it.
-        if device_named(&snapshot, name).is_none() {
-            self.kernel
-                .create_tunnel_device(name, &peer_name(name), mtu, &alias::of(tunnel))
+        let alias = alias::of(tunnel);
+        match device_named(&snapshot, name) {
+            // An earlier daemon left it, perhaps configured otherwise.
+            Some(link) => self.kernel.set_alias(link.ifindex, &alias).await.map_err(kernel)?,
+            None => self
+                .kernel
+                .create_tunnel_device(name, &peer_name(name), mtu, &alias)
                 .await
-                .map_err(kernel)?;
+                .map(drop)
+                .map_err(kernel)?,
         }
         if tunnel.mtu.is_none() {
             self.mtus.insert(name.clone(), mtu);
@@ -80,12 +84,12 @@ impl World {
         let snapshot = self.wait(name, true).await?;
         let ifindex = device_named(&snapshot, name).map(|link| link.ifindex).unwrap_or_default();
         for address in &tunnel.addresses {
-            accept_existing(self.kernel.add_address(ifindex, address).await)?;
+            self.kernel.add_address(ifindex, *address).await.map_err(kernel)?;
         }
         if tunnel.up {
-            self.kernel.set_up(ifindex).await.map_err(kernel)?;
+            self.kernel.set_up(ifindex, true).await.map_err(kernel)?;
             for route in &tunnel.routes {
-                accept_existing(self.kernel.add_route(*route, ifindex).await)?;
+                self.kernel.add_route(*route, ifindex).await.map_err(kernel)?;
             }
             self.up.insert(name.clone());
         }
@@ -160,9 +164,7 @@ impl World {
                 self.up.remove(&tunnel.name);
             }
             for route in tunnel.routes.iter().filter(|_| came_up) {
-                if let Err(error) =
-                    accept_existing(self.kernel.add_route(*route, link.ifindex).await)
-                {
+                if let Err(error) = self.kernel.add_route(*route, link.ifindex).await {
                     warn!("{error}");
                 }
             }
@@ -195,14 +197,6 @@ fn peer_name(name: &str) -> String {
 
 fn kernel(error: crate::netlink::NetlinkError) -> Refusal {
     Refusal::Kernel(error.to_string())
-}
-
-/// What is there already need not be added.
-fn accept_existing(result: Result<(), crate::netlink::NetlinkError>) -> Result<(), Refusal> {
-    match result {
-        Err(error) if !error.is_exists() => Err(kernel(error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 #[cfg(test)]

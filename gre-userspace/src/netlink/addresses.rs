@@ -1,52 +1,128 @@
-//! IPv4 addresses (RTM_GETADDR; linux/if_addr.h).
+//! IPv4 addresses: their dump (RTM_GETADDR), and adding and deleting one.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use netlink_packet_core::{DecodeError, NlasIterator};
-use nix::libc;
-
-use crate::model::Address;
+use netlink_packet_core::{DecodeError, NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage, AddressScope},
+};
+use nix::libc::{AF_INET, EEXIST};
 
 use super::{
-    error::NetlinkError,
+    Added, Kernel, NetlinkError, device,
     socket::{Dump, ipv4, split, word},
 };
+use crate::model::Address;
 
+// linux/rtnetlink.h, linux/if_addr.h
 const RTM_GETADDR: u16 = 22;
-/// struct ifaddrmsg: family, prefix length, flags, scope, index.
-const HEADER: usize = 8;
-
-/// The other end's address where there is one, else the same as IFA_LOCAL.
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 
 pub(super) async fn read() -> Result<BTreeMap<u32, Vec<Address>>, NetlinkError> {
-    let mut addresses: BTreeMap<u32, Vec<Address>> = BTreeMap::new();
-    let read = Dump::route("addresses", RTM_GETADDR, libc::AF_INET, HEADER).read(parse).await?;
-    for (ifindex, address) in read {
+    let mut addresses = BTreeMap::<u32, Vec<Address>>::new();
+    for (ifindex, address) in
+        Dump::route("IPv4 addresses", RTM_GETADDR, AF_INET, 8).read(parse).await?
+    {
         addresses.entry(ifindex).or_default().push(address);
     }
     Ok(addresses)
 }
 
+impl Kernel {
+    /// `ip addr add LOCAL [peer PEER] dev DEV`: no broadcast address, as there.
+    pub async fn add_address(&self, ifindex: u32, address: Address) -> Result<Added, NetlinkError> {
+        let result = self
+            .change(
+                || format!("add the address {} to the device {}", words(address), device(ifindex)),
+                RouteNetlinkMessage::NewAddress(message(ifindex, address)),
+                NLM_F_CREATE | NLM_F_EXCL,
+            )
+            .await;
+        match result {
+            Ok(()) => Ok(Added::Now),
+            // The kernel says so too of the same local address with another peer of the prefix.
+            Err(refusal) if refusal.errno() == Some(EEXIST) => {
+                let there = read().await?;
+                if there.get(&ifindex).is_some_and(|there| there.contains(&normal(address))) {
+                    Ok(Added::Before)
+                } else {
+                    Err(refusal)
+                }
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    pub async fn delete_address(&self, ifindex: u32, address: Address) -> Result<(), NetlinkError> {
+        self.change(
+            || format!("delete the address {} of the device {}", words(address), device(ifindex)),
+            RouteNetlinkMessage::DelAddress(message(ifindex, address)),
+            0,
+        )
+        .await
+    }
+}
+
+fn message(ifindex: u32, address: Address) -> AddressMessage {
+    let local = address.local.addr();
+    // The kernel keeps one prefix length; with a peer it is the peer's.
+    let remote = address.peer.unwrap_or(address.local);
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = remote.prefix_len();
+    message.header.index = ifindex;
+    if local.is_loopback() {
+        message.header.scope = AddressScope::Host;
+    }
+    message.attributes = vec![
+        AddressAttribute::Local(local.into()),
+        AddressAttribute::Address(remote.addr().into()),
+    ];
+    message
+}
+
+/// `address` as a dump shows it.
+fn normal(address: Address) -> Address {
+    let remote = address.peer.unwrap_or(address.local);
+    observed(address.local.addr(), remote)
+}
+
+/// The kernel's view is a local address, and the other end's address with the prefix length; the
+/// two are the same unless there is a peer.
+fn observed(local: Ipv4Addr, remote: Ipv4Net) -> Address {
+    if local == remote.addr() {
+        Address { local: remote, peer: None }
+    } else {
+        Address { local: local.into(), peer: Some(remote) }
+    }
+}
+
+fn words(address: Address) -> String {
+    match address.peer {
+        None => address.local.to_string(),
+        Some(peer) => format!("{} peer {peer}", address.local.addr()),
+    }
+}
+
+/// An RTM_NEWADDR: `struct ifaddrmsg` and attributes.
 fn parse(payload: &[u8]) -> Result<Option<(u32, Address)>, DecodeError> {
-    let (header, attributes) = split::<HEADER>(payload)?;
-    let prefix_len = header[1];
-    let (mut local, mut other) = (None, None);
+    let (header, attributes) = split::<8>(payload)?;
+    let (mut local, mut remote) = (None, None);
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
         match attribute.kind() {
             IFA_LOCAL => local = Some(ipv4(attribute.value())?),
-            IFA_ADDRESS => other = Some(ipv4(attribute.value())?),
+            IFA_ADDRESS => remote = Some(ipv4(attribute.value())?),
             _ => {}
         }
     }
-    let Some(own) = local.or(other) else { return Ok(None) };
-    let net = |address| {
-        Ipv4Net::new(address, prefix_len)
-            .map_err(|_| DecodeError::from(format!("a prefix of {prefix_len} bits")))
+    // The kernel leaves out an address that is 0.0.0.0: a point-to-point device's other end.
+    let (Some(local), remote) = (local.or(remote), remote.unwrap_or(Ipv4Addr::UNSPECIFIED)) else {
+        return Err("an IPv4 address message without an address".into());
     };
-    let peer = other.filter(|other| *other != own).map(net).transpose()?;
-    Ok(Some((word(header, 4), Address { local: net(own)?, peer })))
+    let remote = Ipv4Net::new(remote, header[1]).map_err(|error| error.to_string())?;
+    Ok(Some((word(header, 4), observed(local, remote))))
 }

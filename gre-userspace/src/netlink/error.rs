@@ -2,6 +2,7 @@
 
 use std::io;
 
+use ipnet::Ipv4Net;
 use netlink_packet_core::{
     DecodeError, ErrorMessage, NLM_F_ACK_TLVS, NLM_F_CAPPED, NetlinkHeader, NlasIterator,
 };
@@ -26,6 +27,12 @@ pub enum NetlinkError {
         /// The kernel's own words (NLMSGERR_ATTR_MSG), where it has any.
         detail: Option<String>,
     },
+    /// Adding a route failed because the table has one for the same prefix that leads elsewhere.
+    #[error(
+        "cannot add the route {prefix} dev {device}: File exists, and it leads elsewhere; see \
+         `ip route show {prefix}` and delete one of the two"
+    )]
+    RouteLeadsElsewhere { prefix: Ipv4Net, device: String },
     #[error("cannot {attempt}: the netlink connection is closed; restart the daemon")]
     Closed { attempt: String },
     #[error(
@@ -42,15 +49,11 @@ impl NetlinkError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Refused { errno, .. } => errno.raw_os_error(),
+            Self::RouteLeadsElsewhere { .. } => Some(libc::EEXIST),
             Self::Dump { fault: DumpFault::Refused(errno), .. } => errno.raw_os_error(),
             Self::Socket { source, .. } => source.raw_os_error(),
             Self::Dump { .. } | Self::Closed { .. } | Self::Family { .. } => None,
         }
-    }
-
-    /// What was to be added is there already.
-    pub fn is_exists(&self) -> bool {
-        self.errno() == Some(libc::EEXIST)
     }
 
     /// `error` is an `NLMSG_ERROR` that came with the header flags `flags`.

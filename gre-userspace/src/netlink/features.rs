@@ -1,170 +1,209 @@
-//! What each device can do with XDP (generic netlink family "netdev", since kernel 6.3;
-//! linux/netdev.h), and its receive offload (family "ethtool").
+//! Device features, over generic netlink: what XDP can do on a device (family "netdev"), and
+//! turning GRO on (family "ethtool"). No crate has these messages; they are short.
 
 use std::{collections::HashMap, io};
 
-use netlink_packet_core::{DecodeError, NlasIterator};
+use futures_util::StreamExt;
+use genetlink::GenetlinkError;
+use netlink_packet_core::{
+    DecodeError, Emitable, NLA_F_NESTED, NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NlasIterator, ParseableParametrized, parse_u32, parse_u64,
+};
+use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use netlink_sys::protocols::NETLINK_GENERIC;
 
 use super::{
-    error::NetlinkError,
-    socket::{Dump, Socket, attribute, split, text, word},
+    Kernel, NetlinkError, device,
+    socket::{Dump, attribute, split},
 };
 
-/// struct genlmsghdr: command, version, reserved.
-const HEADER: usize = 4;
-
-/// The controller, which knows the families (linux/genetlink.h).
-const GENL_ID_CTRL: u16 = 16;
-const CTRL_CMD_GETFAMILY: u8 = 3;
-const CTRL_ATTR_FAMILY_ID: u16 = 1;
-const CTRL_ATTR_FAMILY_NAME: u16 = 2;
-const CTRL_ATTR_MCAST_GROUPS: u16 = 7;
-const CTRL_ATTR_MCAST_GRP_NAME: u16 = 1;
-const CTRL_ATTR_MCAST_GRP_ID: u16 = 2;
-
-const NETDEV: &str = "netdev";
+// linux/netdev.h
 const NETDEV_CMD_DEV_GET: u8 = 1;
 const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
-/// The group that is told of changes.
 const NETDEV_MCGRP_MGMT: &str = "mgmt";
 
-const ETHTOOL: &str = "ethtool";
+// linux/ethtool_netlink.h
 const ETHTOOL_MSG_FEATURES_SET: u8 = 12;
-const ETHTOOL_A_FEATURES_HEADER: u16 = 1;
-const ETHTOOL_A_FEATURES_WANTED: u16 = 3;
+const ETHTOOL_A_FEATURES_HEADER: u16 = 1 | NLA_F_NESTED;
+const ETHTOOL_A_FEATURES_WANTED: u16 = 3 | NLA_F_NESTED;
 const ETHTOOL_A_HEADER_DEV_INDEX: u16 = 1;
-const ETHTOOL_A_BITSET_BITS: u16 = 3;
-const ETHTOOL_A_BITSET_BITS_BIT: u16 = 1;
+const ETHTOOL_A_HEADER_FLAGS: u16 = 3;
+const ETHTOOL_FLAG_OMIT_REPLY: u32 = 2;
+const ETHTOOL_A_BITSET_BITS: u16 = 3 | NLA_F_NESTED;
+const ETHTOOL_A_BITSET_BITS_BIT: u16 = 1 | NLA_F_NESTED;
 const ETHTOOL_A_BITSET_BIT_NAME: u16 = 2;
 const ETHTOOL_A_BITSET_BIT_VALUE: u16 = 3;
-const NLA_F_NESTED: u16 = 0x8000;
 
-struct Family {
-    id: u16,
-    name: String,
-    groups: HashMap<String, u32>,
-}
-
-/// XDP features by interface index; none on kernels that do not tell.
-pub(super) async fn read() -> Result<Option<HashMap<u32, u64>>, NetlinkError> {
-    let Some(family) = family(NETDEV).await? else { return Ok(None) };
+/// XDP features by interface index; none where the kernel has no such family.
+pub(super) async fn read(kernel: &Kernel) -> Result<Option<HashMap<u32, u64>>, NetlinkError> {
+    let Some(family) = kernel.netdev_family().await? else {
+        return Ok(None);
+    };
     let dump = Dump {
         what: "XDP features",
         protocol: NETLINK_GENERIC,
         message_type: family.id,
         body: vec![NETDEV_CMD_DEV_GET, 1, 0, 0],
     };
-    Ok(Some(dump.read(parse_device).await?.into_iter().collect()))
+    Ok(Some(dump.read(parse).await?.into_iter().collect()))
 }
 
-/// The multicast group that is told when a device's XDP features change.
-pub(crate) async fn management_group() -> Result<Option<u32>, NetlinkError> {
-    Ok(family(NETDEV).await?.and_then(|family| family.groups.get(NETDEV_MCGRP_MGMT).copied()))
-}
+impl Kernel {
+    /// The multicast group that tells when a device's XDP features change, where there is one.
+    pub(crate) async fn features_group(&self) -> Result<Option<u32>, NetlinkError> {
+        Ok(self.netdev_family().await?.and_then(|family| family.changes))
+    }
 
-/// Turns generic receive offload on, as `ethtool -K DEV gro on`: a veth then has NAPI, without which
-/// frames cannot be redirected into its other end.
-pub(super) async fn enable_gro(ifindex: u32) -> Result<(), NetlinkError> {
-    let attempt = || format!("turn GRO on for interface {ifindex}");
-    let family = family(ETHTOOL).await?.ok_or(NetlinkError::Family {
-        family: ETHTOOL,
-        reason: "this kernel has none".to_owned(),
-        needed: "xgre needs CONFIG_ETHTOOL_NETLINK",
-    })?;
-    let nested = |kind: u16, value: &[u8]| attribute(kind | NLA_F_NESTED, value);
-    let device = attribute(ETHTOOL_A_HEADER_DEV_INDEX, &ifindex.to_ne_bytes());
-    let bit = [
-        attribute(ETHTOOL_A_BITSET_BIT_NAME, b"rx-gro\0"),
-        attribute(ETHTOOL_A_BITSET_BIT_VALUE, &[]),
-    ]
-    .concat();
-    let bits = nested(ETHTOOL_A_BITSET_BITS, &nested(ETHTOOL_A_BITSET_BITS_BIT, &bit));
-    let body = [
-        vec![ETHTOOL_MSG_FEATURES_SET, 1, 0, 0],
-        nested(ETHTOOL_A_FEATURES_HEADER, &device),
-        nested(ETHTOOL_A_FEATURES_WANTED, &bits),
-    ]
-    .concat();
-    Socket::request(NETLINK_GENERIC, family.id, &body, attempt).await
-}
+    /// `ethtool -K DEV gro on`. A veth that has it receives what XDP redirects to its peer; the
+    /// kernel shows that in the peer's features once the peer is brought up.
+    pub(super) async fn turn_gro_on(&self, ifindex: u32) -> Result<(), NetlinkError> {
+        let attempt = || format!("turn GRO on for the device {}", device(ifindex));
+        let closed = || NetlinkError::Closed { attempt: attempt() };
 
-/// A generic netlink family, if the kernel has it.
-async fn family(name: &str) -> Result<Option<Family>, NetlinkError> {
-    let dump = Dump {
-        what: "generic netlink families",
-        protocol: NETLINK_GENERIC,
-        message_type: GENL_ID_CTRL,
-        body: vec![CTRL_CMD_GETFAMILY, 2, 0, 0],
-    };
-    let families = dump.read(|payload| parse_family(payload).map(Some)).await?;
-    Ok(families.into_iter().find(|family| family.name == name))
-}
-
-fn parse_family(payload: &[u8]) -> Result<Family, DecodeError> {
-    let (_, attributes) = split::<HEADER>(payload)?;
-    let mut family = Family { id: 0, name: String::new(), groups: HashMap::new() };
-    for attribute in NlasIterator::new(attributes) {
-        let attribute = attribute?;
-        let value = attribute.value();
-        match attribute.kind() {
-            CTRL_ATTR_FAMILY_ID => {
-                family.id = value.first_chunk().map_or(0, |bytes| u16::from_ne_bytes(*bytes));
+        // Known first: a kernel without the family must not be taken for a device without GRO.
+        self.generic.resolve_family::<FeaturesSet>().await.map_err(|error| {
+            NetlinkError::Family {
+                family: FeaturesSet::family_name(),
+                reason: error.to_string(),
+                needed: "xgre needs Linux 5.6 with CONFIG_ETHTOOL_NETLINK",
             }
-            CTRL_ATTR_FAMILY_NAME => family.name = text(value),
-            CTRL_ATTR_MCAST_GROUPS => {
-                for group in NlasIterator::new(value) {
-                    family.groups.extend(parse_group(group?.value())?);
+        })?;
+        let mut request =
+            NetlinkMessage::from(GenlMessage::from_payload(FeaturesSet::gro_on(ifindex)));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        let mut generic = self.generic.clone();
+        let replies = generic.request(request).await.map_err(|_| closed())?;
+        let mut replies = std::pin::pin!(replies);
+        while let Some(reply) = replies.next().await {
+            // The reply was declined, so what comes is the verdict, which is always decodable.
+            let Ok(reply) = reply else { continue };
+            if let NetlinkPayload::Error(error) = &reply.payload {
+                return match error.code {
+                    None => Ok(()),
+                    Some(_) => Err(NetlinkError::refused(attempt(), error, reply.header.flags)),
+                };
+            }
+        }
+        Err(closed())
+    }
+
+    async fn netdev_family(&self) -> Result<Option<NetdevFamily>, NetlinkError> {
+        let resolve = || async {
+            match self.generic.resolve_family::<Netdev>().await {
+                Ok(family) => Ok(Some(NetdevFamily {
+                    id: family.id,
+                    changes: family.multicast_groups.get(NETDEV_MCGRP_MGMT).copied(),
+                })),
+                Err(GenetlinkError::NetlinkError(error))
+                    if error.kind() == io::ErrorKind::NotFound =>
+                {
+                    Ok(None)
                 }
+                Err(error) => Err(NetlinkError::Family {
+                    family: Netdev::family_name(),
+                    reason: error.to_string(),
+                    needed: "restart the daemon",
+                }),
             }
-            _ => {}
-        }
+        };
+        self.netdev.get_or_try_init(resolve).await.copied()
     }
-    Ok(family)
 }
 
-fn parse_group(value: &[u8]) -> Result<Option<(String, u32)>, DecodeError> {
-    let (mut name, mut id) = (None, None);
-    for attribute in NlasIterator::new(value) {
-        let attribute = attribute?;
-        match attribute.kind() {
-            CTRL_ATTR_MCAST_GRP_NAME => name = Some(text(attribute.value())),
-            CTRL_ATTR_MCAST_GRP_ID => id = Some(word(attribute.value(), 0)),
-            _ => {}
-        }
-    }
-    Ok(name.zip(id))
+/// The generic netlink family "netdev", as this kernel numbers it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NetdevFamily {
+    id: u16,
+    /// The multicast group for changes of devices.
+    changes: Option<u32>,
 }
 
-fn parse_device(payload: &[u8]) -> Result<Option<(u32, u64)>, DecodeError> {
-    let (_, attributes) = split::<HEADER>(payload)?;
+/// A reply to NETDEV_CMD_DEV_GET: generic netlink header and attributes.
+fn parse(payload: &[u8]) -> Result<Option<(u32, u64)>, DecodeError> {
+    let (_, attributes) = split::<4>(payload)?;
     let (mut ifindex, mut features) = (None, None);
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
         match attribute.kind() {
-            NETDEV_A_DEV_IFINDEX => ifindex = Some(word(attribute.value(), 0)),
-            NETDEV_A_DEV_XDP_FEATURES => {
-                features = attribute.value().first_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
-            }
+            NETDEV_A_DEV_IFINDEX => ifindex = Some(parse_u32(attribute.value())?),
+            NETDEV_A_DEV_XDP_FEATURES => features = Some(parse_u64(attribute.value())?),
             _ => {}
         }
     }
     Ok(ifindex.zip(features))
 }
 
-impl Socket {
-    /// Sends a request and waits for the kernel's acknowledgement.
-    async fn request(
-        protocol: isize,
-        message_type: u16,
-        body: &[u8],
-        attempt: impl Fn() -> String,
-    ) -> Result<(), NetlinkError> {
-        let refused =
-            |errno: io::Error| NetlinkError::Refused { attempt: attempt(), errno, detail: None };
-        let mut socket = Self::open(protocol)
-            .map_err(|source| NetlinkError::Socket { purpose: "for a request", source })?;
-        socket.send_for_acknowledgement(message_type, body).await.map_err(refused)
+/// Names the family; its only message is the dump above.
+struct Netdev;
+
+impl GenlFamily for Netdev {
+    fn family_name() -> &'static str {
+        "netdev"
+    }
+
+    fn command(&self) -> u8 {
+        NETDEV_CMD_DEV_GET
+    }
+
+    fn version(&self) -> u8 {
+        1
+    }
+}
+
+/// The attributes of an ETHTOOL_MSG_FEATURES_SET.
+#[derive(Debug)]
+struct FeaturesSet(Vec<u8>);
+
+impl FeaturesSet {
+    fn gro_on(ifindex: u32) -> Self {
+        let header = [
+            attribute(ETHTOOL_A_HEADER_DEV_INDEX, &ifindex.to_ne_bytes()),
+            attribute(ETHTOOL_A_HEADER_FLAGS, &ETHTOOL_FLAG_OMIT_REPLY.to_ne_bytes()),
+        ];
+        // A bit that is named is to be changed; to one where it also has a value.
+        let bit = [
+            attribute(ETHTOOL_A_BITSET_BIT_NAME, b"rx-gro\0"),
+            attribute(ETHTOOL_A_BITSET_BIT_VALUE, &[]),
+        ];
+        let bits = attribute(ETHTOOL_A_BITSET_BITS_BIT, &bit.concat());
+        let wanted = attribute(ETHTOOL_A_BITSET_BITS, &bits);
+        Self(
+            [
+                attribute(ETHTOOL_A_FEATURES_HEADER, &header.concat()),
+                attribute(ETHTOOL_A_FEATURES_WANTED, &wanted),
+            ]
+            .concat(),
+        )
+    }
+}
+
+impl GenlFamily for FeaturesSet {
+    fn family_name() -> &'static str {
+        "ethtool"
+    }
+
+    fn command(&self) -> u8 {
+        ETHTOOL_MSG_FEATURES_SET
+    }
+
+    fn version(&self) -> u8 {
+        1
+    }
+}
+
+impl Emitable for FeaturesSet {
+    fn buffer_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        buffer.copy_from_slice(&self.0);
+    }
+}
+
+impl ParseableParametrized<[u8], GenlHeader> for FeaturesSet {
+    fn parse_with_param(attributes: &[u8], _: GenlHeader) -> Result<Self, DecodeError> {
+        Ok(Self(attributes.to_vec()))
     }
 }

@@ -1,8 +1,10 @@
-//! The kernel's links, addresses, routes, neighbours and rules, read whole, and the changes that
-//! the daemon makes to them. All of it concerns the network namespace of the calling process.
+//! What the daemon reads from the kernel, and what it changes there, over netlink. One network
+//! namespace: the one the calling thread is in.
+//!
+//! Reading is in dumps, whole tables that replace what was known ([`Kernel::snapshot`]); changes go
+//! one at a time and wait for the kernel's answer.
 
 mod addresses;
-mod changes;
 mod error;
 mod features;
 mod links;
@@ -10,86 +12,179 @@ mod neighbours;
 mod routes;
 mod rules;
 pub(crate) mod socket;
+mod tunnel_device;
 
-use std::io;
+use std::{
+    io,
+    ops::{BitOr, BitOrAssign},
+    sync::Arc,
+};
 
+use futures_util::StreamExt;
+use genetlink::GenetlinkHandle;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{AsyncSocket, Socket};
+use nix::net::if_::if_indextoname;
+use tokio::sync::OnceCell;
+
+pub(crate) use self::routes::is_looked_up;
+pub use self::{
+    error::{DumpFault, NetlinkError},
+    tunnel_device::TunnelDevice,
+};
 use crate::observed::Snapshot;
 
-pub use self::error::{DumpFault, NetlinkError};
-pub(crate) use self::features::management_group;
-
-/// A connection to the kernel; cheap to clone.
-#[derive(Clone)]
+/// The kernel, as seen from this network namespace; cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Kernel {
-    handle: rtnetlink::Handle,
+    route: rtnetlink::Handle,
+    generic: GenetlinkHandle,
+    /// Tells XDP features; none before Linux 6.3.
+    netdev: Arc<OnceCell<Option<features::NetdevFamily>>>,
+}
+
+/// What became of a request to add something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    Now,
+    /// Exactly this was there already.
+    Before,
 }
 
 impl Kernel {
-    /// Opens the connection for changes; the runtime's background task serves it.
-    ///
-    /// # Errors
-    /// When the kernel gives no netlink socket.
+    /// Opens the sockets for changes. Must be called inside a Tokio runtime, whose tasks then serve
+    /// them.
     pub fn connect() -> Result<Self, NetlinkError> {
-        let (connection, handle, _) = rtnetlink::new_connection()
-            .map_err(|source| NetlinkError::Socket { purpose: "for changes", source })?;
+        let socket = |purpose| move |source| NetlinkError::Socket { purpose, source };
+
+        let (mut connection, route, _) =
+            rtnetlink::new_connection().map_err(socket("for links, addresses and routes"))?;
+        connection.set_forward_ack(true);
+        want_reasons(connection.socket_mut().socket_ref())
+            .map_err(socket("for links, addresses and routes"))?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+
+        let (mut connection, generic, _) =
+            genetlink::new_connection().map_err(socket("for device features"))?;
+        connection.set_forward_ack(true);
+        want_reasons(connection.socket_mut().socket_ref())
+            .map_err(socket("for device features"))?;
+        tokio::spawn(connection);
+
+        Ok(Self { route, generic, netdev: Arc::default() })
     }
 
-    /// Reads everything.
-    ///
-    /// # Errors
-    /// When a table cannot be read whole after several attempts.
+    /// Everything, read now.
     pub async fn snapshot(&self) -> Result<Snapshot, NetlinkError> {
-        let mut snapshot = Snapshot::default();
-        for class in Class::ALL {
-            self.read(class, &mut snapshot).await?;
-        }
-        Ok(snapshot)
+        self.refresh(&Snapshot::default(), Classes::ALL).await
     }
 
-    /// Reads one class of things anew.
-    pub(crate) async fn read(
+    /// `known` with the classes in `stale` read again.
+    pub(crate) async fn refresh(
         &self,
-        class: Class,
-        snapshot: &mut Snapshot,
+        known: &Snapshot,
+        stale: Classes,
+    ) -> Result<Snapshot, NetlinkError> {
+        Ok(Snapshot {
+            links: if stale.contains(Classes::LINKS) {
+                links::read(self).await?
+            } else {
+                known.links.clone()
+            },
+            addresses: if stale.contains(Classes::ADDRESSES) {
+                addresses::read().await?
+            } else {
+                known.addresses.clone()
+            },
+            routes: if stale.contains(Classes::ROUTES) {
+                routes::read().await?
+            } else {
+                known.routes.clone()
+            },
+            neighbours: if stale.contains(Classes::NEIGHBOURS) {
+                neighbours::read().await?
+            } else {
+                known.neighbours.clone()
+            },
+            custom_rules: if stale.contains(Classes::RULES) {
+                rules::custom().await?
+            } else {
+                known.custom_rules
+            },
+        })
+    }
+
+    /// Sends one rtnetlink request and waits for the kernel's verdict. `attempt` completes the
+    /// sentence "cannot ...".
+    async fn change(
+        &self,
+        attempt: impl Fn() -> String,
+        message: RouteNetlinkMessage,
+        flags: u16,
     ) -> Result<(), NetlinkError> {
-        match class {
-            Class::Links => {
-                let mut links = links::read().await?;
-                if let Some(features) = features::read().await? {
-                    for link in links.values_mut() {
-                        link.xdp_features = Some(features.get(&link.ifindex).copied().unwrap_or(0));
-                    }
-                }
-                snapshot.links = links;
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        let mut replies = self
+            .route
+            .clone()
+            .request(request)
+            .map_err(|_| NetlinkError::Closed { attempt: attempt() })?;
+        while let Some(reply) = replies.next().await {
+            if let NetlinkPayload::Error(error) = &reply.payload {
+                return match error.code {
+                    None => Ok(()),
+                    Some(_) => Err(NetlinkError::refused(attempt(), error, reply.header.flags)),
+                };
             }
-            Class::Addresses => snapshot.addresses = addresses::read().await?,
-            Class::Routes => snapshot.routes = routes::read().await?,
-            Class::Neighbours => snapshot.neighbours = neighbours::read().await?,
-            Class::Rules => snapshot.custom_rules = rules::are_custom().await?,
         }
-        Ok(())
+        // Success is an answer as well, so this is not one.
+        Err(NetlinkError::Closed { attempt: attempt() })
     }
 }
 
-/// What is read together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Class {
-    Links,
-    Addresses,
-    Routes,
-    Neighbours,
-    Rules,
+/// Asks for the kernel's own words with an error, and for errors that do not repeat the request.
+fn want_reasons(socket: &Socket) -> io::Result<()> {
+    socket.set_ext_ack(true)?;
+    socket.set_cap_ack(true)
 }
 
-impl Class {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Links, Self::Addresses, Self::Routes, Self::Neighbours, Self::Rules];
+/// A device's name for messages.
+fn device(ifindex: u32) -> String {
+    match if_indextoname(ifindex) {
+        Ok(name) => name.to_string_lossy().into_owned(),
+        Err(_) => format!("with index {ifindex}"),
+    }
 }
 
-/// net.ipv4.conf.all.rp_filter of the calling task's namespace.
-fn rp_filter_of_all() -> io::Result<u8> {
-    let text = std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/rp_filter")?;
-    text.trim().parse().map_err(io::Error::other)
+/// The parts of a snapshot that are read together.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Classes(u8);
+
+impl Classes {
+    pub(crate) const NONE: Self = Self(0);
+    pub(crate) const LINKS: Self = Self(1);
+    pub(crate) const ADDRESSES: Self = Self(2);
+    pub(crate) const ROUTES: Self = Self(4);
+    pub(crate) const NEIGHBOURS: Self = Self(8);
+    pub(crate) const RULES: Self = Self(16);
+    pub(crate) const ALL: Self = Self(31);
+
+    pub(crate) fn contains(self, class: Self) -> bool {
+        self.0 & class.0 == class.0
+    }
+}
+
+impl BitOr for Classes {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Classes {
+    fn bitor_assign(&mut self, other: Self) {
+        *self = *self | other;
+    }
 }

@@ -1,41 +1,65 @@
-//! IPv4 neighbours (RTM_GETNEIGH; linux/neighbour.h).
+//! IPv4 neighbours: their dump (RTM_GETNEIGH), and asking the kernel to confirm one.
 
-use netlink_packet_core::{DecodeError, NlasIterator};
-use nix::libc;
+use std::net::Ipv4Addr;
 
-use crate::observed::{Neighbour, NeighbourState};
+use netlink_packet_core::{DecodeError, NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
+};
+use nix::libc::AF_INET;
 
 use super::{
-    error::NetlinkError,
+    Kernel, NetlinkError, device,
     socket::{Dump, ipv4, split, word},
 };
+use crate::observed::{Neighbour, NeighbourState};
 
+// linux/rtnetlink.h, linux/neighbour.h
 const RTM_GETNEIGH: u16 = 30;
-/// struct ndmsg: family, padding, index, state (u16), flags, type.
-const HEADER: usize = 12;
-
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
+const NUD_REACHABLE: u16 = 0x02;
+const NUD_STALE: u16 = 0x04;
+const NUD_DELAY: u16 = 0x08;
+const NUD_PROBE: u16 = 0x10;
+const NUD_NOARP: u16 = 0x40;
+const NUD_PERMANENT: u16 = 0x80;
 
-const REACHABLE: u16 = 0x02;
-const STALE: u16 = 0x04;
-const DELAY: u16 = 0x08;
-const PROBE: u16 = 0x10;
-const NOARP: u16 = 0x40;
-const PERMANENT: u16 = 0x80;
-
-const RTN_UNICAST: u8 = 1;
-
+/// By interface and address: the kernel's own order is a hash table's, which changes with its size.
 pub(super) async fn read() -> Result<Vec<Neighbour>, NetlinkError> {
-    Dump::route("neighbours", RTM_GETNEIGH, libc::AF_INET, HEADER).read(parse).await
+    let mut neighbours =
+        Dump::route("IPv4 neighbours", RTM_GETNEIGH, AF_INET, 12).read(parse).await?;
+    neighbours.sort_unstable_by_key(|neighbour| (neighbour.ifindex, neighbour.ip));
+    Ok(neighbours)
 }
 
-fn parse(payload: &[u8]) -> Result<Option<Neighbour>, DecodeError> {
-    let (header, attributes) = split::<HEADER>(payload)?;
-    if header[11] != RTN_UNICAST {
-        return Ok(None);
+impl Kernel {
+    /// Has the kernel look for `ip` as it does when it has a packet for it: it resolves a neighbour
+    /// that is missing or failed, and makes sure of one that is stale.
+    pub async fn confirm_neighbour(&self, ifindex: u32, ip: Ipv4Addr) -> Result<(), NetlinkError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = ifindex;
+        message.header.flags = NeighbourFlags::Use;
+        message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(ip))];
+        self.change(
+            || format!("have the neighbour {ip} confirmed on the device {}", device(ifindex)),
+            RouteNetlinkMessage::NewNeighbour(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
+        .await
     }
-    let state = u16::from_ne_bytes([header[8], header[9]]);
+}
+
+/// An RTM_NEWNEIGH: `struct ndmsg` and attributes.
+fn parse(payload: &[u8]) -> Result<Option<Neighbour>, DecodeError> {
+    let (header, attributes) = split::<12>(payload)?;
+    let state = match u16::from_ne_bytes([header[8], header[9]]) {
+        NUD_REACHABLE | NUD_PERMANENT | NUD_NOARP | NUD_DELAY | NUD_PROBE => NeighbourState::Valid,
+        NUD_STALE => NeighbourState::Stale,
+        _ => NeighbourState::Unresolved,
+    };
     let (mut ip, mut mac) = (None, None);
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
@@ -45,12 +69,6 @@ fn parse(payload: &[u8]) -> Result<Option<Neighbour>, DecodeError> {
             _ => {}
         }
     }
-    let state = if state & (REACHABLE | DELAY | PROBE | NOARP | PERMANENT) != 0 {
-        NeighbourState::Valid
-    } else if state & STALE != 0 {
-        NeighbourState::Stale
-    } else {
-        NeighbourState::Unresolved
-    };
-    Ok(ip.map(|ip| Neighbour { ifindex: word(header, 4), ip, mac, state }))
+    let ip = ip.ok_or("a neighbour message without an address")?;
+    Ok(Some(Neighbour { ifindex: word(header, 4), ip, mac, state }))
 }

@@ -1,22 +1,29 @@
-//! IPv4 routes (RTM_GETROUTE; linux/rtnetlink.h).
+//! IPv4 routes: their dump (RTM_GETROUTE), and adding and deleting one that leads into a device.
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use netlink_packet_core::{DecodeError, NlasIterator};
-use nix::libc;
-
-use crate::observed::{Route, RouteTarget};
+use netlink_packet_core::{DecodeError, NLM_F_CREATE, NLM_F_EXCL, NlasIterator, parse_u32};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
+};
+use nix::libc::{AF_INET, EEXIST};
 
 use super::{
-    error::NetlinkError,
+    Added, Kernel, NetlinkError, device,
     socket::{Dump, ipv4, split, word},
 };
+use crate::observed::{Route, RouteTarget};
 
+// linux/rtnetlink.h
 const RTM_GETROUTE: u16 = 26;
-/// struct rtmsg: family, destination and source length, TOS, table, protocol, scope, type, flags.
-const HEADER: usize = 12;
-
+const RT_TABLE_DEFAULT: u32 = 253;
+const RT_TABLE_MAIN: u32 = 254;
+const RT_TABLE_LOCAL: u32 = 255;
+const RTN_UNICAST: u8 = 1;
+const RTM_F_CLONED: u32 = 0x200;
+const RTNH_F_DEAD: u32 = 1;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -29,60 +36,186 @@ const RTA_ENCAP_TYPE: u16 = 21;
 const RTA_ENCAP: u16 = 22;
 const RTAX_MTU: u16 = 2;
 
-const RTN_UNICAST: u8 = 1;
-/// A cached route.
-const RTM_F_CLONED: u32 = 0x200;
-/// The next hop's device is down, or has no carrier.
-const RTNH_F_DEAD_OR_LINKDOWN: u32 = 1 | 16;
-
-/// default, main, local: what the kernel's own rules look into.
-const TABLES: [u32; 3] = [253, 254, 255];
-
-pub(super) async fn read() -> Result<Vec<Route>, NetlinkError> {
-    Dump::route("routes", RTM_GETROUTE, libc::AF_INET, HEADER).read(parse).await
+/// The tables that the kernel's own rules look in.
+pub(crate) fn is_looked_up(table: u32) -> bool {
+    matches!(table, RT_TABLE_DEFAULT | RT_TABLE_MAIN | RT_TABLE_LOCAL)
 }
 
+pub(super) async fn read() -> Result<Vec<Route>, NetlinkError> {
+    Dump::route("IPv4 routes", RTM_GETROUTE, AF_INET, 12).read(parse).await
+}
+
+impl Kernel {
+    /// `ip route add PREFIX dev DEV`: in the main table, scope link, metric 0. The device must be
+    /// up.
+    pub async fn add_route(&self, prefix: Ipv4Net, ifindex: u32) -> Result<Added, NetlinkError> {
+        let mut message = message(prefix, ifindex);
+        message.header.protocol = RouteProtocol::Boot;
+        message.header.scope = RouteScope::Link;
+        message.header.kind = RouteType::Unicast;
+        let result = self
+            .change(
+                || format!("add the route {prefix} dev {}", device(ifindex)),
+                RouteNetlinkMessage::NewRoute(message),
+                NLM_F_CREATE | NLM_F_EXCL,
+            )
+            .await;
+        match result {
+            Ok(()) => Ok(Added::Now),
+            // For the kernel a route to the same prefix exists already wherever it leads.
+            Err(refusal) if refusal.errno() == Some(EEXIST) => {
+                let there = read().await?.into_iter().any(|route| {
+                    route.table == RT_TABLE_MAIN
+                        && route.destination == prefix
+                        && (route.tos, route.metric) == (0, 0)
+                        && matches!(
+                            route.target,
+                            RouteTarget::Unicast { ifindex: to, gateway: None, .. } if to == ifindex
+                        )
+                });
+                if there {
+                    Ok(Added::Before)
+                } else {
+                    Err(NetlinkError::RouteLeadsElsewhere { prefix, device: device(ifindex) })
+                }
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// `ip route del PREFIX dev DEV`: whatever its scope, type and protocol.
+    pub async fn delete_route(&self, prefix: Ipv4Net, ifindex: u32) -> Result<(), NetlinkError> {
+        let mut message = message(prefix, ifindex);
+        message.header.scope = RouteScope::NoWhere;
+        self.change(
+            || format!("delete the route {prefix} dev {}", device(ifindex)),
+            RouteNetlinkMessage::DelRoute(message),
+            0,
+        )
+        .await
+    }
+}
+
+fn message(prefix: Ipv4Net, ifindex: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.destination_prefix_length = prefix.prefix_len();
+    message.header.table = RT_TABLE_MAIN as u8;
+    message.attributes =
+        vec![RouteAttribute::Destination(prefix.addr().into()), RouteAttribute::Oif(ifindex)];
+    message
+}
+
+/// An RTM_NEWROUTE: `struct rtmsg` and attributes. None for one that is not a route of the tables
+/// looked up.
 fn parse(payload: &[u8]) -> Result<Option<Route>, DecodeError> {
-    let (header, attributes) = split::<HEADER>(payload)?;
-    let (prefix_len, tos, kind, flags) = (header[1], header[3], header[7], word(header, 8));
-    let mut table = u32::from(header[4]);
+    let (header, attributes) = split::<12>(payload)?;
+    let [_, prefix_length, _, tos, table, _, _, kind, ..] = *header;
+    let flags = word(header, 8);
+
+    let mut table = u32::from(table);
     let mut destination = Ipv4Addr::UNSPECIFIED;
     let mut metric = 0;
-    let (mut oif, mut gateway, mut mtu) = (None, None, None);
-    let mut plain = kind == RTN_UNICAST && flags & RTNH_F_DEAD_OR_LINKDOWN == 0;
+    let (mut ifindex, mut gateway, mut mtu) = (None, None, None);
+    let mut plain = kind == RTN_UNICAST && flags & RTNH_F_DEAD == 0;
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
         let value = attribute.value();
         match attribute.kind() {
+            RTA_TABLE => table = parse_u32(value)?,
             RTA_DST => destination = ipv4(value)?,
-            RTA_OIF => oif = Some(word(value, 0)),
+            RTA_PRIORITY => metric = parse_u32(value)?,
+            RTA_OIF => ifindex = Some(parse_u32(value)?),
             RTA_GATEWAY => gateway = Some(ipv4(value)?),
-            RTA_PRIORITY => metric = word(value, 0),
-            RTA_METRICS => mtu = metric_mtu(value)?,
-            RTA_TABLE => table = word(value, 0),
-            RTA_MULTIPATH | RTA_VIA | RTA_ENCAP | RTA_ENCAP_TYPE => plain = false,
+            RTA_METRICS => mtu = mtu_of(value)?,
+            RTA_MULTIPATH | RTA_VIA | RTA_ENCAP_TYPE | RTA_ENCAP => plain = false,
             _ => {}
         }
     }
-    if flags & RTM_F_CLONED != 0 || !TABLES.contains(&table) {
+    if flags & RTM_F_CLONED != 0 || !is_looked_up(table) {
         return Ok(None);
     }
-    let destination = Ipv4Net::new(destination, prefix_len)
-        .map_err(|_| DecodeError::from(format!("a prefix of {prefix_len} bits")))?;
-    let target = match oif.filter(|_| plain) {
-        Some(ifindex) => RouteTarget::Unicast { ifindex, gateway, mtu },
-        None => RouteTarget::Kernel,
+    let target = match ifindex {
+        Some(ifindex) if plain => RouteTarget::Unicast { ifindex, gateway, mtu },
+        // Without a device: a nexthop object that the kernel was told not to spell out
+        // (net.ipv4.nexthop_compat_mode), or a route with nowhere to go.
+        _ => RouteTarget::Kernel,
     };
+    let destination =
+        Ipv4Net::new(destination, prefix_length).map_err(|error| error.to_string())?;
     Ok(Some(Route { table, destination, tos, metric, target }))
 }
 
-fn metric_mtu(value: &[u8]) -> Result<Option<u32>, DecodeError> {
-    let mut mtu = None;
-    for metric in NlasIterator::new(value) {
-        let metric = metric?;
-        if metric.kind() == RTAX_MTU {
-            mtu = Some(word(metric.value(), 0));
+fn mtu_of(metrics: &[u8]) -> Result<Option<u32>, DecodeError> {
+    for attribute in NlasIterator::new(metrics) {
+        let attribute = attribute?;
+        if attribute.kind() == RTAX_MTU {
+            return Ok(Some(parse_u32(attribute.value())?));
         }
     }
-    Ok(mtu)
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::socket::attribute;
+
+    /// 10.0.0.0/8 via 192.0.2.1 dev 3 metric 7 of the main table.
+    fn route(kind: u8, flags: u32, more: &[Vec<u8>]) -> Option<Route> {
+        let mut message = vec![2, 8, 0, 0, 254, 3, 0, kind];
+        message.extend(flags.to_ne_bytes());
+        message.extend(attribute(RTA_TABLE, &254u32.to_ne_bytes()));
+        message.extend(attribute(RTA_DST, &[10, 0, 0, 0]));
+        message.extend(attribute(RTA_PRIORITY, &7u32.to_ne_bytes()));
+        message.extend(attribute(RTA_GATEWAY, &[192, 0, 2, 1]));
+        message.extend(attribute(RTA_OIF, &3u32.to_ne_bytes()));
+        message.extend(more.concat());
+        parse(&message).unwrap()
+    }
+
+    #[test]
+    fn a_plain_unicast_route_is_decoded_whole() {
+        const RTNH_F_ONLINK: u32 = 4;
+        const RTA_NH_ID: u16 = 30;
+        let mtu = attribute(RTAX_MTU, &1400u32.to_ne_bytes());
+        let more = [attribute(RTA_METRICS, &mtu), attribute(RTA_NH_ID, &1u32.to_ne_bytes())];
+
+        assert_eq!(
+            route(RTN_UNICAST, RTNH_F_ONLINK, &more),
+            Some(Route {
+                table: 254,
+                destination: "10.0.0.0/8".parse().unwrap(),
+                tos: 0,
+                metric: 7,
+                target: RouteTarget::Unicast {
+                    ifindex: 3,
+                    gateway: Some(Ipv4Addr::new(192, 0, 2, 1)),
+                    mtu: Some(1400),
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn what_only_the_kernel_can_act_on_is_left_to_it() {
+        const RTN_BLACKHOLE: u8 = 6;
+        let cases = [
+            route(RTN_BLACKHOLE, 0, &[]),
+            route(RTN_UNICAST, RTNH_F_DEAD, &[]),
+            route(RTN_UNICAST, 0, &[attribute(RTA_MULTIPATH, &[])]),
+            route(RTN_UNICAST, 0, &[attribute(RTA_VIA, &[10, 0])]),
+            route(RTN_UNICAST, 0, &[attribute(RTA_ENCAP_TYPE, &[1, 0])]),
+            route(RTN_UNICAST, 0, &[attribute(RTA_ENCAP, &[])]),
+        ];
+        for case in cases {
+            assert_eq!(case.unwrap().target, RouteTarget::Kernel);
+        }
+    }
+
+    #[test]
+    fn cached_routes_and_those_of_other_tables_are_left_out() {
+        assert_eq!(route(RTN_UNICAST, RTM_F_CLONED, &[]), None);
+        assert_eq!(route(RTN_UNICAST, 0, &[attribute(RTA_TABLE, &100u32.to_ne_bytes())]), None);
+    }
 }

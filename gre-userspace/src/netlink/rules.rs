@@ -1,55 +1,88 @@
-//! IPv4 policy rules (RTM_GETRULE; linux/fib_rules.h).
+//! IPv4 routing rules (RTM_GETRULE): only whether they are the kernel's own three.
 
-use netlink_packet_core::{DecodeError, NlasIterator};
-use nix::libc;
+use netlink_packet_core::{DecodeError, NlasIterator, parse_u32};
+use nix::libc::{AF_INET, EAFNOSUPPORT, EOPNOTSUPP};
 
 use super::{
-    error::NetlinkError,
+    NetlinkError,
     socket::{Dump, split, word},
 };
 
+// linux/rtnetlink.h, linux/fib_rules.h
 const RTM_GETRULE: u16 = 34;
-/// struct fib_rule_hdr: family, destination and source length, TOS, table, two reserved bytes,
-/// action, flags.
-const HEADER: usize = 12;
-
+const FIB_RULE_INVERT: u32 = 2;
+const FR_ACT_TO_TBL: u8 = 1;
 const FRA_PRIORITY: u16 = 6;
-/// The kernel always tells this one; -1 is none.
 const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
 const FRA_TABLE: u16 = 15;
 const FRA_PROTOCOL: u16 = 21;
-const FRA_PAD: u16 = 18;
 
-const FR_ACT_TO_TBL: u8 = 1;
+/// (priority, table) of the rules that the kernel makes in every namespace.
+const DEFAULT: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
 
-/// Priority and table of the rules that every namespace starts with.
-const DEFAULTS: [(u32, u32); 3] = [(0, 255), (32_766, 254), (32_767, 253)];
-
-/// Whether there are rules besides the kernel's own three, or one of those is missing.
-pub(super) async fn are_custom() -> Result<bool, NetlinkError> {
-    let rules = Dump::route("rules", RTM_GETRULE, libc::AF_INET, HEADER)
-        .read(|payload| parse(payload).map(Some))
-        .await?;
-    let mut rules: Vec<_> = rules.into_iter().collect();
-    rules.sort_unstable();
-    Ok(rules != DEFAULTS.map(Some))
+/// Whether a look-up in the tables local, main and default is not the whole answer: there are more
+/// rules than the default ones, or one of those is gone.
+pub(super) async fn custom() -> Result<bool, NetlinkError> {
+    match Dump::route("IPv4 rules", RTM_GETRULE, AF_INET, 12).read(parse).await {
+        Ok(rules) => Ok(rules != DEFAULT.map(Some)),
+        // A kernel without policy routing.
+        Err(error) if matches!(error.errno(), Some(EOPNOTSUPP | EAFNOSUPPORT)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
-/// Priority and table of a rule that does nothing but send to a table.
-fn parse(payload: &[u8]) -> Result<Option<(u32, u32)>, DecodeError> {
-    let (header, attributes) = split::<HEADER>(payload)?;
-    let selects = header[1] != 0 || header[2] != 0 || header[3] != 0;
-    let mut plain = !selects && header[7] == FR_ACT_TO_TBL && word(header, 8) == 0;
-    let (mut priority, mut table) = (0, u32::from(header[4]));
+/// An RTM_NEWRULE: `struct fib_rule_hdr` and attributes. (priority, table) of a rule that sends
+/// every packet to a table; `Some(None)` for any other rule, whatever it has.
+fn parse(payload: &[u8]) -> Result<Option<Option<(u32, u32)>>, DecodeError> {
+    let (header, attributes) = split::<12>(payload)?;
+    let [_, destination_length, source_length, tos, table, _, _, action, ..] = *header;
+    let mut plain = (destination_length, source_length, tos, action) == (0, 0, 0, FR_ACT_TO_TBL)
+        && word(header, 8) & FIB_RULE_INVERT == 0;
+    let mut table = u32::from(table);
+    let mut priority = 0;
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
+        let value = attribute.value();
         match attribute.kind() {
-            FRA_PRIORITY => priority = word(attribute.value(), 0),
-            FRA_TABLE => table = word(attribute.value(), 0),
-            FRA_SUPPRESS_PREFIXLEN => plain &= word(attribute.value(), 0) == u32::MAX,
-            FRA_PROTOCOL | FRA_PAD => {}
+            FRA_TABLE => table = parse_u32(value)?,
+            FRA_PRIORITY => priority = parse_u32(value)?,
+            // Always told; all ones is "no".
+            FRA_SUPPRESS_PREFIXLEN => plain &= parse_u32(value)? == u32::MAX,
+            FRA_PROTOCOL => {}
+            // A selector, perhaps of a kernel newer than this list.
             _ => plain = false,
         }
     }
-    Ok(plain.then_some((priority, table)))
+    Ok(Some(plain.then_some((priority, table))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::socket::attribute;
+
+    fn main_rule(flags: u32, more: &[Vec<u8>]) -> Option<(u32, u32)> {
+        let mut message = vec![2, 0, 0, 0, 254, 0, 0, FR_ACT_TO_TBL];
+        message.extend(flags.to_ne_bytes());
+        message.extend(attribute(FRA_TABLE, &254u32.to_ne_bytes()));
+        message.extend(attribute(FRA_PRIORITY, &32766u32.to_ne_bytes()));
+        message.extend(attribute(FRA_SUPPRESS_PREFIXLEN, &u32::MAX.to_ne_bytes()));
+        message.extend(more.concat());
+        parse(&message).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_selector_makes_even_a_default_rule_custom() {
+        const FRA_FWMARK: u16 = 10;
+        const FRA_OF_THE_FUTURE: u16 = 99;
+        assert_eq!(main_rule(0, &[]), Some(DEFAULT[1]));
+        assert_eq!(main_rule(FIB_RULE_INVERT, &[]), None);
+        for more in [
+            attribute(FRA_FWMARK, &1u32.to_ne_bytes()),
+            attribute(FRA_SUPPRESS_PREFIXLEN, &0u32.to_ne_bytes()),
+            attribute(FRA_OF_THE_FUTURE, &[1]),
+        ] {
+            assert_eq!(main_rule(0, &[more]), None);
+        }
+    }
 }

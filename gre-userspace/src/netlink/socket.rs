@@ -6,9 +6,9 @@
 use std::{io, net::Ipv4Addr, time::Duration};
 
 use netlink_packet_core::{
-    DecodeError, DefaultNla, DoneBuffer, Emitable, ErrorBuffer, NLM_F_ACK, NLM_F_DUMP,
-    NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN,
-    NetlinkBuffer, NetlinkHeader,
+    DecodeError, DefaultNla, DoneBuffer, Emitable, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR,
+    NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN, NetlinkBuffer,
+    NetlinkHeader,
 };
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
@@ -137,28 +137,6 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends a request that the kernel answers with an errno, 0 being success.
-    pub(super) async fn send_for_acknowledgement(
-        &mut self,
-        message_type: u16,
-        body: &[u8],
-    ) -> io::Result<()> {
-        self.send(message_type, NLM_F_REQUEST | NLM_F_ACK, body).await?;
-        loop {
-            for message in messages(self.receive().await?) {
-                let message = message.map_err(io::Error::other)?;
-                if message.message_type() == NLMSG_ERROR {
-                    let answer =
-                        ErrorBuffer::new_checked(message.payload()).map_err(io::Error::other)?;
-                    return match answer.code() {
-                        Some(errno) => Err(io::Error::from_raw_os_error(-errno.get())),
-                        None => Ok(()),
-                    };
-                }
-            }
-        }
-    }
-
     /// The next datagram from the kernel. ENOBUFS: notifications were lost.
     pub(crate) async fn receive(&mut self) -> io::Result<&[u8]> {
         loop {
@@ -230,9 +208,8 @@ mod tests {
 
     fn message(message_type: u16, body: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; 16];
-        let length = 16 + body.len() as u32;
         let mut header = NetlinkHeader::default();
-        header.length = length;
+        header.length = 16 + body.len() as u32;
         header.message_type = message_type;
         header.emit(&mut bytes);
         bytes.extend_from_slice(body);
