@@ -341,4 +341,27 @@ mod tests {
         let later = start + Duration::from_secs(5);
         assert_eq!(losses.next_resync(&Loss::Overrun, later), later);
     }
+
+    #[test]
+    fn a_change_of_xdp_features_makes_links_stale() {
+        use nix::sched::{CloneFlags, unshare};
+
+        // In a network namespace of the thread's own.
+        let test = || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("this test makes a namespace: run it as root");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let kernel = Kernel::connect().unwrap();
+                let mut listener = Listener::open(&kernel).await.unwrap();
+                // Deaf to what is told about links themselves.
+                listener.route = Socket::open(NETLINK_ROUTE).unwrap();
+
+                kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "").await.unwrap();
+
+                let heard = timeout_at(Instant::now() + Duration::from_secs(20), listener.hear());
+                assert_eq!(heard.await.unwrap().unwrap(), Classes::LINKS);
+            });
+        };
+        std::thread::spawn(test).join().unwrap();
+    }
 }

@@ -305,6 +305,8 @@ fn any_rule_but_the_three_default_ones_is_custom() {
 
         ip("rule del pref 32766");
         assert!(custom().await, "no look-up in the main table");
+        ip("rule add pref 32766 fwmark 1 table main");
+        assert!(custom().await, "three rules, but not the default ones");
     });
 }
 

@@ -3,7 +3,7 @@
 //! lack a route and nobody would know. Here every message counts, and only the attributes that are
 //! needed are decoded, so that one the kernel adds tomorrow does no harm.
 
-use std::{io, net::Ipv4Addr, time::Duration};
+use std::{io, net::Ipv4Addr, num::NonZeroI32, time::Duration};
 
 use netlink_packet_core::{
     DecodeError, DefaultNla, DoneBuffer, Emitable, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR,
@@ -74,31 +74,44 @@ impl Dump {
         socket.send(self.message_type, NLM_F_REQUEST | NLM_F_DUMP, &self.body).await?;
 
         let mut entries = Vec::new();
-        loop {
-            for message in messages(socket.receive().await?) {
-                let message = message?;
-                if message.flags() & NLM_F_DUMP_INTR != 0 {
-                    return Err(DumpFault::Interrupted);
-                }
-                match message.message_type() {
-                    NLMSG_DONE => {
-                        return match DoneBuffer::new_checked(message.payload())?.code() {
-                            0.. => Ok(entries),
-                            errno => Err(DumpFault::Refused(io::Error::from_raw_os_error(-errno))),
-                        };
-                    }
-                    NLMSG_ERROR => {
-                        let errno = ErrorBuffer::new_checked(message.payload())?.code();
-                        let errno = errno.map_or(0, |errno| errno.get().saturating_neg());
-                        return Err(DumpFault::Refused(io::Error::from_raw_os_error(errno)));
-                    }
-                    NLMSG_NOOP => {}
-                    NLMSG_OVERRUN => return Err(DumpFault::Interrupted),
-                    _ => entries.extend(parse(message.payload())?),
-                }
+        while !take(socket.receive().await?, &parse, &mut entries)? {}
+        Ok(entries)
+    }
+}
+
+/// Adds one datagram of a dump to `entries`; true if that was the last.
+fn take<T>(
+    datagram: &[u8],
+    parse: impl Fn(&[u8]) -> Result<Option<T>, DecodeError>,
+    entries: &mut Vec<T>,
+) -> Result<bool, DumpFault> {
+    let refused = |errno: i32| Err(DumpFault::Refused(io::Error::from_raw_os_error(-errno)));
+    for message in messages(datagram) {
+        let message = message?;
+        if message.flags() & NLM_F_DUMP_INTR != 0 {
+            return Err(DumpFault::Interrupted);
+        }
+        match message.message_type() {
+            NLMSG_DONE => {
+                // Without a payload, or with the errno that the dump ended with.
+                return match message.payload() {
+                    [] => Ok(true),
+                    payload => match DoneBuffer::new_checked(payload)?.code() {
+                        0.. => Ok(true),
+                        errno => refused(errno),
+                    },
+                };
             }
+            NLMSG_ERROR => {
+                let errno = ErrorBuffer::new_checked(message.payload())?.code();
+                return refused(errno.map_or(0, NonZeroI32::get));
+            }
+            NLMSG_NOOP => {}
+            NLMSG_OVERRUN => return Err(DumpFault::Interrupted),
+            _ => entries.extend(parse(message.payload())?),
         }
     }
+    Ok(false)
 }
 
 /// A netlink socket of the caller's network namespace, and room for one datagram.
@@ -206,11 +219,12 @@ pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn message(message_type: u16, body: &[u8]) -> Vec<u8> {
+    fn message(message_type: u16, flags: u16, body: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; 16];
         let mut header = NetlinkHeader::default();
         header.length = 16 + body.len() as u32;
         header.message_type = message_type;
+        header.flags = flags;
         header.emit(&mut bytes);
         bytes.extend_from_slice(body);
         bytes.resize(bytes.len().next_multiple_of(4), 0);
@@ -219,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_datagram_is_split_into_its_padded_messages() {
-        let datagram = [message(24, &[1, 2, 3, 4, 5]), message(25, &[6])].concat();
+        let datagram = [message(24, 0, &[1, 2, 3, 4, 5]), message(25, 0, &[6])].concat();
 
         let found: Vec<_> = messages(&datagram)
             .map(|message| message.map(|m| (m.message_type(), m.payload().to_vec())).unwrap())
@@ -230,11 +244,48 @@ mod tests {
 
     #[test]
     fn a_message_longer_than_its_datagram_is_an_error_and_ends_it() {
-        let mut datagram = [message(24, &[1]), message(25, &[6])].concat();
+        let mut datagram = [message(24, 0, &[1]), message(25, 0, &[6])].concat();
         datagram.truncate(datagram.len() - 4);
 
         let found: Vec<_> = messages(&datagram).map(|message| message.is_ok()).collect();
 
         assert_eq!(found, [true, false]);
+    }
+
+    /// What `take` makes of a datagram whose entries are single bytes, 0 being undecodable.
+    fn taken(datagram: &[Vec<u8>]) -> (Vec<u8>, Result<bool, String>) {
+        let parse = |payload: &[u8]| match payload {
+            [0] => Err(DecodeError::from("zero")),
+            payload => Ok(payload.first().copied()),
+        };
+        let mut entries = Vec::new();
+        let result = take(&datagram.concat(), parse, &mut entries);
+        (entries, result.map_err(|fault| fault.to_string()))
+    }
+
+    #[test]
+    fn a_dump_goes_on_until_it_is_done() {
+        let more = [message(24, 0, &[1]), message(24, 0, &[2])];
+        assert_eq!(taken(&more), (vec![1, 2], Ok(false)));
+
+        let last = [message(24, 0, &[3]), message(NLMSG_DONE, 0, &0i32.to_ne_bytes())];
+        assert_eq!(taken(&last), (vec![3], Ok(true)));
+    }
+
+    #[test]
+    fn a_dump_that_is_not_whole_is_a_fault() {
+        let errno = (-nix::libc::ENOMEM).to_ne_bytes();
+        for (flawed, expected) in [
+            (message(24, NLM_F_DUMP_INTR, &[2]), "changed while"),
+            (message(NLMSG_DONE, NLM_F_DUMP_INTR, &[0; 4]), "changed while"),
+            (message(NLMSG_DONE, 0, &errno), "Cannot allocate memory"),
+            (message(NLMSG_ERROR, 0, &[&errno[..], &[0; 16]].concat()), "Cannot allocate memory"),
+            (message(NLMSG_OVERRUN, 0, &[]), "changed while"),
+            (message(24, 0, &[0]), "cannot be decoded: zero"),
+            (message(24, 0, &[])[..12].to_vec(), "cannot be decoded"),
+        ] {
+            let (_, result) = taken(&[message(24, 0, &[1]), flawed]);
+            assert!(result.as_ref().is_err_and(|fault| fault.contains(expected)), "{result:?}");
+        }
     }
 }
