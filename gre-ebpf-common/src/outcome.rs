@@ -92,7 +92,7 @@ outcomes! {
     TtlExpiring = 15, "ttl-expiring", Pass, Transmit,
         "The TTL would reach zero: the kernel answers with ICMP time exceeded.";
     TooBig = 16, "too-big", Pass, Transmit,
-        "Larger than the next device's MTU: the kernel fragments it or answers with ICMP.";
+        "Larger than the next device's MTU: TC delivers it, or the kernel fragments it or answers with ICMP.";
     NextHopUnresolved = 17, "next-hop-unresolved", Pass, Transmit,
         "The next hop's MAC address is not known yet: the kernel resolves it.";
     TunnelDown = 18, "tunnel-down", Pass, Receive,

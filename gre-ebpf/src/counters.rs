@@ -42,11 +42,11 @@ fn traffic(tier: Tier, tunnel: u32, cpu: u32) -> Option<&'static mut Traffic> {
     Some(unsafe { &mut (*counters).tiers[tier as usize] })
 }
 
-/// Counts a packet received from a tunnel, `bytes` long inside.
+/// Counts `packets` received from a tunnel, `bytes` long inside.
 #[inline(always)]
-pub fn receive(tier: Tier, tunnel: u32, bytes: u32) {
+pub fn receive(tier: Tier, tunnel: u32, packets: u32, bytes: u32) {
     if let Some(traffic) = traffic(tier, tunnel, cpu()) {
-        traffic.rx_packets += 1;
+        traffic.rx_packets += u64::from(packets);
         traffic.rx_bytes += u64::from(bytes);
     }
 }

@@ -1,7 +1,7 @@
 //! Out of a tunnel: what the inner packet must be, and its way on.
 
 use aya_ebpf::{
-    bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
     helpers::{bpf_redirect, bpf_xdp_adjust_head},
     programs::{TcContext, XdpContext},
 };
@@ -123,13 +123,17 @@ pub fn xdp(
     let len = u32::from(inner.total_len());
     match way(port, received, &inner)? {
         Way::Device => {
+            // A veth takes no frame that is longer than its MTU; TC has another way in.
+            if len > u32::from(received.tunnel.mtu) {
+                return Err(Outcome::TooBig.into());
+            }
             let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
             if !forward::can_redirect(port, device) || !forward::redirect(device) {
                 return Err(Outcome::EgressWithoutXdp.into());
             }
             strip(ctx, received.overhead as i32)?;
             // Nothing below hands the packet on as it came: it has been changed.
-            counters::receive(Tier::Xdp, received.id, len);
+            counters::receive(Tier::Xdp, received.id, 1, len);
             encap::ethernet(&Packet::of_xdp(ctx), device)?;
             Ok(Outcome::ToDevice)
         }
@@ -139,7 +143,7 @@ pub fn xdp(
             }
             strip(ctx, received.overhead as i32)?;
             // Nothing below hands the packet on as it came: it has been changed.
-            counters::receive(Tier::Xdp, received.id, len);
+            counters::receive(Tier::Xdp, received.id, 1, len);
             let packet = Packet::of_xdp(ctx);
             encap::ethernet(&packet, next_hop)?;
             encap::ttl(&packet, ethernet::HEADER_LEN, &inner)?;
@@ -151,7 +155,7 @@ pub fn xdp(
             }
             strip(ctx, received.overhead as i32 - i32::from(tunnel.overhead))?;
             // Nothing below hands the packet on as it came: it has been changed.
-            counters::receive(Tier::Xdp, received.id, len);
+            counters::receive(Tier::Xdp, received.id, 1, len);
             encap::write(&Packet::of_xdp(ctx), id, tunnel, next_hop, &inner)?;
             Ok(Outcome::Transit)
         }
@@ -167,6 +171,13 @@ fn strip(ctx: &XdpContext, bytes: i32) -> Result<(), Stop> {
         0 => Ok(()),
         _ => Err(Outcome::NoHeadroom.into()),
     }
+}
+
+/// Packets in a buffer: GRO merges several, and TCP leaves cutting to the device.
+#[inline(always)]
+pub fn packet_count(ctx: &TcContext) -> u32 {
+    // SAFETY: the context is the program's own.
+    unsafe { (*ctx.skb.skb).gso_segs }.max(1)
 }
 
 /// TC: takes the outer header off and sends the packet to the tunnel's device, where the kernel
@@ -185,6 +196,7 @@ pub fn tc(
         return Err(Stop::on(received.id, Outcome::Loop));
     }
     let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
+    let packets = packet_count(ctx);
     let bytes = ctx.len() - ethernet::HEADER_LEN as u32 - received.overhead as u32;
     // A segment's size is not changed by taking the outer header off.
     ctx.adjust_room(
@@ -193,10 +205,18 @@ pub fn tc(
         u64::from(BPF_F_ADJ_ROOM_FIXED_GSO),
     )
     .map_err(|_| Stop::on(received.id, Outcome::Aborted))?;
-    counters::receive(Tier::Tc, received.id, bytes);
+    counters::receive(Tier::Tc, received.id, packets, bytes);
     encap::ethernet(&Packet::of_tc(ctx), device)?;
+    // Out of the peer, so that the device's own counters see it; but an MTU is for what is sent, and
+    // a peer may send more than the device may.
+    let too_big = packets == 1 && bytes > u32::from(received.tunnel.mtu);
+    let (ifindex, flags) = if too_big {
+        (received.tunnel.ifindex, u64::from(BPF_F_INGRESS))
+    } else {
+        (device.ifindex, 0)
+    };
     // SAFETY: the helper has no precondition.
-    let action = unsafe { bpf_redirect(device.ifindex, 0) };
+    let action = unsafe { bpf_redirect(ifindex, flags) };
     if !verdict::tc_redirects(action) {
         return Err(Stop::on(received.id, Outcome::Aborted));
     }

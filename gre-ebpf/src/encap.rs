@@ -24,7 +24,7 @@ use gre_ebpf_common::{
     },
 };
 
-use crate::{counters, forward, packet::Packet, tunnels, verdict};
+use crate::{counters, decap, forward, packet::Packet, tunnels, verdict};
 
 /// The tunnel and the underlay's next hop, if XDP can send an inner packet of `len` bytes that came
 /// in on `port` through them.
@@ -165,7 +165,8 @@ pub fn tc(ctx: &TcContext, id: u32) -> Result<Outcome, Stop> {
         Packet::of_tc(ctx).read(ethernet::HEADER_LEN).ok_or(stop(Outcome::TunnelProtocol))?;
     let len = ctx.len() - ethernet::HEADER_LEN as u32;
     // The kernel cuts a GSO packet to the device's MTU, so that its segments are no longer than that.
-    let longest = if skb.gso_segs > 1 { u32::from(tunnel.mtu) } else { len };
+    let packets = decap::packet_count(ctx);
+    let longest = if packets > 1 { u32::from(tunnel.mtu) } else { len };
     if longest + u32::from(tunnel.overhead) > next_hop.mtu {
         return Err(stop(Outcome::TooBigForUnderlay));
     }
@@ -174,7 +175,7 @@ pub fn tc(ctx: &TcContext, id: u32) -> Result<Outcome, Stop> {
     ctx.adjust_room(overhead, BPF_ADJ_ROOM_MAC, ADJUST_ROOM)
         .or_else(|_| ctx.adjust_room(overhead, BPF_ADJ_ROOM_MAC, ADJUST_ROOM_AGAIN))
         .map_err(|_| stop(Outcome::Aborted))?;
-    let identification = counters::transmit(Tier::Tc, id, skb.gso_segs.max(1), len);
+    let identification = counters::transmit(Tier::Tc, id, packets, len);
     let packet = Packet::of_tc(ctx);
     // A unicast destination: the kernel refuses to redirect what carries a multicast MAC.
     packet.write(0, [0u16; 3]).ok_or(stop(Outcome::Aborted))?;

@@ -320,7 +320,7 @@ fn a_tunnel_device_is_made_as_a_quiet_pair_and_deleted_whole() {
         let (tunnel, peer) = (&links[&device.ifindex], &links[&device.peer_ifindex]);
         assert_eq!((tunnel.name.as_str(), peer.name.as_str()), ("tunnel0", "xgre-0"));
         assert_eq!((tunnel.link, peer.link), (Some(peer.ifindex), Some(tunnel.ifindex)));
-        assert_eq!((tunnel.mtu, peer.mtu), (1476, 1476));
+        assert_eq!((tunnel.mtu, peer.mtu), (1476, 65_535));
         assert_eq!((tunnel.up, peer.up), (false, true));
         assert_eq!((tunnel.alias.as_deref(), peer.alias.as_deref()), (Some("xgre tunnel"), None));
         for name in ["tunnel0", "xgre-0"] {

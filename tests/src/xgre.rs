@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{
@@ -56,6 +57,13 @@ impl Daemon {
         Ok(log)
     }
 
+    /// Ends it by SIGKILL: it cannot clean up.
+    pub fn kill(mut self) -> Result<()> {
+        let resident = self.resident.take().context("the daemon has been stopped")?;
+        resident.process.signal(Signal::SIGKILL)?;
+        resident.process.finish(STOP).map(drop)
+    }
+
     /// The reply to `xgre stats -j`.
     pub fn stats(&self) -> Result<Value> {
         stats(&self.namespace)
@@ -90,6 +98,18 @@ impl Drop for Daemon {
             eprintln!("log of the daemon in {}:\n{log}", self.namespace.name());
         }
     }
+}
+
+/// Runs `xgre run` with a config that it must refuse; returns what it wrote to stderr.
+pub fn refused_run(namespace: &Namespace, config: &str) -> Result<String> {
+    let file = namespace.scratch().join("refused.toml");
+    fs::write(&file, config).with_context(|| format!("writing {}", file.display()))?;
+    let file = file.to_str().context("the scratch directory's name is not UTF-8")?;
+    namespace
+        .spawn(binary()?, &["run", "--config", file, "--teardown"])?
+        .process
+        .finish(START)?
+        .failure()
 }
 
 /// A tunnel's object in the reply to `xgre tunnel show -j`.

@@ -17,9 +17,13 @@ pub struct TunnelDevice {
     pub peer_ifindex: u32,
 }
 
+/// The longest packet that a veth takes, in bytes.
+const PEER_MTU: u32 = 65_535;
+
 impl Kernel {
     /// Makes the pair `name` and `peer_name`, neither with ARP or an IPv6 address of its own
-    /// making, both with GRO and `mtu` bytes of MTU. The peer is up; `name` is down, as after
+    /// making, both with GRO. `mtu`, in bytes, is the named end's; the peer takes whatever fits the
+    /// device, so that it need not follow the MTU that users set there. The peer is up; `name` is down, as after
     /// `ip tunnel add`, and has `alias`. All or nothing: what was made is deleted on failure.
     pub async fn create_tunnel_device(
         &self,
@@ -29,7 +33,7 @@ impl Kernel {
         alias: &str,
     ) -> Result<TunnelDevice, NetlinkError> {
         let attempt = || format!("create the tunnel device {name} with its peer {peer_name}");
-        let peer = LinkUnspec::new_with_name(peer_name).arp(false).mtu(mtu).build();
+        let peer = LinkUnspec::new_with_name(peer_name).arp(false).mtu(PEER_MTU).build();
         let pair = LinkVeth::new(name, peer_name)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .arp(false)
