@@ -72,7 +72,7 @@ fn a_wrong_address_with_its_line() -> Result<()> {
 #[test]
 fn two_tunnels_that_could_not_be_told_apart() -> Result<()> {
     let config = format!("{TUNNEL}{}", TUNNEL.replace("tunnel0", "tunnel1"));
-    refuses(&host()?, &config, &["same local, remote", "`tunnel0` (line 2)", "`tunnel1` (line 7)"])
+    refuses(&host()?, &config, &["have the same local", "`tunnel0` (line 2)", "`tunnel1` (line 7)"])
 }
 
 #[test]

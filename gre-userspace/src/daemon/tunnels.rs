@@ -129,10 +129,17 @@ impl World {
         Ok(())
     }
 
-    /// Waits until the device is there, or gone, in the kernel's state as we follow it.
+    /// Waits until the device is there with its alias and peer, or gone, in the kernel's state as we
+    /// follow it.
     async fn wait(&mut self, name: &str, there: bool) -> Result<Arc<Snapshot>, Refusal> {
-        let arrived =
-            self.snapshots.wait_for(|snapshot| device_named(snapshot, name).is_some() == there);
+        let desired = &self.desired;
+        let arrived = self.snapshots.wait_for(|snapshot| {
+            if there {
+                dataplane::devices(desired, snapshot).contains_key(name)
+            } else {
+                device_named(snapshot, name).is_none()
+            }
+        });
         match timeout(PATIENCE, arrived).await {
             Ok(Ok(snapshot)) => Ok(snapshot.clone()),
             Ok(Err(_)) | Err(_) => Err(Refusal::Kernel(format!(
