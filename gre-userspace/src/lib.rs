@@ -16,3 +16,6 @@ pub mod observed;
 pub mod reconcile;
 pub mod report;
 pub mod rib;
+
+#[cfg(test)]
+mod testing;

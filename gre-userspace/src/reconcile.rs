@@ -129,3 +129,90 @@ fn underlay_mtu(remote: Ipv4Addr, snapshot: &Snapshot) -> Option<u32> {
         RouteTarget::Kernel => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        observed::Route,
+        testing::{address, desired, link, tunnel, veth},
+    };
+
+    /// lo, a port with an address, one without, a tunnel's device and its peer.
+    fn snapshot() -> Snapshot {
+        let mut lo = link(1, "lo");
+        lo.loopback = true;
+        let [device, peer] = veth(4, "tunnel0", "xgre tunnel mode gre");
+        let links = [lo, link(2, "eth0"), link(3, "eth1"), device, peer];
+        let addresses = [1, 2, 4].map(|ifindex| (ifindex, vec![address("192.0.2.1/24")]));
+        Snapshot {
+            links: links.into_iter().map(|link| (link.ifindex, link)).collect(),
+            addresses: addresses.into(),
+            ..Snapshot::default()
+        }
+    }
+
+    fn names(desired: &Desired, snapshot: &Snapshot) -> Vec<String> {
+        ports(desired, snapshot).into_values().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn ports_are_the_ethernet_interfaces_with_an_address_and_no_device_of_a_tunnel() {
+        assert_eq!(names(&desired([tunnel("tunnel0")]), &snapshot()), ["eth0"]);
+        assert_eq!(names(&Desired::default(), &snapshot()), ["eth0"], "nor of a forgotten tunnel");
+    }
+
+    #[test]
+    fn configured_ports_are_the_only_ones_and_need_no_address() {
+        let mut desired = desired([]);
+        desired.ports.insert("eth1".to_owned(), XdpMode::Generic);
+        assert_eq!(names(&desired, &snapshot()), ["eth1"]);
+    }
+
+    #[test]
+    fn steps_lead_to_the_wanted_state_and_then_there_are_none() {
+        let desired = desired([tunnel("tunnel0")]);
+        let mut attached = Attached::default();
+        let steps = reconcile(&desired, &snapshot(), &attached);
+        assert_eq!(
+            steps,
+            [
+                Change::AttachDevice { ifindex: 4, name: "tunnel0".to_owned() },
+                Change::AttachPort { ifindex: 2, name: "eth0".to_owned(), mode: XdpMode::Auto },
+            ]
+        );
+        let attachment = Attachment::Native;
+        let port = AttachedPort { mode: XdpMode::Auto, attachment, note: None };
+        attached.ports.insert(2, port);
+        attached.devices.insert(4);
+        assert_eq!(reconcile(&desired, &snapshot(), &attached), []);
+
+        let mut without = snapshot();
+        without.links.remove(&4);
+        without.addresses.remove(&2);
+        assert_eq!(
+            reconcile(&desired, &without, &attached),
+            [Change::Detach { ifindex: 2 }, Change::Detach { ifindex: 4 }]
+        );
+    }
+
+    #[test]
+    fn the_default_mtu_is_the_underlays_less_the_encapsulation() {
+        let mut snapshot = snapshot();
+        let mut keyed = tunnel("tunnel0");
+        keyed.key = Some(1);
+        assert_eq!(default_mtu(&tunnel("tunnel0"), &snapshot), 1476, "no route: 1500 is assumed");
+        snapshot.links.get_mut(&2).unwrap().mtu = 9000;
+        snapshot.routes = vec![Route {
+            table: 254,
+            destination: "0.0.0.0/0".parse().unwrap(),
+            tos: 0,
+            metric: 0,
+            target: RouteTarget::Unicast { ifindex: 2, gateway: None, mtu: None },
+        }];
+        assert_eq!(default_mtu(&tunnel("tunnel0"), &snapshot), 8976);
+        assert_eq!(default_mtu(&keyed, &snapshot), 8972);
+        snapshot.routes[0].target = RouteTarget::Unicast { ifindex: 4, gateway: None, mtu: None };
+        assert_eq!(default_mtu(&keyed, &snapshot), 1472, "a route into a tunnel says nothing");
+    }
+}

@@ -25,7 +25,10 @@ fn tunnel_info(world: &World, tunnel: &Tunnel) -> TunnelInfo {
     let underlay = state.and_then(|state| state.underlay);
     let why_not = match state {
         Some(state) => state.why_not.clone(),
-        None => Some("the device is gone".to_owned()),
+        None => Some(format!(
+            "the device is gone: `xgre tunnel del {0}`, and add it again",
+            tunnel.name
+        )),
     };
     TunnelInfo {
         name: tunnel.name.clone(),

@@ -75,7 +75,6 @@ fn iproute2_table(columns: &Columns) -> String {
 
 fn state(tunnel: &TunnelInfo, paint: Paint) -> String {
     let mut text = String::from("    state ");
-    let name = &tunnel.name;
     match (tunnel.ifindex, tunnel.up) {
         (None, _) => text.push_str(&paint.bad("MISSING")),
         (Some(_), true) => text.push_str(&paint.good("UP")),
@@ -96,17 +95,6 @@ fn state(tunnel: &TunnelInfo, paint: Paint) -> String {
         let why = tunnel.why_not.as_deref().unwrap_or("the daemon does not say why");
         _ = writeln!(text, "    {}: {why}", paint.bad("not accelerated"));
     }
-    let next = match tunnel {
-        TunnelInfo { ifindex: None, .. } => {
-            format!("delete it and add it again: `xgre tunnel delete {name}`")
-        }
-        TunnelInfo { up: false, .. } => format!("bring it up: `ip link set {name} up`"),
-        TunnelInfo { underlay: None, .. } => {
-            format!("see what the kernel says: `ip route get {}`", tunnel.remote)
-        }
-        _ => return text,
-    };
-    _ = writeln!(text, "    {next}");
     text
 }
 

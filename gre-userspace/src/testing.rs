@@ -1,0 +1,62 @@
+//! Small worlds for unit tests.
+
+use crate::{
+    model::{Address, Desired, Mode, Tunnel},
+    observed::Link,
+};
+
+pub fn link(ifindex: u32, name: &str) -> Link {
+    Link {
+        ifindex,
+        name: name.to_owned(),
+        mac: Some([2, 0, 0, 0, 0, ifindex as u8]),
+        mtu: 1500,
+        up: true,
+        loopback: false,
+        kind: None,
+        link: None,
+        master: None,
+        alias: None,
+        xdp: None,
+        forwarding: true,
+        rp_filter: 0,
+        xdp_features: Some(crate::observed::xdp_features::NDO_XMIT),
+    }
+}
+
+/// A veth with this alias, and its other end with the next index.
+pub fn veth(ifindex: u32, name: &str, alias: &str) -> [Link; 2] {
+    let end = |ifindex, name: &str, other| {
+        let kind = Some("veth".to_owned());
+        Link { kind, link: Some(other), ..link(ifindex, name) }
+    };
+    let device = Link { alias: Some(alias.to_owned()), ..end(ifindex, name, ifindex + 1) };
+    [device, end(ifindex + 1, "peer", ifindex)]
+}
+
+pub fn address(local: &str) -> Address {
+    Address { local: local.parse().unwrap(), peer: None }
+}
+
+/// From 192.0.2.1 to 198.51.100.1.
+pub fn tunnel(name: &str) -> Tunnel {
+    Tunnel {
+        name: name.to_owned(),
+        mode: Mode::Gre,
+        local: [192, 0, 2, 1].into(),
+        remote: [198, 51, 100, 1].into(),
+        ttl: 64,
+        tos: 0,
+        key: None,
+        pmtudisc: true,
+        mtu: None,
+        addresses: Vec::new(),
+        routes: Vec::new(),
+        up: true,
+    }
+}
+
+pub fn desired<const N: usize>(tunnels: [Tunnel; N]) -> Desired {
+    let tunnels = tunnels.into_iter().map(|tunnel| (tunnel.name.clone(), tunnel)).collect();
+    Desired { tunnels, ..Desired::default() }
+}
