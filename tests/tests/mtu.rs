@@ -10,7 +10,7 @@ use tests::{
     config::{Gateway, Xdp},
     gateways::Gateways,
     in_each_xdp_mode,
-    topology::{PC2, R1_LAN, R2_TUNNEL},
+    topology::{PC2, R1_LAN, R2_LAN, R2_TUNNEL},
     traffic::{Flow, Load, ping_exact, tcp},
 };
 
@@ -20,6 +20,7 @@ in_each_xdp_mode!(
     a_smaller_mtu_set_by_ip_link_is_obeyed,
     larger_packets_that_may_be_fragmented_arrive,
     tcp_adapts_to_the_tunnels_mtu,
+    a_gateway_receives_more_than_it_may_send,
 );
 
 /// IPv4 header and ICMP header.
@@ -75,6 +76,19 @@ fn tcp_adapts_to_the_tunnels_mtu(xdp: Xdp) -> Result<()> {
     let Gateways { lab, .. } = &gateways;
     for flow in [Flow::ToServer, Flow::ToClient] {
         tcp(&lab.pc1, &lab.pc2, PC2, Load::OneMegabyte, flow)?;
+    }
+    Ok(())
+}
+
+/// An MTU limits what is sent: a peer may have another.
+fn a_gateway_receives_more_than_it_may_send(xdp: Xdp) -> Result<()> {
+    let gateways = gateways(xdp, None)?;
+    gateways.lab.r2.ip("link set tunnel0 mtu 1000")?;
+    gateways.settle()?;
+    for to in [R2_TUNNEL, R2_LAN] {
+        let line = format!("ping -n -c 3 -i 0.01 -W 1 -M dont -s 1400 {to}");
+        let said = gateways.lab.pc1.run(&line)?;
+        assert!(said.contains(" 3 received"), "{said}");
     }
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! Ethernet II (IEEE 802.3): destination, source, EtherType.
 
+use network_types::eth::{EthHdr, EtherType};
+
 /// Bytes.
-pub const HEADER_LEN: usize = 14;
+pub const HEADER_LEN: usize = EthHdr::LEN;
 
 /// EtherTypes in memory order, as they stand in a frame.
-pub const ETHERTYPE_IPV4: u16 = 0x0800u16.to_be();
+pub const ETHERTYPE_IPV4: u16 = EtherType::Ipv4 as u16;
 
 /// A header of 14 bytes, as seven half words in memory order.
 #[repr(C)]
@@ -64,6 +66,11 @@ mod tests {
         let header = EthernetHeader::from_bytes(expected.to_bytes());
         assert!(header.destination().is(&Mac::from_bytes([2, 3, 4, 5, 6, 7])));
         assert_eq!(header.ethertype(), ETHERTYPE_IPV4);
+    }
+
+    #[test]
+    fn ethertypes_are_in_memory_order() {
+        assert_eq!(ETHERTYPE_IPV4.to_ne_bytes(), [0x08, 0x00]);
     }
 
     #[test]

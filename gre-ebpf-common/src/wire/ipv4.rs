@@ -1,10 +1,12 @@
 //! IPv4 (RFC 791), headers without options.
 
+use network_types::ip::{IpProto, Ipv4Hdr};
+
 use crate::checksum;
 
 /// Bytes of a header without options.
-pub const HEADER_LEN: usize = 20;
-pub const PROTOCOL_GRE: u8 = 47;
+pub const HEADER_LEN: usize = Ipv4Hdr::LEN;
+pub const PROTOCOL_GRE: u8 = IpProto::Gre as u8;
 
 /// Don't Fragment, in the word of flags and offset, host order.
 pub const DONT_FRAGMENT: u16 = 0x4000;
