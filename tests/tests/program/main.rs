@@ -1,0 +1,9 @@
+//! The three programs, run by the kernel on one packet at a time (BPF_PROG_TEST_RUN). A table a
+//! file: a valid packet with one thing changed, and the action, the bytes and the counters that
+//! must come of it.
+
+mod bench;
+mod case;
+mod encapsulate;
+mod frame;
+mod world;
