@@ -24,10 +24,13 @@ use nix::{
     unistd::geteuid,
 };
 
-use crate::world::{LIMITS, TUNNELS, interfaces};
+use crate::{
+    frame::{ETHERNET, IPV4},
+    world::{LIMITS, TUNNELS, interfaces},
+};
 
 pub struct Bench {
-    programs: Programs,
+    pub programs: Programs,
     maps: Maps,
     /// Interface indexes are this namespace's.
     namespace: File,
@@ -42,6 +45,15 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// Bytes of the shortest frame of IPv4 that the kernel runs the program on: an Ethernet header,
+    /// and for TC an IPv4 header as well (bpf_prog_test_run_skb, since 6.18).
+    pub fn shortest(self) -> usize {
+        match self {
+            Self::Xdp(_) => ETHERNET,
+            Self::TcIn(_) | Self::TcOut(_) => ETHERNET + IPV4,
+        }
+    }
+
     pub fn tier(self) -> Tier {
         match self {
             Self::Xdp(_) => Tier::Xdp,
@@ -58,12 +70,16 @@ pub struct Run {
     pub bytes: Vec<u8>,
 }
 
-/// Segments of a super-packet, and whether the kernel sees one. BPF_PROG_TEST_RUN sets no protocol
-/// of segmentation, so that the kernel refuses to change a packet that it takes for one.
+/// What the kernel says of a packet beside its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Segments {
-    pub count: u32,
-    pub size: u32,
+pub struct Context {
+    /// XDP: bytes of metadata before the frame, which leave so much less headroom.
+    pub metadata: usize,
+    /// TC: segments of a super-packet.
+    pub segments: u32,
+    /// TC: their size. BPF_PROG_TEST_RUN tells no protocol of segmentation, so that the kernel
+    /// refuses to change a packet that has one.
+    pub segment_size: u32,
 }
 
 /// A counter: its tier or tunnel, and its name.
@@ -105,47 +121,49 @@ impl Bench {
     }
 
     /// Runs a program on a frame; the counters that moved are told as well.
-    pub fn run(&mut self, hook: Hook, segments: Segments, frame: &[u8]) -> (Run, Counts) {
+    pub fn run(&mut self, hook: Hook, context: Context, frame: &[u8]) -> (Run, Counts) {
         let before = self.counts();
         let run = match hook {
-            Hook::Xdp(ifindex) => self.xdp(ifindex, &[], frame).expect("BPF_PROG_TEST_RUN"),
-            Hook::TcIn(ifindex) | Hook::TcOut(ifindex) => self.tc(hook, ifindex, segments, frame),
+            Hook::Xdp(ifindex) => self.xdp(ifindex, context, frame),
+            Hook::TcIn(ifindex) | Hook::TcOut(ifindex) => self.tc(hook, ifindex, context, frame),
         };
         let mut moved = self.counts();
         moved.retain(|counter, value| {
             *value -= before.get(counter).copied().unwrap_or(0);
             *value != 0
         });
-        (run, moved)
+        (run.expect("BPF_PROG_TEST_RUN"), moved)
     }
 
-    /// `metadata` stands between the headroom and the frame, and takes room from the former.
-    pub fn xdp(
+    fn xdp(&mut self, ifindex: u32, context: Context, frame: &[u8]) -> Result<Run, ProgramError> {
+        let data = [&vec![0; context.metadata], frame].concat();
+        let (start, end) = (context.metadata as u32, data.len() as u32);
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let words = [start, end, 0, ifindex, 0, 0];
+        let program = self.programs.xdp().expect("it was loaded");
+        let mut run = test_run(&words, &data, |options| program.test_run(options))?;
+        run.bytes.drain(..context.metadata);
+        Ok(run)
+    }
+
+    fn tc(
         &mut self,
+        hook: Hook,
         ifindex: u32,
-        metadata: &[u8],
+        context: Context,
         frame: &[u8],
     ) -> Result<Run, ProgramError> {
-        let data = [metadata, frame].concat();
-        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-        let context = [metadata.len() as u32, data.len() as u32, 0, ifindex, 0, 0];
-        let program = self.programs.xdp().expect("it was loaded");
-        let run = test_run(&context, &data, |options| program.test_run(options))?;
-        Ok(Run { bytes: run.bytes[metadata.len().min(run.bytes.len())..].to_vec(), ..run })
-    }
-
-    fn tc(&mut self, hook: Hook, ifindex: u32, segments: Segments, frame: &[u8]) -> Run {
-        // struct __sk_buff, in words: ifindex, gso_segs, gso_size; 192 bytes.
-        let mut context = [0; 48];
-        context[10] = ifindex;
-        context[41] = segments.count;
-        context[44] = segments.size;
+        // struct __sk_buff, 192 bytes: ifindex, gso_segs and gso_size of it.
+        let mut words = [0; 48];
+        words[10] = ifindex;
+        words[41] = context.segments;
+        words[44] = context.segment_size;
         let program = match hook {
             Hook::TcOut(_) => self.programs.tc_out(),
             Hook::TcIn(_) | Hook::Xdp(_) => self.programs.tc_in(),
         };
         let program = program.expect("it was loaded");
-        test_run(&context, frame, |options| program.test_run(options)).expect("BPF_PROG_TEST_RUN")
+        test_run(&words, frame, |options| program.test_run(options))
     }
 
     pub fn counts(&self) -> Counts {

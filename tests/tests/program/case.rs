@@ -6,7 +6,7 @@ use gre_ebpf_common::{counters::Tier, outcome::Outcome};
 use gre_userspace::dataplane::DataPlane;
 
 use crate::{
-    bench::{Bench, Counter, Counts, Hook, Run, Segments, bench},
+    bench::{Bench, Context, Counter, Counts, Hook, Run, bench},
     frame::IDENTIFICATION,
     world::{Spec, world},
 };
@@ -15,7 +15,7 @@ pub struct Case {
     what: String,
     hook: Hook,
     frame: Vec<u8>,
-    segments: Segments,
+    context: Context,
     change: Box<dyn Fn(&mut DataPlane)>,
     expect: Expect,
 }
@@ -62,8 +62,8 @@ impl Case {
         let outcome = Outcome::NoTunnelRoute;
         let (output, egress, counts) = (None, None, Counts::new());
         let expect = Expect { action: Action::Pass, outcome, output, egress, counts };
-        let segments = Segments::default();
-        Self { what: what.into(), hook, frame, segments, change: Box::new(|_| ()), expect }
+        let context = Context::default();
+        Self { what: what.into(), hook, frame, context, change: Box::new(|_| ()), expect }
     }
 
     /// In a world that differs by this.
@@ -72,8 +72,9 @@ impl Case {
         self
     }
 
-    pub fn segments(mut self, count: u32, size: u32) -> Self {
-        self.segments = Segments { count, size };
+    /// Told this of the packet.
+    pub fn context(mut self, context: Context) -> Self {
+        self.context = context;
         self
     }
 
@@ -136,7 +137,7 @@ impl Case {
             plane.tx_ports = [egress].into();
         }
         bench.apply(plane);
-        let (run, moved) = bench.run(self.hook, self.segments, &self.frame);
+        let (run, moved) = bench.run(self.hook, self.context, &self.frame);
         self.compare(&run, moved)
     }
 

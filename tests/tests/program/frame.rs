@@ -145,3 +145,23 @@ pub fn encapsulated(tunnel: Spec, inner: &Packet, identification: u16) -> Packet
     header.identification = identification;
     Packet { header, payload: gre_of(tunnel, &inner.bytes()) }
 }
+
+/// With other bytes in an IPv4 header, and the checksum to match.
+pub fn patch(packet: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut packet = spoil(packet, at, bytes);
+    packet[10..12].fill(0);
+    let sum: u32 = packet[..IPV4]
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes(pair.try_into().expect("two bytes"))))
+        .sum();
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet
+}
+
+/// With other bytes, and nothing else put right.
+pub fn spoil(packet: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    packet[at..at + bytes.len()].copy_from_slice(bytes);
+    packet
+}

@@ -2,8 +2,16 @@
 //! file: a valid packet with one thing changed, and the action, the bytes and the counters that
 //! must come of it.
 
+mod agree;
 mod bench;
 mod case;
+mod decapsulate;
 mod encapsulate;
 mod frame;
+mod gre_header;
+mod inner;
+mod pass;
+mod random;
+mod tc;
+mod verifier;
 mod world;
