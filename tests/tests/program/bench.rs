@@ -2,10 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::Write as _,
-    path::{Path, PathBuf},
-    process::{self, Command, Stdio},
+    process::{Command, Stdio},
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
     thread,
 };
@@ -17,15 +16,11 @@ use gre_userspace::{
     loader::{self, Programs},
     maps::Maps,
 };
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, setns, unshare},
-    sys::statfs::{BPF_FS_MAGIC, statfs},
-    unistd::geteuid,
-};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::{
     frame::{ETHERNET, IPV4},
+    pins::Pins,
     world::{LIMITS, TUNNELS, interfaces},
 };
 
@@ -105,14 +100,10 @@ pub fn bench() -> MutexGuard<'static, Bench> {
 
 impl Bench {
     fn new() -> Self {
-        assert!(geteuid().is_root(), "loading BPF programs needs root: `sudo -E cargo xtask test`");
-        let namespace = thread::spawn(namespace).join().expect("making a network namespace");
-        if statfs("/sys/fs/bpf").expect("/sys/fs/bpf").filesystem_type() != BPF_FS_MAGIC {
-            mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), None::<&str>)
-                .expect("mounting bpffs on /sys/fs/bpf");
-        }
+        // Gone when the programs are loaded, and so before any test begins.
         let pins = Pins::new();
-        let (programs, maps) = loader::load(&LIMITS, &pins.0).expect("loading the programs");
+        let namespace = thread::spawn(namespace).join().expect("making a network namespace");
+        let (programs, maps) = loader::load(&LIMITS, pins.path()).expect("loading the programs");
         Self { programs, maps, namespace }
     }
 
@@ -227,24 +218,4 @@ fn namespace() -> File {
     drop(commands);
     assert!(ip.wait().expect("waiting for `ip`").success(), "`ip -batch` failed");
     File::open("/proc/thread-self/ns/net").expect("opening the namespace")
-}
-
-/// Pins that are gone before any test begins: programs and maps live on by their descriptors.
-struct Pins(PathBuf);
-
-impl Pins {
-    fn new() -> Self {
-        Self(Path::new("/sys/fs/bpf").join(format!("xgre-test-{}", process::id())))
-    }
-}
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        for directory in ["maps", "links"] {
-            let _ = fs::remove_dir_all(self.0.join(directory));
-        }
-        if let Err(error) = fs::remove_dir(&self.0) {
-            eprintln!("removing {}: {error}", self.0.display());
-        }
-    }
 }

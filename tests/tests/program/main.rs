@@ -11,6 +11,8 @@ mod frame;
 mod gre_header;
 mod inner;
 mod pass;
+#[path = "../common/pins.rs"]
+mod pins;
 mod random;
 mod tc;
 mod verifier;
