@@ -202,7 +202,7 @@ fn what_cannot_be_redirected_is_passed_on_as_it_came() {
         case("to the device", local()).passes(EgressWithoutXdp).given(without(PLAIN.peer())),
         case("to a device without NAPI", local())
             .passes(EgressWithoutXdp)
-            .given(|plane| change::without_native_redirect(plane, PLAIN.to_device())),
+            .given(|plane| change::without_native_redirect(plane, PLAIN.way_to_device())),
         case("to a device beyond the map", local())
             .passes(TunnelDown)
             .given(|plane| change::tunnel(plane, PLAIN).device = 64),

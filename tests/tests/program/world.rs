@@ -91,7 +91,7 @@ impl Spec {
     }
 
     /// Next hop id of the way to the device.
-    pub const fn to_device(&self) -> u32 {
+    pub const fn way_to_device(&self) -> u32 {
         10 + self.id
     }
 
@@ -117,7 +117,7 @@ impl Spec {
         record.flags =
             record.flags.with(tunnel::Flags::UP, true).with(tunnel::Flags::FORWARDING, true);
         record.next_hop = TO_GATEWAY;
-        record.device = self.to_device();
+        record.device = self.way_to_device();
         record.ifindex = self.device();
         record.mtu = self.mtu();
         record
@@ -139,7 +139,7 @@ pub fn world() -> DataPlane {
     for spec in TUNNELS {
         let (device, peer) = (spec.device_mac(), spec.peer_mac());
         let way = NextHop::new(device, peer, spec.peer(), 65_535, ready);
-        plane.next_hops.insert(spec.to_device(), way);
+        plane.next_hops.insert(spec.way_to_device(), way);
         plane.ports.insert(spec.device(), Port::device_of(spec.id));
         let record = spec.record();
         let (local, remote) = (record.local(), record.remote());
