@@ -112,8 +112,8 @@ impl Case {
     }
 
     /// Bytes are of the inner packet, as they are for `sent`.
-    pub fn received(self, tunnel: Spec, bytes: usize) -> Self {
-        self.traffic(tunnel, [("rx_packets", 1), ("rx_bytes", bytes as u64)])
+    pub fn received(self, tunnel: Spec, packets: u64, bytes: usize) -> Self {
+        self.traffic(tunnel, [("rx_packets", packets), ("rx_bytes", bytes as u64)])
     }
 
     pub fn sent(self, tunnel: Spec, packets: u64, bytes: usize) -> Self {

@@ -41,7 +41,7 @@ fn forwards(what: impl Into<String>, tunnel: Spec, inner: Packet) -> Case {
     let out = to_host(&inner.forwarded().bytes());
     Case::new(what, Hook::Xdp(WAN), through(tunnel, &bytes))
         .sends(Decapsulated, LAN, move |_| out.clone())
-        .received(tunnel, bytes.len())
+        .received(tunnel, 1, bytes.len())
 }
 
 /// To the device, as it is: the kernel decides.
@@ -50,7 +50,7 @@ pub fn delivers(what: impl Into<String>, hook: Hook, tunnel: Spec, inner: &Packe
     let (len, out) = (bytes.len(), to_device(tunnel, &bytes));
     Case::new(what, hook, through(tunnel, &bytes))
         .sends(ToDevice, tunnel.peer(), move |_| out.clone())
-        .received(tunnel, len)
+        .received(tunnel, 1, len)
 }
 
 fn device(what: impl Into<String>, inner: &Packet) -> Case {
@@ -65,7 +65,7 @@ fn transits(what: impl Into<String>, from: Spec, to: Spec) -> Case {
         .sends(Transit, WAN, move |identification| {
             to_underlay(&encapsulated(to, &inner.forwarded(), identification).bytes())
         })
-        .received(from, bytes.len())
+        .received(from, 1, bytes.len())
         .sent(to, 1, bytes.len())
 }
 
@@ -206,6 +206,8 @@ fn what_cannot_be_redirected_is_passed_on_as_it_came() {
         case("to a device beyond the map", local())
             .passes(TunnelDown)
             .given(|plane| change::tunnel(plane, PLAIN).device = 64),
+        // A veth takes no longer frames than its MTU, and drops them uncounted.
+        case("to the device, longer than its MTU", local().long(PLAIN.mtu() + 1)).passes(TooBig),
         case("from a tunnel that is down", local())
             .passes(TunnelDown)
             .given(|plane| change::tunnel_flag(plane, PLAIN, Flags::UP, false)),
@@ -229,7 +231,7 @@ fn the_outer_headers_tos_ttl_and_fragment_bits_do_not_matter() {
         let out = out.clone();
         Case::new(what, Hook::Xdp(WAN), from_wan(&outer.bytes()))
             .sends(Decapsulated, LAN, move |_| out.clone())
-            .received(INHERIT, 60)
+            .received(INHERIT, 1, 60)
     }));
 }
 

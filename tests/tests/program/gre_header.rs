@@ -1,6 +1,10 @@
 //! Which GRE headers are a tunnel's and which are not, in both tiers. Names begin with the rule.
 
-use gre_ebpf_common::outcome::Outcome::{self, *};
+use gre_ebpf_common::{
+    demux::{Key, Kind},
+    outcome::Outcome::{self, *},
+};
+use gre_userspace::dataplane::DataPlane;
 
 use crate::{
     bench::Hook,
@@ -9,7 +13,7 @@ use crate::{
         IPV4, KEY_BIT, Packet, from_remote, from_wan, gre, gre_of, inbound, patch, received,
         through, to_device, to_host,
     },
-    world::{FIXED, KEYED, LAN, PLAIN, STRANGER, Spec, TUNNELS, WAN},
+    world::{FIXED, KEYED, LAN, LOCAL, PLAIN, STRANGER, Spec, TUNNELS, WAN},
 };
 
 const CHECKSUM_BIT: u16 = 0x8000;
@@ -26,7 +30,7 @@ pub fn accepts(
     frame: Vec<u8>,
     inner: &Packet,
 ) -> Case {
-    let case = Case::new(what, hook, frame).received(tunnel, inner.bytes().len());
+    let case = Case::new(what, hook, frame).received(tunnel, 1, inner.bytes().len());
     match hook {
         Hook::Xdp(_) => {
             let out = to_host(&inner.forwarded().bytes());
@@ -305,6 +309,43 @@ fn one_address_of_a_tunnel_is_not_enough() {
             let frame = from_wan(&swapped.bytes());
             cases.push(Case::new("the other way", hook, frame).passes(NoTunnel));
         }
+    }
+    check(cases);
+}
+
+/// A slot of the table holds 31 bits of a hash: where they meet those of another key, the tunnel's
+/// record still tells the two apart.
+#[test]
+fn a_slot_that_is_another_keys_does_not_open_the_tunnel() {
+    let slot = |remote: [u8; 4], kind, tunnel: Spec| {
+        move |plane: &mut DataPlane| {
+            let [local, remote] = [LOCAL, remote].map(u32::from_ne_bytes);
+            plane.demux.insert(Key { local, remote, kind }, tunnel.id);
+        }
+    };
+    let keyed = |tunnel: Spec| gre(KEY_BIT, 0x0800, &[7], &inbound(tunnel).bytes());
+    let keyless = |tunnel: Spec| gre(0, 0x0800, &[], &inbound(tunnel).bytes());
+    let key = Kind::Keyed(7u32.to_be());
+    let mut cases = Vec::new();
+    for hook in TIERS {
+        let case = |what, packet: Packet| Case::new(what, hook, from_wan(&packet.bytes()));
+        cases.extend([
+            case("another key", received(KEYED, keyed(KEYED)))
+                .drops(KeyMismatch, KEYED)
+                .given(slot(KEYED.remote(), key, KEYED)),
+            case("a key, of a tunnel without", received(PLAIN, keyed(PLAIN)))
+                .drops(KeyUnexpected, PLAIN)
+                .given(slot(PLAIN.remote(), key, PLAIN)),
+            case("no key, of key 0", received(FIXED, keyless(FIXED)))
+                .drops(KeyMissing, FIXED)
+                .given(slot(FIXED.remote(), Kind::Keyless, FIXED)),
+            case("another remote", from_remote(STRANGER, keyless(PLAIN)))
+                .passes(NoTunnel)
+                .given(slot(STRANGER, Kind::Keyless, PLAIN)),
+            case("another pair", from_remote(STRANGER, keyless(PLAIN)))
+                .passes(NoTunnel)
+                .given(slot(STRANGER, Kind::Pair, PLAIN)),
+        ]);
     }
     check(cases);
 }

@@ -106,10 +106,10 @@ fn what_is_behind_the_inner_packet_is_no_part_of_it() {
         check([
             Case::new("XDP", Hook::Xdp(WAN), frame.clone())
                 .sends(Decapsulated, LAN, move |_| lan.clone())
-                .received(PLAIN, 28),
+                .received(PLAIN, 1, 28),
             Case::new("TC", Hook::TcIn(WAN), frame)
                 .sends(ToDevice, PLAIN.peer(), move |_| device.clone())
-                .received(PLAIN, 28),
+                .received(PLAIN, 1, 28),
         ]);
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     bench::{Context, Counter, Counts, Hook, bench},
     decapsulate::to_the_gateway,
     encapsulate::fixtures,
-    frame::{ETHERNET, frame, from_lan, inbound, through},
+    frame::{ETHERNET, Packet, frame, from_lan, inbound, patch, through},
     world::{KEYED, LAN, PLAIN, TUNNELS, WAN, world},
 };
 
@@ -18,7 +18,7 @@ fn valid() -> Vec<(Hook, Vec<u8>)> {
         frames.push((Hook::Xdp(LAN), from_lan(&packet.bytes())));
         frames.push((Hook::TcOut(tunnel.device()), frame([0; 6], [2; 6], &packet.bytes())));
     }
-    let transit = crate::frame::Packet::new(PLAIN.beyond(), KEYED.beyond());
+    let transit = Packet::new(PLAIN.beyond(), KEYED.beyond());
     let inner = to_the_gateway().into_iter().map(|(_, tunnel, packet)| (tunnel, packet));
     let inner =
         inner.chain(TUNNELS.map(|tunnel| (tunnel, inbound(tunnel)))).chain([(PLAIN, transit)]);
@@ -72,7 +72,7 @@ proptest! {
         prop_assume!(matches!(hook, Hook::Xdp(_)) || frame[12..14] != [0x86, 0xdd]);
         // With a right checksum the mutilation gets further.
         if sums && frame.len() >= ETHERNET + 20 {
-            let packet = crate::frame::patch(&frame[ETHERNET..], 0, &[]);
+            let packet = patch(&frame[ETHERNET..], 0, &[]);
             frame.truncate(ETHERNET);
             frame.extend(packet);
         }

@@ -2,6 +2,7 @@
 
 use gre_ebpf_common::{
     outcome::Outcome::{self, *},
+    port::Port,
     tunnel::Flags,
 };
 
@@ -10,8 +11,8 @@ use crate::{
     case::{Case, check},
     decapsulate::{delivers, to_the_gateway},
     encapsulate::fixtures,
-    frame::{Packet, encapsulated, frame, outbound, through},
-    world::{LAN, PLAIN, Spec, TO_GATEWAY, WAN, change},
+    frame::{Packet, encapsulated, frame, inbound, outbound, through, to_device},
+    world::{LAN, PLAIN, Spec, TO_GATEWAY, TUNNELS, WAN, change},
 };
 
 /// What the kernel writes on a device without ARP does not matter.
@@ -92,7 +93,7 @@ fn only_ipv4_goes_into_a_tunnel_that_carries_ipv4() {
 fn longer_than_the_underlay_takes_is_dropped_and_counted() {
     let narrow = |plane: &mut _| change::next_hop(plane, TO_GATEWAY).mtu = 1400;
     let mut cases = Vec::new();
-    for tunnel in crate::world::TUNNELS {
+    for tunnel in TUNNELS {
         let fits = 1400 - tunnel.overhead();
         for len in [fits - 1, fits] {
             let packet = outbound(tunnel).long(len);
@@ -123,6 +124,16 @@ fn a_super_packet_goes_whole_and_counts_as_its_segments() {
     ]);
 }
 
+#[test]
+fn a_merged_packet_comes_out_whole_and_counts_as_its_segments() {
+    let inner = inbound(PLAIN).long(3000).bytes();
+    let out = to_device(PLAIN, &inner);
+    check([Case::new("three segments", Hook::TcIn(WAN), through(PLAIN, &inner))
+        .sends(ToDevice, PLAIN.peer(), move |_| out.clone())
+        .received(PLAIN, 3, 3000)
+        .context(Context { segments: 3, ..Context::default() })]);
+}
+
 /// Of a protocol that the kernel can neither segment behind GRE nor tell from one that it can.
 #[test]
 fn a_super_packet_that_the_kernel_refuses_to_change_is_aborted() {
@@ -141,7 +152,7 @@ fn a_device_that_is_no_tunnels_passes_everything_on() {
         Case::new("a tunnel beyond the map", Hook::TcOut(PLAIN.device()), packet)
             .passes(TunnelDown)
             .given(|plane| {
-                plane.ports.insert(PLAIN.device(), gre_ebpf_common::port::Port::device_of(8));
+                plane.ports.insert(PLAIN.device(), Port::device_of(8));
             }),
     ]);
 }
@@ -151,10 +162,11 @@ fn out_of_a_tunnel_everything_goes_to_the_device_unchanged() {
     let hook = Hook::TcIn(WAN);
     let local = to_the_gateway();
     check(local.iter().map(|(what, tunnel, inner)| delivers(what.clone(), hook, *tunnel, inner)));
-    let inner = crate::frame::inbound(PLAIN);
+    let inner = inbound(PLAIN);
     let case = |what: &str| Case::new(what, hook, through(PLAIN, &inner.bytes()));
     check([
         delivers("whatever the route says", hook, PLAIN, &inner),
+        delivers("longer than the device's MTU", hook, PLAIN, &inner.clone().long(1480)),
         delivers("no device map needed", hook, PLAIN, &inner).given(|plane| plane.tx_ports.clear()),
         delivers("forwarding off: the kernel's to judge", hook, PLAIN, &inner)
             .given(|plane| change::tunnel_flag(plane, PLAIN, Flags::FORWARDING, false)),

@@ -39,6 +39,8 @@ impl World {
                 "link add {name} type veth peer name {name}p\nlink set {name} up\nlink set {name}p up\n"
             );
         }
+        // By which the device of a tunnel is known.
+        commands.push_str("link set t0 alias \"xgre gre\"\n");
         for i in 0..DEVICES {
             let _ = writeln!(commands, "addr add 172.16.{i}.1/24 dev d{i}");
         }
