@@ -11,6 +11,8 @@ use gre_ebpf_common::{
     tunnel,
 };
 
+use gre_userspace::dataplane::DataPlane;
+
 use crate::{
     bench::{Context, Hook, bench},
     case::{Case, check},
@@ -107,13 +109,27 @@ fn longer_than_the_tunnel_or_its_underlay_takes_is_the_kernels_affair() {
             let packet = packet.with(|header| header.dont_fragment = dont_fragment);
             cases.push(passes(format!("MTU + 1, {tunnel:?}"), &packet, TooBig));
         }
-        let narrow = |plane: &mut _| change::next_hop(plane, TO_GATEWAY).mtu = 1400;
         let fits = 1400 - tunnel.overhead();
-        let what = format!("an underlay of 1400, {tunnel:?}");
-        cases.push(encapsulates(what.clone(), tunnel, outbound(tunnel).long(fits)).given(narrow));
-        cases.push(passes(what, &outbound(tunnel).long(fits + 1), TooBig).given(narrow));
+        for (what, narrow) in [
+            ("an underlay of 1400", narrow_underlay as fn(&mut DataPlane, Spec)),
+            ("a device of 1400 less the header", narrow_device),
+        ] {
+            let narrow = move |plane: &mut DataPlane| narrow(plane, tunnel);
+            let what = format!("{what}, {tunnel:?}");
+            let packet = || outbound(tunnel);
+            cases.push(encapsulates(what.clone(), tunnel, packet().long(fits)).given(narrow));
+            cases.push(passes(what, &packet().long(fits + 1), TooBig).given(narrow));
+        }
     }
     check(cases);
+}
+
+fn narrow_underlay(plane: &mut DataPlane, _: Spec) {
+    change::next_hop(plane, TO_GATEWAY).mtu = 1400;
+}
+
+fn narrow_device(plane: &mut DataPlane, tunnel: Spec) {
+    change::tunnel(plane, tunnel).mtu = 1400 - tunnel.overhead();
 }
 
 #[test]
