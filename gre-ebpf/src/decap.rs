@@ -197,7 +197,7 @@ pub fn tc(
     }
     let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
     let packets = packet_count(ctx);
-    let bytes = ctx.len() - ethernet::HEADER_LEN as u32 - received.overhead as u32;
+    let left = ctx.len() - ethernet::HEADER_LEN as u32 - received.overhead as u32;
     // A segment's size is not changed by taking the outer header off.
     ctx.adjust_room(
         -(received.overhead as i32),
@@ -205,11 +205,13 @@ pub fn tc(
         u64::from(BPF_F_ADJ_ROOM_FIXED_GSO),
     )
     .map_err(|_| Stop::on(received.id, Outcome::Aborted))?;
-    counters::receive(Tier::Tc, received.id, packets, bytes);
+    // Ethernet's padding, of which `left` may have some, is no part of the packet; where the kernel
+    // has merged packets it has also added up their lengths.
+    counters::receive(Tier::Tc, received.id, packets, u32::from(inner.total_len()));
     encap::ethernet(&Packet::of_tc(ctx), device)?;
     // Out of the peer, so that the device's own counters see it; but an MTU is for what is sent, and
     // a peer may send more than the device may.
-    let too_big = packets == 1 && bytes > u32::from(received.tunnel.mtu);
+    let too_big = packets == 1 && left > u32::from(received.tunnel.mtu);
     let (ifindex, flags) = if too_big {
         (received.tunnel.ifindex, u64::from(BPF_F_INGRESS))
     } else {

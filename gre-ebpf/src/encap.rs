@@ -111,7 +111,10 @@ pub fn write(
     let len = u32::from(inner.total_len());
     let identification = counters::transmit(Tier::Xdp, id, 1, len);
     ethernet(packet, next_hop)?;
-    let offset = outer(packet, tunnel, outer_header(tunnel, inner, len, identification))?;
+    // As the tunnel gets it from the kernel: forwarded, so that `ttl inherit` copies the new TTL.
+    let mut forwarded = *inner;
+    forwarded.words[2] = inner.decremented_ttl();
+    let offset = outer(packet, tunnel, outer_header(tunnel, &forwarded, len, identification))?;
     ttl(packet, offset, inner)
 }
 

@@ -47,7 +47,7 @@ use crate::{
 const OLDEST_KERNEL: KernelVersion = KernelVersion::new(6, 1, 0);
 
 /// The compiled programs.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("XGRE_BPF_OBJECT"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("XGRE_BPF_OBJECT"));
 
 #[derive(Debug, Error)]
 pub enum LoadError {

@@ -55,8 +55,10 @@ impl GreBase {
     #[inline(always)]
     pub const fn validate(&self) -> Result<(), Outcome> {
         let flags = self.flags();
-        if flags & VERSION != 0 {
-            return Err(Outcome::GreVersion);
+        match flags & VERSION {
+            0 => {}
+            1 => return Err(Outcome::Pptp),
+            _ => return Err(Outcome::GreVersion),
         }
         if flags & ROUTING != 0 {
             return Err(Outcome::GreRouting);
@@ -115,7 +117,11 @@ mod tests {
     fn p2_only_version_zero_is_ours() {
         for version in 0..8 {
             let base = GreBase::new(version, PROTOCOL_IPV4);
-            let expected = if version == 0 { Ok(()) } else { Err(Outcome::GreVersion) };
+            let expected = match version {
+                0 => Ok(()),
+                1 => Err(Outcome::Pptp),
+                _ => Err(Outcome::GreVersion),
+            };
             assert_eq!(base.validate(), expected, "version {version}");
         }
     }

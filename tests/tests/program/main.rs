@@ -1,0 +1,23 @@
+//! The three programs, run by the kernel on one packet at a time (BPF_PROG_TEST_RUN). A table a
+//! file: a valid packet with one thing changed, and the action, the bytes and the counters that
+//! must come of it.
+//!
+//! Every outcome occurs. The one that XDP never comes to is `Aborted`: it stands where the verifier
+//! wants a check that cannot fail. TEST_RUN arms a redirect without following it, so that where a
+//! packet leaves is seen, in XDP, from which slot of the device map it needs, and in TC not at all.
+
+mod agree;
+mod bench;
+mod case;
+mod decapsulate;
+mod encapsulate;
+mod frame;
+mod gre_header;
+mod inner;
+mod pass;
+#[path = "../common/pins.rs"]
+mod pins;
+mod random;
+mod tc;
+mod verifier;
+mod world;

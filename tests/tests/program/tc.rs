@@ -1,0 +1,187 @@
+//! Tier 2: into a tunnel on the egress of its device, out of it on the ingress of a port.
+
+use gre_ebpf_common::{
+    outcome::Outcome::{self, *},
+    port::Port,
+    tunnel::Flags,
+};
+
+use crate::{
+    bench::{Context, Hook},
+    case::{Case, check},
+    decapsulate::{delivers, to_the_gateway},
+    encapsulate::fixtures,
+    frame::{Packet, encapsulated, frame, inbound, outbound, through, to_device},
+    world::{LAN, PLAIN, Spec, TO_GATEWAY, TUNNELS, WAN, change},
+};
+
+/// What the kernel writes on a device without ARP does not matter.
+const FROM: [u8; 6] = [2, 9, 9, 9, 9, 9];
+const TO: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+
+/// As the kernel sends it out of the tunnel's device.
+fn routed(tunnel: Spec, what: impl Into<String>, packet: &[u8]) -> Case {
+    Case::new(what, Hook::TcOut(tunnel.device()), frame(TO, FROM, packet))
+}
+
+fn encapsulates(what: impl Into<String>, tunnel: Spec, packet: Packet) -> Case {
+    sends(what, tunnel, packet, 1)
+}
+
+fn sends(what: impl Into<String>, tunnel: Spec, packet: Packet, segments: u64) -> Case {
+    let bytes = packet.bytes();
+    routed(tunnel, what, &bytes)
+        .sends(Encapsulated, WAN, move |identification| {
+            // bpf_redirect_neigh writes the addresses later.
+            frame([0; 6], FROM, &encapsulated(tunnel, &packet, identification).bytes())
+        })
+        .sent(tunnel, segments, bytes.len())
+}
+
+#[test]
+fn what_the_kernel_routes_into_a_tunnel_is_encapsulated() {
+    check(fixtures().into_iter().map(|(what, tunnel, packet)| encapsulates(what, tunnel, packet)));
+    let to = |destination| Packet::new([10, 1, 0, 1], destination);
+    check([
+        encapsulates("TTL 1, from this host", PLAIN, outbound(PLAIN).with(|h| h.time_to_live = 1)),
+        encapsulates("options", PLAIN, outbound(PLAIN).with(|h| h.options = [1; 12].into())),
+        encapsulates("multicast", PLAIN, to([224, 0, 0, 5])),
+        encapsulates("broadcast", PLAIN, to([255; 4])),
+        encapsulates("next hop not resolved: the kernel does that", PLAIN, outbound(PLAIN))
+            .given(|plane| change::unresolved(plane, TO_GATEWAY)),
+        encapsulates("no device map needed", PLAIN, outbound(PLAIN))
+            .given(|plane| plane.tx_ports.clear()),
+        encapsulates("the device's state is the kernel's to judge", PLAIN, outbound(PLAIN))
+            .given(|plane| change::tunnel_flag(plane, PLAIN, Flags::UP, false)),
+    ]);
+}
+
+#[test]
+fn what_cannot_be_sent_is_dropped_and_counted_on_the_tunnel() {
+    let packet = outbound(PLAIN);
+    let drops =
+        |what: &str, outcome: Outcome| routed(PLAIN, what, &packet.bytes()).drops(outcome, PLAIN);
+    check([
+        drops("no route to the remote", NoRoute)
+            .given(|plane| change::tunnel(plane, PLAIN).next_hop = 0),
+        drops("a next hop beyond the map", NoRoute)
+            .given(|plane| change::tunnel(plane, PLAIN).next_hop = 64),
+        drops("no interface", NoRoute)
+            .given(|plane| change::next_hop(plane, TO_GATEWAY).ifindex = 0),
+        drops("no record", NoRoute).given(|plane| plane.tunnels.retain(|&id, _| id != PLAIN.id)),
+        drops("the remote lies in the tunnel", TunnelLoop)
+            .given(|plane| change::next_hop(plane, TO_GATEWAY).ifindex = PLAIN.device()),
+    ]);
+}
+
+#[test]
+fn only_ipv4_goes_into_a_tunnel_that_carries_ipv4() {
+    let packet = outbound(PLAIN).bytes();
+    let mut cases = Vec::new();
+    for ethertype in [0x0806u16, 0x86dd, 0x8847, 0x88cc] {
+        let mut bytes = frame(TO, FROM, &packet);
+        bytes[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        cases.push(
+            Case::new(format!("{ethertype:#06x}"), Hook::TcOut(PLAIN.device()), bytes)
+                .drops(TunnelProtocol, PLAIN),
+        );
+    }
+    check(cases);
+}
+
+#[test]
+fn longer_than_the_underlay_takes_is_dropped_and_counted() {
+    let narrow = |plane: &mut _| change::next_hop(plane, TO_GATEWAY).mtu = 1400;
+    let mut cases = Vec::new();
+    for tunnel in TUNNELS {
+        let fits = 1400 - tunnel.overhead();
+        for len in [fits - 1, fits] {
+            let packet = outbound(tunnel).long(len);
+            cases.push(encapsulates(format!("{len}"), tunnel, packet).given(narrow));
+        }
+        let packet = outbound(tunnel).long(fits + 1).bytes();
+        cases.push(
+            routed(tunnel, "a byte more", &packet).drops(TooBigForUnderlay, tunnel).given(narrow),
+        );
+    }
+    check(cases);
+}
+
+#[test]
+fn a_super_packet_goes_whole_and_counts_as_its_segments() {
+    let context = Context { segments: 3, ..Context::default() };
+    let packet = || outbound(PLAIN).long(3000);
+    check([
+        sends("three segments", PLAIN, packet(), 3).context(context),
+        // Its segments are as long as the device's MTU.
+        routed(PLAIN, "an underlay that is too narrow for them", &packet().bytes())
+            .drops(TooBigForUnderlay, PLAIN)
+            .context(context)
+            .given(|plane| change::next_hop(plane, TO_GATEWAY).mtu = 1499),
+        routed(PLAIN, "one segment is no super-packet", &packet().bytes())
+            .drops(TooBigForUnderlay, PLAIN)
+            .context(Context { segments: 1, ..Context::default() }),
+    ]);
+}
+
+#[test]
+fn a_merged_packet_comes_out_whole_and_counts_as_its_segments() {
+    let inner = inbound(PLAIN).long(3000).bytes();
+    let out = to_device(PLAIN, &inner);
+    check([Case::new("three segments", Hook::TcIn(WAN), through(PLAIN, &inner))
+        .sends(ToDevice, PLAIN.peer(), move |_| out.clone())
+        .received(PLAIN, 3, 3000)
+        .context(Context { segments: 3, ..Context::default() })]);
+}
+
+/// Of a protocol that the kernel can neither segment behind GRE nor tell from one that it can.
+#[test]
+fn a_super_packet_that_the_kernel_refuses_to_change_is_aborted() {
+    let context = Context { segments: 2, segment_size: 1000, ..Context::default() };
+    check([routed(PLAIN, "no protocol", &outbound(PLAIN).long(2000).bytes())
+        .context(context)
+        .aborts(PLAIN)]);
+}
+
+#[test]
+fn a_device_that_is_no_tunnels_passes_everything_on() {
+    let packet = frame(TO, FROM, &outbound(PLAIN).bytes());
+    check([
+        Case::new("not in the map", Hook::TcOut(LAN + 1), packet.clone()).passes(UnknownPort),
+        Case::new("a port", Hook::TcOut(LAN), packet.clone()).passes(TunnelDown),
+        Case::new("a tunnel beyond the map", Hook::TcOut(PLAIN.device()), packet)
+            .passes(TunnelDown)
+            .given(|plane| {
+                plane.ports.insert(PLAIN.device(), Port::device_of(8));
+            }),
+    ]);
+}
+
+#[test]
+fn out_of_a_tunnel_everything_goes_to_the_device_unchanged() {
+    let hook = Hook::TcIn(WAN);
+    let local = to_the_gateway();
+    check(local.iter().map(|(what, tunnel, inner)| delivers(what.clone(), hook, *tunnel, inner)));
+    let inner = inbound(PLAIN);
+    let case = |what: &str| Case::new(what, hook, through(PLAIN, &inner.bytes()));
+    check([
+        delivers("whatever the route says", hook, PLAIN, &inner),
+        delivers("longer than the device's MTU", hook, PLAIN, &inner.clone().long(1480)),
+        delivers("no device map needed", hook, PLAIN, &inner).given(|plane| plane.tx_ports.clear()),
+        delivers("forwarding off: the kernel's to judge", hook, PLAIN, &inner)
+            .given(|plane| change::tunnel_flag(plane, PLAIN, Flags::FORWARDING, false)),
+        delivers(
+            "rp_filter: the kernel's to judge",
+            hook,
+            PLAIN,
+            &Packet::new([8, 8, 8, 8], [10, 1, 0, 2]),
+        )
+        .given(|plane| change::tunnel_flag(plane, PLAIN, Flags::REVERSE_PATH_STRICT, true)),
+        case("down")
+            .passes(TunnelDown)
+            .given(|plane| change::tunnel_flag(plane, PLAIN, Flags::UP, false)),
+        case("a device beyond the map")
+            .passes(TunnelDown)
+            .given(|plane| change::tunnel(plane, PLAIN).device = 64),
+    ]);
+}

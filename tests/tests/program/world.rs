@@ -1,0 +1,213 @@
+//! What the maps hold while the programs are tested, and the interfaces that they name.
+//!
+//! ```text
+//!   10.1.0.2            +--------------------+            192.0.2.254
+//!   HOST ---------- LAN | 10.1.0.1 192.0.2.1 | WAN --------- GATEWAY --- 198.51.100.(1+ID)
+//!                       +--------------------+                           remote of tunnel ID
+//!                          device of tunnel ID: 10.(100+ID).0.0/16
+//! ```
+
+use std::collections::BTreeSet;
+
+use gre_ebpf_common::{
+    demux::{Key, Kind},
+    next_hop::{self, NextHop},
+    port::{self, Port},
+    route::Entry,
+    tunnel::{self, Outer, Tunnel},
+};
+use gre_userspace::{dataplane::DataPlane, model::Limits};
+
+/// Interface indexes.
+pub const LAN: u32 = 10;
+pub const WAN: u32 = 12;
+
+pub const LAN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
+pub const WAN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x12];
+pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x20];
+pub const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x21];
+
+pub const HOST: [u8; 4] = [10, 1, 0, 2];
+/// Of the gateway under test.
+pub const LOCAL: [u8; 4] = [192, 0, 2, 1];
+/// Of the gateway under test, in the LAN.
+pub const LAN_ADDRESS: [u8; 4] = [10, 1, 0, 1];
+/// An address that nothing is known about.
+pub const STRANGER: [u8; 4] = [203, 0, 113, 77];
+/// An address that is routed over the GATEWAY.
+pub const ROUTED: [u8; 4] = [8, 8, 8, 8];
+
+/// Next hop ids.
+pub const TO_GATEWAY: u32 = 1;
+pub const TO_HOST: u32 = 2;
+
+pub const LIMITS: Limits = Limits { tunnels: 8, next_hops: 64, route_blocks: 16, interfaces: 256 };
+
+/// A tunnel; how it differs from the others is what its tests are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    pub id: u32,
+    pub key: Option<u32>,
+    /// 0 inherits.
+    pub ttl: u8,
+    /// Bit 0 inherits.
+    pub tos: u8,
+    pub pmtudisc: bool,
+}
+
+pub const PLAIN: Spec = Spec { id: 0, key: None, ttl: 64, tos: 0, pmtudisc: true };
+pub const KEYED: Spec = Spec { id: 1, key: Some(0x0102_0304), ttl: 255, tos: 0, pmtudisc: true };
+pub const INHERIT: Spec = Spec { id: 2, key: None, ttl: 0, tos: 1, pmtudisc: false };
+/// Its key is zero, which is not the same as none.
+pub const FIXED: Spec = Spec { id: 3, key: Some(0), ttl: 7, tos: 0x28, pmtudisc: false };
+pub const TUNNELS: [Spec; 4] = [PLAIN, KEYED, INHERIT, FIXED];
+
+impl Spec {
+    pub const fn remote(&self) -> [u8; 4] {
+        [198, 51, 100, 1 + self.id as u8]
+    }
+
+    /// A host behind the tunnel.
+    pub const fn beyond(&self) -> [u8; 4] {
+        [10, 100 + self.id as u8, 0, 9]
+    }
+
+    /// Interface index of the device.
+    pub const fn device(&self) -> u32 {
+        100 + 2 * self.id
+    }
+
+    /// Interface index of the device's other end.
+    pub const fn peer(&self) -> u32 {
+        101 + 2 * self.id
+    }
+
+    pub const fn device_mac(&self) -> [u8; 6] {
+        [2, 0, 0, 0, 1, self.id as u8]
+    }
+
+    pub const fn peer_mac(&self) -> [u8; 6] {
+        [2, 0, 0, 0, 2, self.id as u8]
+    }
+
+    /// Next hop id of the way to the device.
+    pub const fn way_to_device(&self) -> u32 {
+        10 + self.id
+    }
+
+    /// Bytes that encapsulation adds.
+    pub const fn overhead(&self) -> u16 {
+        if self.key.is_some() { 28 } else { 24 }
+    }
+
+    /// Of the device.
+    pub const fn mtu(&self) -> u16 {
+        1500 - self.overhead()
+    }
+
+    fn record(&self) -> Tunnel {
+        let mut record = Tunnel::new(Outer {
+            local: u32::from_ne_bytes(LOCAL),
+            remote: u32::from_ne_bytes(self.remote()),
+            ttl: self.ttl,
+            tos: self.tos,
+            dont_fragment: self.pmtudisc,
+            key: self.key,
+        });
+        record.flags =
+            record.flags.with(tunnel::Flags::UP, true).with(tunnel::Flags::FORWARDING, true);
+        record.next_hop = TO_GATEWAY;
+        record.device = self.way_to_device();
+        record.ifindex = self.device();
+        record.mtu = self.mtu();
+        record
+    }
+}
+
+/// Everything up, resolved and forwarding; each test changes one thing, or nothing.
+pub fn world() -> DataPlane {
+    let mut plane = DataPlane::default();
+    let ready = next_hop::Flags::RESOLVED.with(next_hop::Flags::NATIVE_REDIRECT, true);
+    for (ifindex, mac) in [(LAN, LAN_MAC), (WAN, WAN_MAC)] {
+        plane.ports.insert(ifindex, Port::new(mac, port::Flags::FORWARDING));
+    }
+    for (id, to, from, ifindex) in
+        [(TO_GATEWAY, GATEWAY_MAC, WAN_MAC, WAN), (TO_HOST, HOST_MAC, LAN_MAC, LAN)]
+    {
+        plane.next_hops.insert(id, NextHop::new(to, from, ifindex, 1500, ready));
+    }
+    for spec in TUNNELS {
+        let (device, peer) = (spec.device_mac(), spec.peer_mac());
+        let way = NextHop::new(device, peer, spec.peer(), 65_535, ready);
+        plane.next_hops.insert(spec.way_to_device(), way);
+        plane.ports.insert(spec.device(), Port::device_of(spec.id));
+        let record = spec.record();
+        let (local, remote) = (record.local(), record.remote());
+        for kind in [Kind::from_key(spec.key.map(u32::to_be)), Kind::Pair] {
+            plane.demux.insert(Key { local, remote, kind }, spec.id);
+        }
+        plane.tunnels.insert(spec.id, record);
+        route(&mut plane, spec.beyond(), 16, Entry::Tunnel(spec.id));
+    }
+    route(&mut plane, HOST, 24, Entry::Punt);
+    route(&mut plane, HOST, 32, Entry::NextHop(TO_HOST));
+    route(&mut plane, LAN_ADDRESS, 32, Entry::Punt);
+    route(&mut plane, ROUTED, 8, Entry::NextHop(TO_GATEWAY));
+    plane.tx_ports = every_interface();
+    plane
+}
+
+pub fn every_interface() -> BTreeSet<u32> {
+    TUNNELS.iter().map(Spec::peer).chain([LAN, WAN]).collect()
+}
+
+/// Routes the prefix around `address`.
+pub fn route(plane: &mut DataPlane, address: [u8; 4], len: u8, entry: Entry) {
+    let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+    plane.routes.insert((u32::from_be_bytes(address) & mask, len), entry);
+}
+
+/// The commands for `ip -batch` that make the interfaces.
+pub fn interfaces() -> String {
+    let pair = |name: &str, index: u32, peer: u32| {
+        format!(
+            "link add {name} index {index} type veth peer name {name}-peer index {peer}\n\
+             link set {name} up\nlink set {name}-peer up\n"
+        )
+    };
+    let devices =
+        TUNNELS.iter().map(|spec| pair(&format!("t{}", spec.id), spec.device(), spec.peer()));
+    devices.chain([pair("lan", LAN, LAN + 1), pair("wan", WAN, WAN + 1)]).collect()
+}
+
+/// Changes of the world, for the tables.
+pub mod change {
+    use super::*;
+
+    pub fn tunnel(plane: &mut DataPlane, spec: Spec) -> &mut Tunnel {
+        plane.tunnels.get_mut(&spec.id).expect("the world has the tunnel")
+    }
+
+    pub fn tunnel_flag(plane: &mut DataPlane, spec: Spec, flag: tunnel::Flags, on: bool) {
+        let flags = &mut tunnel(plane, spec).flags;
+        *flags = tunnel::Flags(flags.0 & !flag.0).with(flag, on);
+    }
+
+    pub fn next_hop(plane: &mut DataPlane, id: u32) -> &mut NextHop {
+        plane.next_hops.get_mut(&id).expect("the world has the next hop")
+    }
+
+    pub fn port_flags(plane: &mut DataPlane, ifindex: u32, flags: &[port::Flags]) {
+        let port = plane.ports.get_mut(&ifindex).expect("the world has the port");
+        port.flags = flags.iter().fold(port::Flags::VALID, |all, &flag| all.with(flag, true));
+    }
+
+    pub fn unresolved(plane: &mut DataPlane, id: u32) {
+        next_hop(plane, id).flags = next_hop::Flags::NATIVE_REDIRECT;
+    }
+
+    /// Its driver has no ndo_xdp_xmit.
+    pub fn without_native_redirect(plane: &mut DataPlane, id: u32) {
+        next_hop(plane, id).flags = next_hop::Flags::RESOLVED;
+    }
+}
