@@ -24,7 +24,10 @@ SEC("xdp") int restore(struct xdp_md *ctx)
 	struct template *template = bpf_map_lookup_elem(&TEMPLATE, &zero);
 	if (!template)
 		return XDP_ABORTED;
-	int grown = DATA_END(ctx) - DATA(ctx) - template->length;
+	long length = DATA_END(ctx) - DATA(ctx);
+	/* The verifier subtracts pointers from each other, but nothing else from them. */
+	asm volatile("" : "+r"(length));
+	int grown = length - (long)template->length;
 	/* Also where there is nothing to move, so that it costs the same in every case. */
 	if (bpf_xdp_adjust_head(ctx, grown))
 		return XDP_ABORTED;

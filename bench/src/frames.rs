@@ -1,0 +1,140 @@
+//! What is sent through the programs, and the maps' contents that lead it through.
+
+use std::net::Ipv4Addr;
+
+use etherparse::{PacketBuilder, ip_number};
+use gre_ebpf_common::{
+    demux::{Key, Kind},
+    next_hop::{self, NextHop},
+    port::{self, Port},
+    route::Entry,
+    tunnel::{Flags, Outer, Tunnel},
+};
+use gre_userspace::dataplane::DataPlane;
+
+/// Bytes at the start of a frame that are restored between runs: more than all headers.
+pub const TEMPLATE: usize = 96;
+/// Bytes of every frame, whatever its headers, so that none is cheaper to carry.
+const FRAME: usize = 128;
+
+pub const ETHERNET: usize = 14;
+pub const IPV4: usize = 20;
+
+/// Each /24 of a /12 is a destination.
+pub const DESTINATIONS: u32 = 4096;
+
+pub const PORT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// Where a /12 of destinations leads; a tunnel of the same number each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    Keyless = 0,
+    Keyed = 1,
+    /// The tunnel that transit leaves by.
+    Onward = 2,
+    NextHop = 3,
+    /// Not in the table.
+    Unknown = 4,
+}
+
+impl Network {
+    const TUNNELS: [Self; 3] = [Self::Keyless, Self::Keyed, Self::Onward];
+
+    /// The first host.
+    pub const fn host(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 16 * (self as u8 + 1), 0, 9)
+    }
+
+    const fn remote(self) -> Ipv4Addr {
+        Ipv4Addr::new(198, 51, 100, self as u8 + 1)
+    }
+
+    const fn key(self) -> Option<u32> {
+        match self {
+            Self::Keyed => Some(0x0123_4567),
+            _ => None,
+        }
+    }
+
+    const fn prefix(self) -> (u32, u8) {
+        (u32::from_be_bytes(self.host().octets()) & 0xfff0_0000, 12)
+    }
+}
+
+/// A frame that is to be forwarded to a network, as a host on the port's link sends it.
+pub fn plain(to: Network) -> Vec<u8> {
+    let source = [172, 16, 0, 1];
+    let builder =
+        PacketBuilder::ethernet2(SENDER_MAC, PORT_MAC).ipv4(source, to.host().octets(), 64).udp(7, 7);
+    let payload = vec![0; FRAME - builder.size(0)];
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &payload).expect("a vector takes all");
+    frame
+}
+
+/// A frame out of a tunnel, to be forwarded to another network.
+pub fn encapsulated(tunnel: Network, to: Network) -> Vec<u8> {
+    let gre = match tunnel.key() {
+        Some(key) => [&[0x20, 0, 8, 0], &key.to_be_bytes()[..]].concat(),
+        None => vec![0, 0, 8, 0],
+    };
+    let inner_len = FRAME - ETHERNET - IPV4 - gre.len();
+    let inner = PacketBuilder::ipv4([172, 17, 0, 1], to.host().octets(), 64).udp(7, 7);
+    let payload = vec![0; inner_len - inner.size(0)];
+    let mut packet = gre;
+    inner.write(&mut packet, &payload).expect("a vector takes all");
+
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(SENDER_MAC, PORT_MAC)
+        .ipv4(tunnel.remote().octets(), LOCAL.octets(), 64)
+        .write(&mut frame, ip_number::GRE, &packet)
+        .expect("a vector takes all");
+    frame
+}
+
+/// Next hop ids.
+const UNDERLAY: u32 = 1;
+const LAN: u32 = 2;
+const DEVICE: u32 = 3;
+
+/// Maps in which frames that come in on `ports` leave by `out`.
+pub fn plane(ports: &[u32], out: u32) -> DataPlane {
+    let mut plane = DataPlane::default();
+    for &port in ports {
+        plane.ports.insert(port, Port::new(PORT_MAC, port::Flags::FORWARDING));
+    }
+    let flags = next_hop::Flags::RESOLVED.with(next_hop::Flags::NATIVE_REDIRECT, true);
+    for id in [UNDERLAY, LAN, DEVICE] {
+        let neighbour = [2, 0, 0, 0, 1, id as u8];
+        plane.next_hops.insert(id, NextHop::new(neighbour, PORT_MAC, out, 1500, flags));
+    }
+    plane.tx_ports.insert(out);
+    for network in Network::TUNNELS {
+        let id = network as u32;
+        let record = record(network);
+        let (local, remote) = (record.local(), record.remote());
+        for kind in [Kind::from_key(network.key().map(u32::to_be)), Kind::Pair] {
+            plane.demux.insert(Key { local, remote, kind }, id);
+        }
+        plane.tunnels.insert(id, record);
+        plane.routes.insert(network.prefix(), Entry::Tunnel(id));
+    }
+    plane.routes.insert(Network::NextHop.prefix(), Entry::NextHop(LAN));
+    plane
+}
+
+fn record(network: Network) -> Tunnel {
+    let mut record = Tunnel::new(Outer {
+        local: u32::from_ne_bytes(LOCAL.octets()),
+        remote: u32::from_ne_bytes(network.remote().octets()),
+        ttl: 64,
+        tos: 1,
+        dont_fragment: true,
+        key: network.key(),
+    });
+    record.flags = record.flags.with(Flags::UP, true).with(Flags::FORWARDING, true);
+    (record.next_hop, record.device, record.mtu) = (UNDERLAY, DEVICE, 1472);
+    record
+}

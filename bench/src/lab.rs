@@ -1,0 +1,93 @@
+//! Where it is measured: a network namespace of the benchmark's own, and in it
+//!
+//! ```text
+//! generator -> g0 ==== x0 [subject] x1 ==== s0 [sink]
+//! ```
+//!
+//! Both pairs are veth, on which XDP runs natively. Redirecting into one end needs a program at
+//! the other.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use gre_userspace::maps::Maps;
+use nix::{
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
+    unistd::Pid,
+};
+
+use crate::{
+    frames::{self, PORT_MAC},
+    objects::Subjects,
+};
+
+pub struct Lab {
+    pub subjects: Subjects,
+    pub maps: Maps,
+    pub generator: u32,
+    pub ingress: u32,
+    pub egress: u32,
+    pub sink: u32,
+    pins: PathBuf,
+}
+
+/// Where BPF_PROG_TEST_RUN says that frames come in unless it is told otherwise.
+const LOOPBACK: u32 = 1;
+
+impl Lab {
+    pub fn new(earlier: Option<&[u8]>) -> Result<Self> {
+        unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
+        stay_on_one_cpu()?;
+        for pair in [["g0", "x0"], ["x1", "s0"]] {
+            ip(&["link", "add", pair[0], "type", "veth", "peer", "name", pair[1]])?;
+        }
+        let mac = PORT_MAC.map(|byte| format!("{byte:02x}")).join(":");
+        ip(&["link", "set", "x0", "address", &mac])?;
+        for interface in ["lo", "g0", "x0", "x1", "s0"] {
+            // Without addresses no IPv6 packet of the kernel's own is in the way.
+            ip(&["link", "set", interface, "addrgenmode", "none", "up"])?;
+        }
+        let index = |name: &str| if_nametoindex(name).with_context(|| format!("finding {name}"));
+        let (ingress, egress) = (index("x0")?, index("x1")?);
+
+        let pins = PathBuf::from(format!("/sys/fs/bpf/xgre-bench-{}", std::process::id()));
+        let (subjects, mut maps) = Subjects::load(&pins, earlier).inspect_err(|_| remove(&pins))?;
+        maps.apply(frames::plane(&[LOOPBACK, ingress], egress)).inspect_err(|_| remove(&pins))?;
+        Ok(Self {
+            subjects,
+            maps,
+            generator: index("g0")?,
+            ingress,
+            egress,
+            sink: index("s0")?,
+            pins,
+        })
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        remove(&self.pins);
+    }
+}
+
+fn remove(pins: &PathBuf) {
+    if let Err(error) = std::fs::remove_dir_all(pins) {
+        eprintln!("removing {}: {error}", pins.display());
+    }
+}
+
+/// The last one: the first takes most interrupts.
+fn stay_on_one_cpu() -> Result<()> {
+    let last = std::thread::available_parallelism().map_or(0, |cpus| cpus.get() - 1);
+    let mut cpus = CpuSet::new();
+    cpus.set(last)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus).context("staying on one CPU")
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    let status = Command::new("ip").args(arguments).status().context("running iproute2's ip")?;
+    ensure!(status.success(), "`ip {}` failed", arguments.join(" "));
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! The programs that are measured, on one set of maps.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{ProgramInfo, Xdp},
+};
+use comfy_table::{Table, presets::ASCII_MARKDOWN};
+use gre_userspace::{
+    loader::{self, Programs},
+    maps::{Maps, demux},
+    model::Limits,
+};
+use serde::Serialize;
+
+macro_rules! object {
+    ($name:literal) => {
+        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/", $name))
+    };
+}
+pub static GENERATOR: &[u8] = object!("generator");
+pub static NULL: &[u8] = object!("null");
+pub static RESTORE: &[u8] = object!("restore");
+pub static SINK: &[u8] = object!("sink");
+static GATEWAY: &[u8] = object!("gateway");
+
+const MAPS: [&str; 9] = [
+    "PORTS",
+    "TX_PORTS",
+    "TUNNELS",
+    "DEMUX",
+    "NEXT_HOPS",
+    "ROUTES",
+    "TUNNEL_COUNTERS",
+    "TUNNEL_DROPS",
+    "OUTCOMES",
+];
+
+/// This build, the comparator and, where there is one, an earlier build.
+pub struct Subjects {
+    rust: Programs,
+    c: Ebpf,
+    earlier: Option<Ebpf>,
+}
+
+/// What a program is to the kernel.
+#[derive(Debug, Serialize)]
+pub struct Size {
+    pub program: &'static str,
+    /// Instructions as the kernel runs them, look-ups inlined.
+    pub instructions: u32,
+    /// Instructions that the verifier walked through, over all paths.
+    pub verified: u32,
+    /// Bytes of machine code.
+    pub machine_code: u32,
+}
+
+impl Subjects {
+    /// Loads all of them with the same maps, pinned below `pins`.
+    pub fn load(pins: &Path, earlier: Option<&[u8]>) -> Result<(Self, Maps)> {
+        let limits = Limits::default();
+        let (rust, maps) = loader::load(&limits, pins)?;
+        let c = load(GATEWAY, "gateway", &limits, pins)?;
+        let earlier = earlier
+            .map(|object| load(object, "xgre_xdp", &limits, pins))
+            .transpose()
+            .context("the earlier build")?;
+        Ok((Self { rust, c, earlier }, maps))
+    }
+
+    /// All of them by name: this build, then the comparator.
+    pub fn all(&mut self) -> Result<Vec<(&'static str, &mut Xdp)>> {
+        let mut all = vec![("rust", self.rust.xdp()?), ("c", program(&mut self.c, "gateway")?)];
+        if let Some(earlier) = &mut self.earlier {
+            all.push(("earlier", program(earlier, "xgre_xdp")?));
+        }
+        Ok(all)
+    }
+
+    pub fn sizes(&mut self) -> Result<Vec<Size>> {
+        self.all()?.into_iter().map(|(name, program)| Ok(size(name, &program.info()?))).collect()
+    }
+}
+
+fn load(object: &[u8], name: &str, limits: &Limits, pins: &Path) -> Result<Ebpf> {
+    let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+    let mask = demux::buckets(limits.tunnels) - 1;
+    let mut loader = EbpfLoader::new();
+    let cpus = cpus as u32;
+    loader.override_global("CPUS", &cpus, true).override_global("DEMUX_MASK", &mask, true);
+    for map in MAPS {
+        loader.map_pin_path(map, pins.join("maps").join(map));
+    }
+    let mut ebpf = loader.load(object)?;
+    program(&mut ebpf, name)?.load().with_context(|| format!("loading {name}"))?;
+    Ok(ebpf)
+}
+
+/// A program of an object, loaded or not.
+pub fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    Ok(ebpf.program_mut(name).with_context(|| format!("there is no program {name}"))?.try_into()?)
+}
+
+fn size(program: &'static str, info: &ProgramInfo) -> Size {
+    Size {
+        program,
+        instructions: info.size_translated().unwrap_or(0) / 8,
+        verified: info.verified_instruction_count().unwrap_or(0),
+        machine_code: info.size_jitted(),
+    }
+}
+
+pub fn table(sizes: &[Size]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN).set_header([
+        "program",
+        "instructions",
+        "verified",
+        "bytes of machine code",
+    ]);
+    for size in sizes {
+        table.add_row([
+            size.program.to_owned(),
+            size.instructions.to_string(),
+            size.verified.to_string(),
+            size.machine_code.to_string(),
+        ]);
+    }
+    table
+}
+
+/// Fails where what is measured is not what was meant.
+pub fn ensure_equal(what: &str, name: &str, found: u32, wanted: u32) -> Result<()> {
+    ensure!(found == wanted, "{what}: {name} answered with action {found}, not {wanted}");
+    Ok(())
+}
