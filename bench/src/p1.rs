@@ -47,7 +47,7 @@ const REPEAT: u32 = 10_000;
 const TRIES: u32 = 100;
 
 pub fn measure(lab: &mut Lab, rounds: u32) -> Result<Vec<Figure>> {
-    let mut harness = Harness::new()?;
+    let mut harness = Harness::new(lab)?;
     let mut figures = Vec::new();
     for case in cases() {
         let subjects: Vec<(&str, ProgramFd)> = lab
@@ -99,11 +99,12 @@ struct Harness {
 }
 
 impl Harness {
-    fn new() -> Result<Self> {
+    fn new(lab: &Lab) -> Result<Self> {
         let mut ebpf = Ebpf::load(RESTORE)?;
-        for name in ["restore", "nothing"] {
-            objects::program(&mut ebpf, name)?.load()?;
-        }
+        objects::program(&mut ebpf, "nothing")?.load()?;
+        let restore = objects::program(&mut ebpf, "restore")?;
+        restore.load()?;
+        lab.make_known(restore)?;
         let mut map = |name| ebpf.take_map(name).with_context(|| format!("there is no map {name}"));
         let template = Array::try_from(map("TEMPLATE")?)?;
         let subject = ProgramArray::try_from(map("SUBJECT")?)?;

@@ -102,7 +102,9 @@ impl Generator {
             .override_global("INNER", &inner, true)
             .override_global("DESTINATIONS_MASK", &mask, true)
             .load(GENERATOR)?;
-        objects::program(&mut ebpf, "generate")?.load()?;
+        let generate = objects::program(&mut ebpf, "generate")?;
+        generate.load()?;
+        lab.make_known(generate)?;
 
         let header: [u8; IPV4] = case.frame[case.inner..][..IPV4].try_into()?;
         let mut words: [u32; 5] = std::array::from_fn(|i| {
