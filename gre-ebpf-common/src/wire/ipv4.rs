@@ -114,15 +114,12 @@ impl Ipv4Header {
     /// (RFC 1141). The TTL must not be zero.
     #[inline(always)]
     pub const fn decremented_ttl(&self) -> u32 {
-        let before = self.words[2].to_ne_bytes();
-        let after = [before[0].wrapping_sub(1), before[1]];
-        let checksum = checksum::update(
-            u16::from_ne_bytes([before[2], before[3]]),
-            u16::from_ne_bytes([before[0], before[1]]),
-            u16::from_ne_bytes(after),
-        )
-        .to_ne_bytes();
-        u32::from_ne_bytes([after[0], after[1], checksum[0], checksum[1]])
+        let [ttl, protocol, checksum @ ..] = self.words[2].to_ne_bytes();
+        // The TTL is the first byte of its half word. 0xffff is zero, and written so: as where the
+        // kernel does this (ip_decrease_ttl), and by RFC 1624.
+        let sum = u16::from_ne_bytes(checksum) as u32 + u16::from_ne_bytes([1, 0]) as u32;
+        let checksum = ((sum + (sum >= 0xffff) as u32) as u16).to_ne_bytes();
+        u32::from_ne_bytes([ttl.wrapping_sub(1), protocol, checksum[0], checksum[1]])
     }
 
     /// A source address that no router forwards (RFC 1812, 5.3.7): 0/8, 127/8, multicast,
