@@ -13,11 +13,9 @@ struct received {
 
 INLINE u16 fold(u64 sum)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return sum;
+	/* Halves are added both ways round: the carry comes in at the upper one. */
+	u32 word = (sum + (sum << 32 | sum >> 32)) >> 32;
+	return (word + (word << 16 | word >> 16)) >> 16;
 }
 
 INLINE u16 sum_ipv4(const void *header)
@@ -130,12 +128,9 @@ INLINE int write_ethernet(void *data, void *end, const struct next_hop *hop)
 /* The third word of a header with the TTL one less. */
 INLINE u32 decremented_ttl(const struct ipv4 *header)
 {
-	struct ipv4 after = *header;
-	u16 old = header->ttl | header->protocol << 8;
-	after.ttl -= 1;
-	u16 new = after.ttl | after.protocol << 8;
-	after.checksum = ~fold((u64)(u16)~header->checksum + (u16)~old + new);
-	return after.ttl | after.protocol << 8 | (u32)after.checksum << 16;
+	u32 checksum = header->checksum + BE16(0x0100);
+	checksum += checksum >= 0xffff;
+	return (u8)(header->ttl - 1) | header->protocol << 8 | checksum << 16;
 }
 
 INLINE u32 write_outer(struct xdp_md *ctx, u32 id, const struct tunnel *tunnel,
