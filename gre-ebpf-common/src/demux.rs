@@ -91,18 +91,14 @@ impl Location {
     /// The tunnel that may be this key's in one of its buckets: a bucket holds a fingerprint once.
     #[inline(always)]
     pub const fn candidate(&self, bucket: &Bucket) -> Option<u32> {
-        let mut tunnel = 0;
         let mut slot = 0;
         while slot < SLOTS {
             if self.is_in(bucket.0[slot]) {
-                tunnel = bucket.0[slot] as u32;
+                return Some((bucket.0[slot] as u32).wrapping_sub(1));
             }
             slot += 1;
         }
-        match tunnel {
-            0 => None,
-            tunnel => Some(tunnel - 1),
-        }
+        None
     }
 
     /// Whether a slot's word has this key's fingerprint.
