@@ -37,7 +37,7 @@ pub struct Lab {
 const LOOPBACK: u32 = 1;
 
 impl Lab {
-    pub fn new(earlier: Option<&[u8]>) -> Result<Self> {
+    pub fn new(earlier: Option<Vec<u8>>) -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
         stay_on_one_cpu()?;
         for pair in [["g0", "x0"], ["x1", "s0"]] {

@@ -66,7 +66,7 @@ fn main() -> Result<()> {
 
     let facts = Facts::gather()?;
     println!("{facts}\n");
-    let mut lab = Lab::new(against.as_deref())?;
+    let mut lab = Lab::new(against)?;
     let programs = lab.subjects.sizes()?;
     println!("{}\n", objects::table(&programs));
 

@@ -1,6 +1,6 @@
 //! The programs that are measured, on one set of maps.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -9,7 +9,7 @@ use aya::{
 };
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use gre_userspace::{
-    loader::{self, Programs},
+    loader,
     maps::{Maps, demux},
     model::Limits,
 };
@@ -38,11 +38,19 @@ const MAPS: [&str; 9] = [
     "OUTCOMES",
 ];
 
+/// A program that is measured.
+struct Source {
+    name: &'static str,
+    object: Vec<u8>,
+    program: &'static str,
+}
+
 /// This build, the comparator and, where there is one, an earlier build.
 pub struct Subjects {
-    rust: Programs,
-    c: Ebpf,
-    earlier: Option<Ebpf>,
+    sources: Vec<Source>,
+    loaded: Vec<Ebpf>,
+    limits: Limits,
+    pins: PathBuf,
 }
 
 /// What a program is to the kernel.
@@ -59,24 +67,38 @@ pub struct Size {
 
 impl Subjects {
     /// Loads all of them with the same maps, pinned below `pins`.
-    pub fn load(pins: &Path, earlier: Option<&[u8]>) -> Result<(Self, Maps)> {
+    pub fn load(pins: &Path, earlier: Option<Vec<u8>>) -> Result<(Self, Maps)> {
         let limits = Limits::default();
-        let (rust, maps) = loader::load(&limits, pins)?;
-        let c = load(GATEWAY, "gateway", &limits, pins)?;
-        let earlier = earlier
-            .map(|object| load(object, "xgre_xdp", &limits, pins))
-            .transpose()
-            .context("the earlier build")?;
-        Ok((Self { rust, c, earlier }, maps))
+        let (_, maps) = loader::load(&limits, pins)?;
+        let source = |name, object, program| Source { name, object, program };
+        let mut sources = vec![
+            source("rust", loader::OBJECT.to_vec(), "xgre_xdp"),
+            source("c", GATEWAY.to_vec(), "gateway"),
+        ];
+        sources.extend(earlier.map(|object| source("earlier", object, "xgre_xdp")));
+        let mut subjects = Self { sources, loaded: Vec::new(), limits, pins: pins.to_owned() };
+        subjects.reload()?;
+        Ok((subjects, maps))
+    }
+
+    /// Loads them anew beside the old ones, which go, so that their machine code comes to lie
+    /// elsewhere: where it lies decides several percent, and is luck.
+    pub fn reload(&mut self) -> Result<()> {
+        let load = |source: &Source| {
+            let Source { name, object, program } = source;
+            load(object, program, &self.limits, &self.pins).with_context(|| (*name).to_owned())
+        };
+        self.loaded = self.sources.iter().map(load).collect::<Result<_>>()?;
+        Ok(())
     }
 
     /// All of them by name: this build, then the comparator.
     pub fn all(&mut self) -> Result<Vec<(&'static str, &mut Xdp)>> {
-        let mut all = vec![("rust", self.rust.xdp()?), ("c", program(&mut self.c, "gateway")?)];
-        if let Some(earlier) = &mut self.earlier {
-            all.push(("earlier", program(earlier, "xgre_xdp")?));
-        }
-        Ok(all)
+        self.sources
+            .iter()
+            .zip(&mut self.loaded)
+            .map(|(source, ebpf)| Ok((source.name, program(ebpf, source.program)?)))
+            .collect()
     }
 
     pub fn sizes(&mut self) -> Result<Vec<Size>> {

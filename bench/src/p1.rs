@@ -44,50 +44,44 @@ fn cases() -> Vec<Case> {
 /// Runs of a program in a call, which is shorter than the scheduler's tick so that some calls are
 /// not interrupted at all, and calls in a round: the fastest counts, being the least disturbed.
 const REPEAT: u32 = 10_000;
-const TRIES: u32 = 100;
+const TRIES: u32 = 50;
 
 pub fn measure(lab: &mut Lab, rounds: u32) -> Result<Vec<Figure>> {
     let mut harness = Harness::new(lab)?;
-    let mut figures = Vec::new();
-    for case in cases() {
+    let cases = cases();
+    // By case, then by subject.
+    let mut costs: Vec<Vec<Side>> = vec![Vec::new(); cases.len()];
+    for _ in 0..rounds {
+        lab.subjects.reload()?;
         let subjects: Vec<(&str, ProgramFd)> = lab
             .subjects
             .all()?
             .into_iter()
             .map(|(name, program)| Ok((name, program.fd()?.try_clone()?)))
             .collect::<Result<_>>()?;
-        harness.take(&case.frame)?;
-        harness.same_answers(lab, &case, &subjects)?;
-
-        let mut costs = vec![Vec::new(); subjects.len()];
-        for _ in 0..rounds {
-            let mut fastest = vec![f64::MAX; subjects.len() + 1];
-            for _ in 0..TRIES {
-                for (fastest, subject) in fastest.iter_mut().zip(
-                    subjects.iter().map(|(_, fd)| fd).chain([&harness.nothing.try_clone()?]),
-                ) {
-                    *fastest = harness.nanoseconds(subject)?.min(*fastest);
-                }
-            }
-            let restoring = fastest.pop().expect("nothing was measured too");
-            for (costs, with_restoring) in costs.iter_mut().zip(fastest) {
-                costs.push(with_restoring - restoring);
+        for (case, sides) in cases.iter().zip(&mut costs) {
+            harness.take(&case.frame)?;
+            harness.same_answers(lab, case, &subjects)?;
+            let costs = harness.costs(&subjects)?;
+            sides.resize_with(subjects.len(), || Side { name: String::new(), rounds: Vec::new() });
+            for (side, ((name, _), cost)) in sides.iter_mut().zip(subjects.iter().zip(costs)) {
+                side.name = (*name).to_owned();
+                side.rounds.push(cost);
             }
         }
-        let mut sides: Vec<Side> = subjects
-            .iter()
-            .zip(costs)
-            .map(|((name, _), rounds)| Side { name: (*name).to_owned(), rounds })
-            .collect();
-        let earlier = (sides.len() == 3).then(|| sides.remove(2));
-        let [rust, c] = <[Side; 2]>::try_from(sides).expect("this build and the comparator");
-        let figure = |bound, reference| {
-            Figure::new("P1", case.name, "ns", bound, rust.clone(), reference)
-        };
-        figures.push(figure(Bound::AtMost(1.05), c));
-        figures.extend(earlier.map(|earlier| figure(Bound::None, earlier)));
     }
-    Ok(figures)
+    Ok(cases.iter().zip(costs).flat_map(|(case, sides)| figures(case.name, sides)).collect())
+}
+
+/// This build against the comparator and, where there is one, the earlier build.
+fn figures(case: &'static str, sides: Vec<Side>) -> Vec<Figure> {
+    let mut sides = sides.into_iter();
+    let Some(rust) = sides.next() else { return Vec::new() };
+    [Bound::AtMost(1.05), Bound::None]
+        .into_iter()
+        .zip(sides)
+        .map(|(bound, other)| Figure::new("P1", case, "ns", bound, rust.clone(), other))
+        .collect()
 }
 
 struct Harness {
@@ -123,6 +117,20 @@ impl Harness {
 
     fn restore(&mut self) -> Result<&mut Xdp> {
         objects::program(&mut self.ebpf, "restore")
+    }
+
+    /// What a packet costs each subject.
+    fn costs(&mut self, subjects: &[(&str, ProgramFd)]) -> Result<Vec<f64>> {
+        let nothing = self.nothing.try_clone()?;
+        let mut restoring = f64::MAX;
+        let mut fastest = vec![f64::MAX; subjects.len()];
+        for _ in 0..TRIES {
+            restoring = restoring.min(self.nanoseconds(&nothing)?);
+            for (fastest, (_, subject)) in fastest.iter_mut().zip(subjects) {
+                *fastest = fastest.min(self.nanoseconds(subject)?);
+            }
+        }
+        Ok(fastest.into_iter().map(|cost| cost - restoring).collect())
     }
 
     fn nanoseconds(&mut self, subject: &ProgramFd) -> Result<f64> {
