@@ -136,8 +136,8 @@ fn outer(packet: &Packet, tunnel: &Tunnel, words: [u32; OUTER_WORDS]) -> Result<
 /// Writes the Ethernet header of a packet to `next_hop`.
 #[inline(always)]
 pub fn ethernet(packet: &Packet, next_hop: &NextHop) -> Result<(), Stop> {
-    packet.write(0, next_hop.ethernet).ok_or(Outcome::Aborted)?;
     packet.write(12, [ETHERTYPE_IPV4]).ok_or(Outcome::Aborted)?;
+    packet.write(0, next_hop.ethernet).ok_or(Outcome::Aborted)?;
     Ok(())
 }
 

@@ -67,8 +67,11 @@ impl Packet {
 
     #[inline(always)]
     fn at<T: Plain>(&self, offset: usize) -> Option<*mut T> {
-        let start = self.data + offset;
-        if start + size_of::<T>() > self.end {
+        // SAFETY: a packet lies well below the end of the address space, and headers are short. Told
+        // so, the compiler leaves out the checks that an earlier one implies.
+        let start = unsafe { self.data.unchecked_add(offset) };
+        let end = unsafe { start.unchecked_add(size_of::<T>()) };
+        if end > self.end {
             return None;
         }
         Some(start as *mut T)
