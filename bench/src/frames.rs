@@ -66,8 +66,9 @@ impl Network {
 /// A frame that is to be forwarded to a network, as a host on the port's link sends it.
 pub fn plain(to: Network) -> Vec<u8> {
     let source = [172, 16, 0, 1];
-    let builder =
-        PacketBuilder::ethernet2(SENDER_MAC, PORT_MAC).ipv4(source, to.host().octets(), 64).udp(7, 7);
+    let builder = PacketBuilder::ethernet2(SENDER_MAC, PORT_MAC)
+        .ipv4(source, to.host().octets(), 64)
+        .udp(7, 7);
     let payload = vec![0; FRAME - builder.size(0)];
     let mut frame = Vec::new();
     builder.write(&mut frame, &payload).expect("a vector takes all");

@@ -129,11 +129,8 @@ impl Generator {
     /// Sends this many frames. Returns how many seconds it took.
     fn send(&mut self, packets: u32) -> Result<f64> {
         let generate: &mut Xdp = objects::program(&mut self.ebpf, "generate")?;
-        let mut options = TestRunOptions {
-            data_in: Some(&self.frame),
-            repeat: packets,
-            ..TestRunOptions::new()
-        };
+        let mut options =
+            TestRunOptions { data_in: Some(&self.frame), repeat: packets, ..TestRunOptions::new() };
         options.attrs = options.attrs.xdp_live_frames(BATCH);
         let started = Instant::now();
         generate.test_run(options)?;
