@@ -386,7 +386,8 @@ INLINE u32 decapsulate(struct xdp_md *ctx, const struct port *port, void *data, 
 	}
 	if (!redirect(hop))
 		return EGRESS_WITHOUT_XDP;
-	if (bpf_xdp_adjust_head(ctx, (int)received->overhead - (tunnel ? tunnel->overhead : 0)))
+	int surplus = (int)received->overhead - (tunnel ? tunnel->overhead : 0);
+	if (surplus && bpf_xdp_adjust_head(ctx, surplus))
 		return NO_HEADROOM;
 	count_received(received->id, len);
 	if (tunnel)
