@@ -51,7 +51,7 @@ pub fn measure(lab: &mut Lab, rounds: u32) -> Result<Vec<Figure>> {
     let cases = cases();
     // By case, then by subject.
     let mut costs: Vec<Vec<Side>> = vec![Vec::new(); cases.len()];
-    for _ in 0..rounds {
+    for round in 0..rounds as usize {
         lab.subjects.reload()?;
         let subjects: Vec<(&str, ProgramFd)> = lab
             .subjects
@@ -59,7 +59,10 @@ pub fn measure(lab: &mut Lab, rounds: u32) -> Result<Vec<Figure>> {
             .into_iter()
             .map(|(name, program)| Ok((name, program.fd()?.try_clone()?)))
             .collect::<Result<_>>()?;
-        for (case, sides) in cases.iter().zip(&mut costs) {
+        for turn in 0..cases.len() {
+            // Each case comes first once: what is left of loading the programs disturbs it.
+            let index = (round + turn) % cases.len();
+            let (case, sides) = (&cases[index], &mut costs[index]);
             harness.take(&case.frame)?;
             harness.same_answers(lab, case, &subjects)?;
             let costs = harness.costs(&subjects)?;
