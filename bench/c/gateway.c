@@ -150,7 +150,7 @@ INLINE u32 write_outer(struct xdp_md *ctx, u32 id, const struct tunnel *tunnel,
 	outer.id = BE16(identification);
 	outer.fragment |= inner->fragment & DONT_FRAGMENT;
 	if (tunnel->flags & TUNNEL_TTL_INHERIT)
-		outer.ttl = inner->ttl;
+		outer.ttl = inner->ttl - 1;
 	outer.checksum = 0;
 	outer.checksum = ~sum_ipv4(&outer);
 
@@ -263,7 +263,7 @@ INLINE u32 read_gre(void *data, void *end, u32 outer_len, struct received *recei
 		return GRE_TRUNCATED;
 	u16 flags = gre->flags;
 	if (flags & GRE_VERSION)
-		return GRE_VERSION_WRONG;
+		return (flags & GRE_VERSION) == BE16(1) ? PPTP : GRE_VERSION_WRONG;
 	if (flags & GRE_ROUTING)
 		return GRE_ROUTING_SET;
 	if (flags & GRE_RESERVED)
