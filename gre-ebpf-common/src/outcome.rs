@@ -159,8 +159,7 @@ pub const MAX_OUTCOMES: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
     pub outcome: Outcome,
-    /// A tunnel id, or [`NO_TUNNEL`].
-    pub tunnel: u32,
+    pub tunnel: Option<u32>,
 }
 
 pub const NO_TUNNEL: u32 = u32::MAX;
@@ -168,14 +167,14 @@ pub const NO_TUNNEL: u32 = u32::MAX;
 impl Stop {
     #[inline(always)]
     pub const fn on(tunnel: u32, outcome: Outcome) -> Self {
-        Self { outcome, tunnel }
+        Self { outcome, tunnel: Some(tunnel) }
     }
 }
 
 impl From<Outcome> for Stop {
     #[inline(always)]
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, tunnel: NO_TUNNEL }
+        Self { outcome, tunnel: None }
     }
 }
 

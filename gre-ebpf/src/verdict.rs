@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use gre_ebpf_common::{
     counters::Tier,
-    outcome::{Disposition, NO_TUNNEL, Outcome, Stop},
+    outcome::{Disposition, Outcome, Stop},
 };
 
 use crate::counters;
@@ -13,7 +13,7 @@ fn count(tier: Tier, result: Result<Outcome, Stop>) -> Outcome {
     let outcome = match result {
         Ok(outcome) => outcome,
         Err(Stop { outcome, tunnel }) => {
-            if tunnel != NO_TUNNEL {
+            if let Some(tunnel) = tunnel {
                 counters::tunnel_drop(tunnel, outcome);
             }
             outcome
