@@ -115,6 +115,7 @@ pub fn compile(
 ) -> (DataPlane, BTreeMap<String, TunnelState>) {
     let mut compiler = Compiler {
         snapshot,
+        ports,
         rib: Rib::new(snapshot),
         macs: macs(snapshot),
         devices: devices(desired, snapshot),
@@ -148,6 +149,7 @@ fn macs(snapshot: &Snapshot) -> HashMap<(u32, Ipv4Addr), [u8; 6]> {
 
 struct Compiler<'a> {
     snapshot: &'a Snapshot,
+    ports: &'a BTreeMap<u32, Attachment>,
     rib: Rib<'a>,
     macs: HashMap<(u32, Ipv4Addr), [u8; 6]>,
     devices: BTreeMap<String, Device<'a>>,
@@ -222,11 +224,12 @@ impl Compiler<'_> {
         let Some(link) = self.snapshot.links.get(&hop.ifindex) else { return id };
         let mtu = hop.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
         let destination = self.macs.get(&(hop.ifindex, hop.ip));
+        let attachment = self.ports.get(&hop.ifindex).copied();
         let record = match (destination, link.mac) {
             (Some(&destination), Some(source)) => {
                 let flags = next_hop::Flags::default()
                     .with(next_hop::Flags::RESOLVED, link.up && !self.is_tunnel(hop.ifindex))
-                    .with(next_hop::Flags::NATIVE_REDIRECT, can_redirect(link));
+                    .with(next_hop::Flags::NATIVE_REDIRECT, can_redirect(link, attachment));
                 self.plane.tx_ports.insert(hop.ifindex);
                 NextHop::new(destination, source, hop.ifindex, mtu, flags)
             }
@@ -241,7 +244,11 @@ impl Compiler<'_> {
         let id = self.allocated.next_hops.get(&HopKey::Device(name.to_owned())) + 1;
         let mac = |link: &Link| link.mac.unwrap_or_default();
         let flags = next_hop::Flags::RESOLVED
-            .with(next_hop::Flags::NATIVE_REDIRECT, can_redirect(device.peer));
+            // Where the kernel does not say: GRO is on at both ends, since we turned it on.
+            .with(
+                next_hop::Flags::NATIVE_REDIRECT,
+                is_unsure(device.peer) || can_redirect(device.peer, None),
+            );
         let record =
             NextHop::new(mac(device.link), mac(device.peer), device.peer.ifindex, 65_535, flags);
         self.plane.next_hops.insert(id, record);
@@ -346,13 +353,24 @@ impl Compiler<'_> {
     }
 }
 
-/// Whether frames can be redirected out of the device; taken for granted on kernels that do not
-/// say, except on veth, where it depends on the other end.
-pub fn can_redirect(link: &Link) -> bool {
+/// Whether frames that XDP received natively can be redirected out of the device, which is a port
+/// with this attachment or none.
+///
+/// Where the kernel does not say, it is taken for granted, except on veth, where it depends on the
+/// other end: there only a port that XDP runs on natively, which then the config asks for in so many
+/// words (see [`is_unsure`]), is trusted.
+pub fn can_redirect(link: &Link, attachment: Option<Attachment>) -> bool {
     match link.xdp_features {
         Some(features) => features & xdp_features::NDO_XMIT != 0,
-        None => link.kind.as_deref() != Some("veth"),
+        None => !is_unsure(link) || attachment == Some(Attachment::Native),
     }
+}
+
+/// A veth on a kernel before 6.3, which has no family "netdev" to say whether the other end receives
+/// what is redirected to it. What it does not receive is lost, and counted nowhere: `xdp = "auto"` is
+/// then generic, which can send anywhere.
+pub fn is_unsure(link: &Link) -> bool {
+    link.xdp_features.is_none() && link.kind.as_deref() == Some("veth")
 }
 
 /// What to do where [`can_redirect`] says no.
@@ -468,6 +486,24 @@ mod tests {
         assert_eq!(unresolved, "192.0.2.254 on wan is not resolved yet: `ip neigh`");
         let driver = why_not(|s| s.links.get_mut(&WAN).unwrap().xdp_features = Some(0));
         assert!(driver.starts_with("packets cannot be redirected out of wan"), "{driver}");
+    }
+
+    /// Before Linux 6.3 nothing tells whether the other end of a veth takes redirected frames.
+    #[test]
+    fn a_veth_of_which_the_kernel_does_not_tell_is_trusted_where_native_xdp_was_asked_for() {
+        let mut snapshot = snapshot();
+        for link in snapshot.links.values_mut() {
+            (link.kind, link.xdp_features) = (Some("veth".into()), None);
+        }
+        let wan = &snapshot.links[&WAN];
+        assert!(is_unsure(wan) && can_redirect(wan, Some(Attachment::Native)));
+        assert!(!can_redirect(wan, Some(Attachment::Generic)) && !can_redirect(wan, None));
+
+        let (plane, state) = compiled(&snapshot);
+        let native = |id: u32| plane.next_hops[&id].flags.has(next_hop::Flags::NATIVE_REDIRECT);
+        let record = &plane.tunnels[&state.id];
+        assert!(native(record.next_hop) && native(record.device));
+        assert_eq!(state.why_not, None);
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Capture {
     /// Ends the capture once it holds `count` frames.
     pub fn finish(self, count: usize) -> Result<Frames> {
         wait_until(&format!("{count} frames are captured"), WITHIN, || {
-            match count_frames(&fs::read(&self.file)?) {
+            match frames(&fs::read(&self.file)?).count() {
                 found if found >= count => Ok(()),
                 found => bail!("there are {found}"),
             }
@@ -64,6 +64,11 @@ impl Capture {
 }
 
 impl Frames {
+    /// The frames, from the Ethernet header on.
+    pub fn bytes(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(frames(&fs::read(&self.file)?).map(<[u8]>::to_vec).collect())
+    }
+
     /// The values of tshark's fields, a row a frame; of a field that occurs twice (outer and inner
     /// header) both, with a comma between them.
     pub fn fields(&self, names: &[&str]) -> Result<Vec<Vec<String>>> {
@@ -96,20 +101,17 @@ impl Frames {
     }
 }
 
-/// Of a file in the classic pcap format, which has a 24-byte header, and before each frame 16 bytes
-/// of which the third word is its length. A frame that is not yet whole does not count.
-fn count_frames(file: &[u8]) -> usize {
+/// Those of a file in the classic pcap format, which has a 24-byte header, and before each frame 16
+/// bytes of which the third word is its length. A frame that is not yet whole does not count.
+fn frames(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = file.get(24..).unwrap_or_default();
-    let mut count = 0;
-    while let Some((header, body)) = rest.split_at_checked(16) {
+    std::iter::from_fn(move || {
+        let (header, body) = rest.split_at_checked(16)?;
         let length = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
-        let Some((_, after)) = body.split_at_checked(length as usize) else {
-            break;
-        };
+        let (frame, after) = body.split_at_checked(length as usize)?;
         rest = after;
-        count += 1;
-    }
-    count
+        Some(frame)
+    })
 }
 
 #[cfg(test)]
@@ -119,14 +121,14 @@ mod tests {
     #[test]
     fn only_whole_frames_are_counted() {
         let mut file = vec![0; 24];
-        assert_eq!(count_frames(&file[..10]), 0);
+        assert_eq!(frames(&file[..10]).count(), 0);
         for length in [60_u32, 1514] {
             file.extend([0; 8]);
             file.extend(length.to_ne_bytes());
             file.extend([0; 4]);
             file.extend(vec![0; length as usize]);
         }
-        assert_eq!(count_frames(&file), 2);
-        assert_eq!(count_frames(&file[..file.len() - 1]), 1);
+        assert_eq!(frames(&file).map(<[u8]>::len).collect::<Vec<_>>(), [60, 1514]);
+        assert_eq!(frames(&file[..file.len() - 1]).count(), 1);
     }
 }

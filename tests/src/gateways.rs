@@ -74,11 +74,12 @@ impl Gateways {
 /// Makes functions of an XDP mode into tests: `native::NAME`, `generic::NAME` and `off::NAME`.
 #[macro_export]
 macro_rules! in_each_xdp_mode {
-    ($($name:ident),* $(,)?) => {
-        $crate::with_xdp!($($name),*);
+    ($($(#[$attribute:meta])* $name:ident),* $(,)?) => {
+        $crate::with_xdp!($($(#[$attribute])* $name),*);
 
         mod off {
             $(#[test]
+            $(#[$attribute])*
             fn $name() -> ::anyhow::Result<()> {
                 super::$name($crate::config::Xdp::Off)
             })*
@@ -89,9 +90,10 @@ macro_rules! in_each_xdp_mode {
 /// The same for what is about XDP itself: `native::NAME` and `generic::NAME`.
 #[macro_export]
 macro_rules! with_xdp {
-    ($($name:ident),* $(,)?) => {
+    ($($(#[$attribute:meta])* $name:ident),* $(,)?) => {
         mod native {
             $(#[test]
+            $(#[$attribute])*
             fn $name() -> ::anyhow::Result<()> {
                 super::$name($crate::config::Xdp::Native)
             })*
@@ -99,6 +101,7 @@ macro_rules! with_xdp {
 
         mod generic {
             $(#[test]
+            $(#[$attribute])*
             fn $name() -> ::anyhow::Result<()> {
                 super::$name($crate::config::Xdp::Generic)
             })*

@@ -9,6 +9,7 @@ mod run;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::{path::Path, process::ExitCode};
 
@@ -36,7 +37,11 @@ enum Task {
         words: Vec<String>,
     },
     /// Run every check and test, as root
-    Test,
+    Test {
+        /// Only those in guests: Debian's kernels under QEMU, and their own GRE
+        #[arg(long)]
+        vm: bool,
+    },
     /// Only the checks that run nothing: format, clippy, invariants of the tree
     Lint,
 }
@@ -65,7 +70,8 @@ fn perform(task: Task) -> Result<()> {
         Task::Setup => setup::everything(),
         Task::Run { keep, words } if words.is_empty() => run::demonstration(keep),
         Task::Run { words, .. } => run::here(&words),
-        Task::Test => test::everything(),
+        Task::Test { vm: false } => test::everything(),
+        Task::Test { vm: true } => test::in_guests(),
         Task::Lint => lint::everything(),
     }
 }

@@ -1,6 +1,10 @@
 //! Distribution packages: which are missing, and installing them.
 
-use std::{path::Path, process::Command, sync::Once};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Once,
+};
 
 use anyhow::{Result, bail};
 use nix::unistd::geteuid;
@@ -32,6 +36,18 @@ pub(crate) const TOOLS: [Tool; 11] = [
     Tool { program: "cc", package: "gcc" },
 ];
 
+/// What the tests in guests need besides, only installed for them.
+pub(crate) const VM_TOOLS: [Tool; 8] = [
+    Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Tool { program: "busybox", package: "busybox-static" },
+    Tool { program: "cpio", package: "cpio" },
+    Tool { program: "depmod", package: "kmod" },
+    Tool { program: "modprobe", package: "kmod" },
+    Tool { program: "xz", package: "xz-utils" },
+    Tool { program: "strip", package: "binutils" },
+    Tool { program: "ldd", package: "libc-bin" },
+];
+
 pub(crate) fn missing(tools: &[Tool]) -> Vec<&'static str> {
     let mut packages: Vec<_> =
         tools.iter().filter(|tool| !exists(tool.program)).map(|tool| tool.package).collect();
@@ -40,7 +56,15 @@ pub(crate) fn missing(tools: &[Tool]) -> Vec<&'static str> {
 }
 
 pub(crate) fn exists(program: &str) -> bool {
-    DIRECTORIES.iter().any(|directory| Path::new(directory).join(program).is_file())
+    find(program).is_some()
+}
+
+/// Where a program is.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    DIRECTORIES
+        .iter()
+        .map(|directory| Path::new(directory).join(program))
+        .find(|path| path.is_file())
 }
 
 /// Installs packages, or says how to where this may not.
@@ -77,7 +101,8 @@ pub(crate) fn unknown<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     packages.iter().copied().filter(|package| !known(package)).collect()
 }
 
-fn update() -> Result<()> {
+/// Once a run.
+pub(crate) fn update() -> Result<()> {
     static DONE: Once = Once::new();
     let mut result = Ok(());
     DONE.call_once(|| result = step("apt-get update", apt(&["update"])).map(drop));

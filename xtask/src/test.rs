@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::unistd::geteuid;
 use tests::{interrupt, namespace};
 
-use crate::{build::cargo, lint, progress::step, root, setup};
+use crate::{build::cargo, lint, progress::step, root, setup, vm};
 
 /// Runs every step, in the order of what fails fastest, and says where the time went.
 pub(crate) fn everything() -> Result<()> {
@@ -24,6 +24,15 @@ pub(crate) fn everything() -> Result<()> {
     let result = steps(&mut timings);
     // Where the tests were interrupted, their own clean-up may not have run.
     namespace::remove_stale();
+    timings.print();
+    result
+}
+
+/// Only the tests in guests.
+pub(crate) fn in_guests() -> Result<()> {
+    let mut timings = Timings::default();
+    let result =
+        timings.measure("setup", setup::ensure).and_then(|_| timings.measure("guests", vm::tests));
     timings.print();
     result
 }

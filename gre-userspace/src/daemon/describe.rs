@@ -64,7 +64,7 @@ pub fn ports(world: &World) -> Vec<PortInfo> {
                 Attachment::Off => "off",
             };
             // Only natively received frames need the driver to transmit redirected ones.
-            let cannot = !dataplane::can_redirect(link)
+            let cannot = !dataplane::can_redirect(link, Some(port.attachment))
                 && ports.values().any(|port| port.attachment == Attachment::Native);
             let no_redirect = cannot.then(|| {
                 format!("packets cannot be redirected out of it: {}", dataplane::no_redirect(link))

@@ -125,7 +125,8 @@ impl World {
                     }
                 }
                 Change::AttachPort { ifindex, name, mode } => {
-                    let port = attach_port(programs, ifindex, &name, mode)
+                    let unsure = snapshot.links.get(&ifindex).is_some_and(dataplane::is_unsure);
+                    let port = attach_port(programs, ifindex, &name, mode, unsure)
                         .inspect(|port| info!(port = name, xdp = ?port.attachment, "attached"));
                     match port {
                         Ok(port) => {
@@ -238,7 +239,19 @@ fn attach_port(
     ifindex: u32,
     name: &str,
     mode: XdpMode,
+    unsure: bool,
 ) -> Result<AttachedPort> {
-    let (attachment, note) = programs.attach_port(ifindex, name, mode)?;
+    let (attachment, note) = match mode {
+        XdpMode::Auto if unsure => {
+            let (attachment, _) = programs.attach_port(ifindex, name, XdpMode::Generic)?;
+            (attachment, Some(UNSURE.to_owned()))
+        }
+        mode => programs.attach_port(ifindex, name, mode)?,
+    };
     Ok(AttachedPort { mode, attachment, note })
 }
+
+/// Why a port is no better than generic; see [`dataplane::is_unsure`].
+const UNSURE: &str = "this kernel, older than 6.3, does not say whether the other end of this veth \
+                      receives redirected packets: where it has GRO or an XDP program, ask for \
+                      `xdp = \"native\"`";

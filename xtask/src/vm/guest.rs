@@ -1,0 +1,175 @@
+//! Boots a guest, and reads what its tests report.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use tests::{interrupt, process::Process};
+
+use super::{Suite, kernel::Kernel};
+
+/// A guest that has not ended by then never will.
+const DEADLINE: Duration = Duration::from_secs(600);
+const MEMORY_MIB: u32 = 1024;
+/// Lines of a log that are shown when something failed.
+const SHOWN: usize = 120;
+
+/// Runs the suites on a kernel. An error says what failed, or did not run, and shows the logs.
+pub(super) fn run(kernel: &Kernel, initramfs: &Path, suites: &[Suite]) -> Result<()> {
+    let console = kernel.directory.join("console.log");
+    let report = kernel.directory.join("report.log");
+    for file in [&console, &report] {
+        fs::write(file, "").with_context(|| format!("writing {}", file.display()))?;
+    }
+    let started = Instant::now();
+    let mut machine = Process::spawn(machine(kernel, initramfs, &console, &report))?;
+    let mut results = Results::default();
+    loop {
+        let status = machine.try_wait()?;
+        results.read(&log(&report), |test, passed, took| {
+            let word = if passed { "ok" } else { "FAILED" };
+            eprintln!("  {}: {test} {word} ({:.1} s)", kernel.release, took.as_secs_f64());
+        });
+        if status.is_some() {
+            break;
+        }
+        interrupt::check()?;
+        if started.elapsed() > DEADLINE {
+            drop(machine);
+            bail!("the guest did not end within {DEADLINE:?}\n{}", logs(&console, &report));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let output = machine.output();
+    let faults = results.faults(kernel, suites)?;
+    if !faults.is_empty() {
+        bail!(
+            "on kernel {}:\n  {}\n{output}{}",
+            kernel.release,
+            faults.join("\n  "),
+            logs(&console, &report)
+        );
+    }
+    eprintln!(
+        "  {}: {} tests passed in {:.0} s",
+        kernel.release,
+        results.tests.len(),
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+fn machine(kernel: &Kernel, initramfs: &Path, console: &Path, report: &Path) -> Command {
+    let mut command = Command::new("qemu-system-x86_64");
+    // Emulated, which works everywhere; two CPUs, since counters are kept by CPU.
+    command.args(["-accel", "tcg", "-cpu", "max", "-smp", "2"]);
+    command.args(["-m", &MEMORY_MIB.to_string()]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.arg("-kernel").arg(kernel.image()).arg("-initrd").arg(initramfs);
+    command.args(["-append", "console=ttyS0 panic=-1 loglevel=5"]);
+    for file in [console, report] {
+        command.arg("-serial").arg(format!("file:{}", file.display()));
+    }
+    command
+}
+
+/// What the report says so far.
+#[derive(Default)]
+struct Results {
+    /// Lines that have been read.
+    lines: usize,
+    kernel: Option<String>,
+    suite: String,
+    /// "SUITE TEST", and whether it passed.
+    tests: BTreeMap<String, bool>,
+    ended: bool,
+    last: Option<Instant>,
+}
+
+impl Results {
+    /// Reads on; a line that is not whole yet is left for the next time.
+    fn read(&mut self, report: &str, mut told: impl FnMut(&str, bool, Duration)) {
+        let whole = report.rfind('\n').map_or("", |end| &report[..end]);
+        for line in whole.lines().skip(self.lines).map(str::trim) {
+            self.lines += 1;
+            let words: Vec<_> = line.split_whitespace().collect();
+            match words[..] {
+                ["kernel", release] => self.kernel = Some(release.to_owned()),
+                ["suite", suite] => suite.clone_into(&mut self.suite),
+                ["end"] => self.ended = true,
+                ["test", test, .., result] if line.contains(" ... ") => {
+                    let test = format!("{} {test}", self.suite);
+                    let took = self.last.map_or(Duration::ZERO, |last| last.elapsed());
+                    told(&test, result == "ok", took);
+                    self.tests.insert(test, result == "ok");
+                }
+                _ => continue,
+            }
+            self.last = Some(Instant::now());
+        }
+    }
+
+    fn faults(&self, kernel: &Kernel, suites: &[Suite]) -> Result<Vec<String>> {
+        let mut faults = Vec::new();
+        if self.kernel.as_ref() != Some(&kernel.release) {
+            faults.push(format!("the guest runs {:?}", self.kernel));
+        }
+        for suite in suites {
+            for test in suite.tests()? {
+                let test = format!("{} {test}", suite.name);
+                match self.tests.get(&test) {
+                    Some(true) => {}
+                    Some(false) => faults.push(format!("{test} failed")),
+                    None => faults.push(format!("{test} did not run")),
+                }
+            }
+        }
+        if !self.ended {
+            faults.push("the guest did not come to the end of its tests".into());
+        }
+        Ok(faults)
+    }
+}
+
+fn log(file: &Path) -> String {
+    fs::read(file).map_or_else(
+        |error| format!("({}: {error})", file.display()),
+        |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+    )
+}
+
+fn logs(console: &PathBuf, report: &PathBuf) -> String {
+    let mut text = String::new();
+    for file in [console, report] {
+        let log = log(file);
+        let lines: Vec<_> = log.lines().collect();
+        let shown = &lines[lines.len().saturating_sub(SHOWN)..];
+        text.push_str(&format!("--- the end of {}\n{}\n", file.display(), shown.join("\n")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests_of_reports {
+    use super::*;
+
+    #[test]
+    fn a_report_is_read_line_by_line_as_it_grows() {
+        let mut results = Results::default();
+        let mut told = Vec::new();
+        let report = "kernel 6.1.0\r\nsuite wire\r\nrunning 2 tests\r\ntest native::a ... ok\r\n\
+                      test native::b - should panic ... FAILED\r\nexit 101\r\nend\r\n";
+        for end in [30, 50, report.len()] {
+            results.read(&report[..end], |test, passed, _| told.push((test.to_owned(), passed)));
+        }
+        assert_eq!(told, [("wire native::a".into(), true), ("wire native::b".into(), false)]);
+        assert_eq!(results.kernel.as_deref(), Some("6.1.0"));
+        assert!(results.ended);
+    }
+}

@@ -1,0 +1,28 @@
+#!/bin/busybox sh
+# PID 1 of the guest: runs the suites, each line of /suites a program and its arguments. Results go
+# to the second serial port, as the test harness prints them; everything else to the console.
+
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin XGRE_BIN=/bin/xgre RUST_BACKTRACE=0
+
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t bpf bpf /sys/fs/bpf
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /tmp
+
+while read -r module; do
+    insmod "/modules/$module" || echo "the module $module could not be loaded"
+done < /modules/order
+
+exec > /dev/ttyS1
+echo "kernel $(uname -r)"
+while read -r suite arguments; do
+    echo "suite $suite"
+    "/tests/$suite" $arguments < /dev/null
+    echo "exit $?"
+done < /suites
+echo "used $(cat /proc/uptime)"
+echo "end"
+sync
+poweroff -f
