@@ -188,7 +188,8 @@ INLINE int reverse_path(struct xdp_md *ctx, const struct port *port, u32 source)
 	return !(port->flags & PORT_REVERSE_PATH_LOOSE) || KIND(route(source)) != PUNT;
 }
 
-INLINE u32 encapsulate(struct xdp_md *ctx, const struct port *port, const struct ipv4 *inner)
+INLINE u32 encapsulate(struct xdp_md *ctx, const struct port *port, const struct ipv4 *inner,
+		       u32 size)
 {
 	u32 entry = route(inner->destination);
 	if (KIND(entry) != TO_TUNNEL)
@@ -202,7 +203,7 @@ INLINE u32 encapsulate(struct xdp_md *ctx, const struct port *port, const struct
 		return TTL_EXPIRING;
 	struct tunnel *tunnel;
 	struct next_hop *hop;
-	u32 outcome = ready(port, ID(entry), BE16(inner->total_len), &tunnel, &hop);
+	u32 outcome = ready(port, ID(entry), size, &tunnel, &hop);
 	if (outcome != ENCAPSULATED)
 		return outcome;
 	if (!reverse_path(ctx, port, inner->source))
@@ -355,6 +356,7 @@ INLINE u32 decapsulate(struct xdp_md *ctx, const struct port *port, void *data, 
 		return outcome;
 	}
 	u32 len = BE16(inner.total_len), from = TO_TUNNEL << 30 | received->id;
+	u32 size = (u32)(end - data) - (sizeof(struct ethernet) + received->overhead);
 	u32 entry = route(inner.destination), flags = received->tunnel->flags;
 	int unicast = is_unicast(inner.destination);
 	if (entry == from && unicast) {
@@ -368,16 +370,18 @@ INLINE u32 decapsulate(struct xdp_md *ctx, const struct port *port, void *data, 
 	    !(flags & TUNNEL_REVERSE_PATH_LOOSE && KIND(route(inner.source)) == PUNT)) {
 		if (KIND(entry) == TO_NEXT_HOP) {
 			hop = at(&NEXT_HOPS, ID(entry));
-			if (hop && !(hop->flags & HOP_RESOLVED && len <= hop->mtu &&
+			if (hop && !(hop->flags & HOP_RESOLVED && size <= hop->mtu &&
 				     can_redirect(port, hop)))
 				hop = 0;
 		} else if (KIND(entry) == TO_TUNNEL) {
-			if (ready(port, ID(entry), len, &tunnel, &hop) != ENCAPSULATED)
+			if (ready(port, ID(entry), size, &tunnel, &hop) != ENCAPSULATED)
 				tunnel = 0, hop = 0;
 		}
 	}
 	int to_device = !hop;
 	if (to_device) {
+		if (size > received->tunnel->mtu)
+			return TOO_BIG;
 		hop = at(&NEXT_HOPS, received->tunnel->device);
 		if (!hop)
 			return TUNNEL_DOWN;
@@ -440,7 +444,7 @@ INLINE u32 forward(struct xdp_md *ctx, u32 *blame)
 		if (received.tunnel)
 			return decapsulate(ctx, port, data, end, len, &received, blame);
 	}
-	return encapsulate(ctx, port, &header);
+	return encapsulate(ctx, port, &header, (u32)(end - data) - sizeof(*ethernet));
 }
 
 SEC("xdp") int gateway(struct xdp_md *ctx)

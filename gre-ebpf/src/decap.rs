@@ -71,7 +71,7 @@ enum Way {
 }
 
 #[inline(always)]
-fn way(port: &Port, received: &Received, inner: &Ipv4Header) -> Result<Way, Stop> {
+fn way(port: &Port, packet: &Packet, received: &Received, inner: &Ipv4Header) -> Result<Way, Stop> {
     let entry = forward::route(inner.destination());
     if entry == Entry::Tunnel(received.id) && inner.destination_is_unicast() {
         return Err(Stop::on(received.id, Outcome::Loop));
@@ -90,7 +90,7 @@ fn way(port: &Port, received: &Received, inner: &Ipv4Header) -> Result<Way, Stop
     {
         return Ok(Way::Device);
     }
-    let len = u32::from(inner.total_len());
+    let len = inner_frame_len(packet, received);
     Ok(match entry {
         Entry::Punt => Way::Device,
         Entry::NextHop(id) => match forward::next_hop(id) {
@@ -110,6 +110,13 @@ fn way(port: &Port, received: &Received, inner: &Ipv4Header) -> Result<Way, Stop
     })
 }
 
+/// Bytes that are left without the outer header, those behind the inner packet included: a device
+/// counts them too.
+#[inline(always)]
+fn inner_frame_len(packet: &Packet, received: &Received) -> u32 {
+    packet.len() - (ethernet::HEADER_LEN + received.overhead) as u32
+}
+
 /// XDP: takes the outer header off and sends the packet on.
 #[inline(always)]
 pub fn xdp(
@@ -121,10 +128,10 @@ pub fn xdp(
 ) -> Result<Outcome, Stop> {
     let inner = inner(packet, outer, received)?;
     let len = u32::from(inner.total_len());
-    match way(port, received, &inner)? {
+    match way(port, packet, received, &inner)? {
         Way::Device => {
             // A veth takes no frame that is longer than its MTU; TC has another way in.
-            if len > u32::from(received.tunnel.mtu) {
+            if inner_frame_len(packet, received) > u32::from(received.tunnel.mtu) {
                 return Err(Outcome::TooBig.into());
             }
             let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;

@@ -26,8 +26,8 @@ use gre_ebpf_common::{
 
 use crate::{counters, decap, forward, packet::Packet, tunnels, verdict};
 
-/// The tunnel and the underlay's next hop, if XDP can send an inner packet of `len` bytes that came
-/// in on `port` through them.
+/// The tunnel and the underlay's next hop, if XDP can send `len` bytes that came in on `port` through
+/// them: the inner packet, and what may be behind it.
 #[inline(always)]
 pub fn ready(
     port: &Port,
@@ -53,7 +53,12 @@ pub fn ready(
 
 /// XDP: sends a packet from a port into the tunnel that its destination is routed to.
 #[inline(always)]
-pub fn xdp(ctx: &XdpContext, port: &Port, inner: &Ipv4Header) -> Result<Outcome, Stop> {
+pub fn xdp(
+    ctx: &XdpContext,
+    port: &Port,
+    packet: &Packet,
+    inner: &Ipv4Header,
+) -> Result<Outcome, Stop> {
     let entry = forward::route(inner.destination());
     let Entry::Tunnel(id) = entry else {
         let is_gre = inner.protocol() == ipv4::PROTOCOL_GRE && entry == Entry::Punt;
@@ -68,7 +73,7 @@ pub fn xdp(ctx: &XdpContext, port: &Port, inner: &Ipv4Header) -> Result<Outcome,
     if inner.ttl() <= 1 {
         return Err(Outcome::TtlExpiring.into());
     }
-    let (tunnel, next_hop) = ready(port, id, u32::from(inner.total_len()))?;
+    let (tunnel, next_hop) = ready(port, id, packet.len() - ethernet::HEADER_LEN as u32)?;
     if !reverse_path(ctx, port, inner) {
         return Err(Outcome::ReversePath.into());
     }

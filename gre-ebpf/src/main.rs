@@ -40,7 +40,7 @@ fn forward_frame(ctx: &XdpContext) -> Result<Outcome, Stop> {
     {
         return decap::xdp(ctx, port, &packet, &ip, &received);
     }
-    encap::xdp(ctx, port, &ip)
+    encap::xdp(ctx, port, &packet, &ip)
 }
 
 /// Tier 2, on the ingress of every port: takes GRE that XDP did not see off and hands it to the

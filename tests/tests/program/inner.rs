@@ -113,3 +113,20 @@ fn what_is_behind_the_inner_packet_is_no_part_of_it() {
         ]);
     }
 }
+
+/// A device counts what is behind the packet too: frames that it would not send are for the kernel,
+/// which trims them.
+#[test]
+fn a_long_tail_is_for_the_kernel_to_trim() {
+    let inner = inbound(PLAIN).long(100);
+    let tail = |len: usize| vec![0xee; len - 100];
+    let fits = [inner.bytes(), tail(1500)].concat();
+    let exceeds = [inner.bytes(), tail(1501)].concat();
+    let lan = [to_host(&inner.forwarded().bytes()), tail(1500)].concat();
+    check([
+        Case::new("a frame of the LAN's MTU", Hook::Xdp(WAN), through(PLAIN, &fits))
+            .sends(Decapsulated, LAN, move |_| lan.clone())
+            .received(PLAIN, 1, 100),
+        Case::new("one byte more", Hook::Xdp(WAN), through(PLAIN, &exceeds)).passes(TooBig),
+    ]);
+}
