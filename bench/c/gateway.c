@@ -390,8 +390,10 @@ INLINE u32 decapsulate(struct xdp_md *ctx, const struct port *port, void *data, 
 	}
 	if (!redirect(hop))
 		return EGRESS_WITHOUT_XDP;
-	int surplus = (int)received->overhead - (tunnel ? tunnel->overhead : 0);
-	if (surplus && bpf_xdp_adjust_head(ctx, surplus))
+	int surplus = received->overhead;
+	if (tunnel)
+		surplus -= tunnel->overhead;
+	if ((!tunnel || surplus) && bpf_xdp_adjust_head(ctx, surplus))
 		return NO_HEADROOM;
 	count_received(received->id, len);
 	if (tunnel)

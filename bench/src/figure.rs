@@ -1,7 +1,8 @@
 //! Ratios over the rounds, and how they are told.
 
-use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use serde::Serialize;
+
+use crate::table::Table;
 
 /// What a ratio must be.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -81,8 +82,7 @@ impl Figure {
 }
 
 pub fn table(figures: &[Figure]) -> Table {
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN).set_header([
+    let mut table = Table::new([
         "promise", "case", "measured", "against", "unit", "ratio", "spread", "promised", "",
     ]);
     for figure in figures {
@@ -91,7 +91,7 @@ pub fn table(figures: &[Figure]) -> Table {
             format!("{} {median:.2}", side.name)
         };
         let Spread { median, min, max } = figure.ratio;
-        table.add_row([
+        table.row([
             figure.promise.to_owned(),
             figure.case.clone(),
             side(&figure.measured),

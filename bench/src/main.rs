@@ -10,6 +10,7 @@ mod lab;
 mod objects;
 mod p1;
 mod p2;
+mod table;
 
 use std::{fs::File, path::PathBuf};
 
@@ -68,7 +69,7 @@ fn main() -> Result<()> {
     println!("{facts}\n");
     let mut lab = Lab::new(against)?;
     let programs = lab.subjects.sizes()?;
-    println!("{}\n", objects::table(&programs));
+    println!("{}", objects::table(&programs));
 
     let wanted = |promise| options.promises.is_empty() || options.promises.contains(&promise);
     let mut figures = Vec::new();
@@ -78,7 +79,7 @@ fn main() -> Result<()> {
     if wanted(Promise::P2) {
         figures.extend(p2::measure(&mut lab, options.rounds, options.packets)?);
     }
-    println!("{}", figure::table(&figures));
+    print!("{}", figure::table(&figures));
 
     if let Some(path) = options.json {
         let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;

@@ -7,13 +7,14 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramInfo, Xdp},
 };
-use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use gre_userspace::{
     loader,
     maps::{Maps, demux},
     model::Limits,
 };
 use serde::Serialize;
+
+use crate::table::Table;
 
 macro_rules! object {
     ($name:literal) => {
@@ -135,15 +136,9 @@ fn size(program: &'static str, info: &ProgramInfo) -> Size {
 }
 
 pub fn table(sizes: &[Size]) -> Table {
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN).set_header([
-        "program",
-        "instructions",
-        "verified",
-        "bytes of machine code",
-    ]);
+    let mut table = Table::new(["program", "instructions", "verified", "bytes of machine code"]);
     for size in sizes {
-        table.add_row([
+        table.row([
             size.program.to_owned(),
             size.instructions.to_string(),
             size.verified.to_string(),
