@@ -29,6 +29,7 @@ use gre_ebpf_common::{
     route::Block,
     tunnel::Tunnel,
 };
+use nix::libc::EEXIST;
 use thiserror::Error;
 
 use crate::{
@@ -371,14 +372,10 @@ impl Programs {
             let _ = fs::remove_file(&path);
         }
         if !has_tcx() {
-            match tc::qdisc_add_clsact(interface) {
-                Ok(()) | Err(TcError::AlreadyAttached) => {}
-                Err(source) => {
-                    return Err(AttachError::Clsact { interface: interface.to_owned(), source });
-                }
-            }
-        }
-        if !has_tcx() {
+            add_clsact(interface).map_err(|source| AttachError::Clsact {
+                interface: interface.to_owned(),
+                source,
+            })?;
             // One that an earlier daemon left stays without a pin, and two would see each packet.
             let _ = tc::qdisc_detach_program(interface, at, name);
         }
@@ -422,6 +419,15 @@ impl Programs {
             Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// What TC programs hang from before kernel 6.6. It stays, since others may use it as well, and so
+/// may be there.
+fn add_clsact(interface: &str) -> Result<(), TcError> {
+    match tc::qdisc_add_clsact(interface) {
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(EEXIST) => Ok(()),
+        result => result,
     }
 }
 

@@ -4,25 +4,25 @@
 
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin XGRE_BIN=/bin/xgre RUST_BACKTRACE=0
 
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev
-mount -t bpf bpf /sys/fs/bpf
-mount -t tmpfs tmpfs /run
-mount -t tmpfs tmpfs /tmp
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sysfs /sys
+busybox mount -t devtmpfs devtmpfs /dev
+busybox mount -t bpf bpf /sys/fs/bpf
+busybox mount -t tmpfs tmpfs /run
+busybox mount -t tmpfs tmpfs /tmp
 
 while read -r module; do
-    insmod "/modules/$module" || echo "the module $module could not be loaded"
+    busybox insmod "/modules/$module" || echo "the module $module could not be loaded"
 done < /modules/order
 
 exec > /dev/ttyS1
-echo "kernel $(uname -r)"
+echo "kernel $(busybox uname -r)"
 while read -r suite arguments; do
     echo "suite $suite"
     "/tests/$suite" $arguments < /dev/null
     echo "exit $?"
 done < /suites
-echo "used $(cat /proc/uptime)"
+echo "used $(busybox cat /proc/uptime)"
 echo "end"
-sync
-poweroff -f
+busybox sync
+busybox poweroff -f

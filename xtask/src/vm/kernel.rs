@@ -66,7 +66,7 @@ fn unpack(package: &str, release: &str, directory: &Path) -> Result<()> {
         return Ok(());
     }
     // Renamed when it is whole, so that an interrupted attempt is not taken for a kernel.
-    let unfinished = directory.with_extension("unfinished");
+    let unfinished = directory.with_file_name(format!("{release}.unfinished"));
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)?;
     }

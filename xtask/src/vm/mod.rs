@@ -38,7 +38,7 @@ pub(crate) fn tests() -> Result<()> {
         let initramfs = initramfs::make(kernel, &xgre, &suites)?;
         if let Err(error) = guest::run(kernel, &initramfs, &suites) {
             tests::interrupt::check()?;
-            eprintln!("{error:?}");
+            eprintln!("{error}");
             failures.push(kernel.release.clone());
         }
     }
