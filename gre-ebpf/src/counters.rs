@@ -65,11 +65,22 @@ pub fn transmit(tier: Tier, tunnel: u32, packets: u32, bytes: u32) -> u16 {
     ((turn * u64::from(CPUS.load()) + u64::from(cpu)) * 2 + tier as u64) as u16
 }
 
+/// The code of an outcome, below `MAX_OUTCOMES` for the verifier as well: the compiler knows that it
+/// is and would leave the mask out, but Linux 6.1 does not follow a code through spills and shifts.
+/// Passing a move that it does not understand, the compiler knows no more than the verifier.
+#[inline(always)]
+fn bounded(outcome: Outcome) -> usize {
+    let mut code = outcome as usize;
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) code, options(pure, nomem, nostack)) };
+    code & (MAX_OUTCOMES - 1)
+}
+
 /// Counts a drop on its tunnel.
 #[inline(always)]
 pub fn tunnel_drop(tunnel: u32, outcome: Outcome) {
     if let Some(drops) = TUNNEL_DROPS.get_ptr_mut(tunnel) {
-        let code = outcome as usize & (MAX_OUTCOMES - 1);
+        let code = bounded(outcome);
         // SAFETY: the entry lies in the map and the code within it.
         let counter = unsafe { &raw mut (*drops).0[code] };
         // SAFETY: an atomic addition to a counter that is only ever added to or read. Spelled out
@@ -83,6 +94,6 @@ pub fn tunnel_drop(tunnel: u32, outcome: Outcome) {
 pub fn outcome(tier: Tier, outcome: Outcome) {
     if let Some(counters) = OUTCOMES.get_ptr_mut(outcome_index(tier, cpu())) {
         // SAFETY: as in `traffic`; the code is below `MAX_OUTCOMES`.
-        unsafe { (*counters).0[outcome as usize & (MAX_OUTCOMES - 1)] += 1 };
+        unsafe { (*counters).0[bounded(outcome)] += 1 };
     }
 }
