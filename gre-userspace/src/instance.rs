@@ -92,6 +92,16 @@ impl Instance {
     }
 }
 
+impl Instance {
+    /// Removes the socket's directory, unless there is something in it: that of the initial network
+    /// namespace also holds those of the others.
+    pub fn remove(&self) {
+        if let Some(run) = self.socket.parent() {
+            let _ = fs::remove_dir(run);
+        }
+    }
+}
+
 /// The kernel registers this setting in the initial network namespace only, whatever its version
 /// (`net_core_table` in net/core/sysctl_net_core.c). Comparing with /proc/1/ns/net instead would
 /// take CAP_SYS_PTRACE and all of PID 1's capabilities, which a daemon confined by systemd lacks and

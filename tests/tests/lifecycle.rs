@@ -127,6 +127,33 @@ fn a_second_tunnel_with_the_same_ends_is_refused_and_changes_nothing() -> Result
     Ok(())
 }
 
+/// Without a [[port]] in the config every Ethernet interface that has an address is a port.
+#[test]
+fn an_interface_that_appears_later_becomes_a_port_and_ceases_to_be_one() -> Result<()> {
+    let host = Namespace::new("later")?;
+    let daemon = Daemon::start(&host, &Gateway::without_tunnels())?;
+    assert_eq!(ports(&host)?, "[]");
+    host.ip("link add late type veth peer name bare")?;
+    host.ip("link set late up")?;
+    host.ip("addr add 192.0.2.1/24 dev late")?;
+    wait_until("late is a port", SOON, || match ports(&host)? {
+        ports if ports.contains("late") && !ports.contains("bare") => Ok(()),
+        ports => bail!("the ports are {ports}"),
+    })?;
+    assert!(host.ip("link show dev late")?.contains("prog/xdp"));
+    host.ip("addr del 192.0.2.1/24 dev late")?;
+    wait_until("late is no port", SOON, || match ports(&host)?.as_str() {
+        "[]" => Ok(()),
+        ports => bail!("the ports are {ports}"),
+    })?;
+    assert!(!host.ip("link show dev late")?.contains("prog/xdp"));
+    daemon.stop().map(drop)
+}
+
+fn ports(host: &Namespace) -> Result<String> {
+    Ok(xgre(host, "port show -j")?.trim().to_owned())
+}
+
 /// S1: both ends by command, nothing in the config but the ports.
 fn by_command(xdp: Xdp) -> Result<Gateways> {
     let none = Gateway::without_tunnels();

@@ -85,6 +85,7 @@ pub async fn run(options: Options) -> Result<()> {
     if teardown {
         info!("taking everything down");
         world.teardown().await;
+        instance.remove();
     } else {
         info!("leaving; packets are still forwarded, `xgre run` takes over");
         world.leave();
