@@ -2,19 +2,21 @@
 //! gateways run side by side on one machine.
 
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, File},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use nix::{
+    fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 use thiserror::Error;
 
 const BPFFS: &str = "/sys/fs/bpf";
+const RUN: &str = "/run/xgre";
 
 /// The paths of one network namespace's daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +62,7 @@ impl Instance {
     /// The paths of the network namespace with this inode; `None` is the initial one.
     fn locate(bpffs: &Path, netns: Option<u64>) -> Self {
         let mut pins = bpffs.join("xgre");
-        let mut run = PathBuf::from("/run/xgre");
+        let mut run = PathBuf::from(RUN);
         if let Some(inode) = netns {
             let name = format!("netns-{inode}");
             pins.push(&name);
@@ -75,6 +77,11 @@ impl Instance {
     /// When there is no bpffs and this is not the outermost mount namespace: a mount made here
     /// would go away with it, and the pins with the mount.
     pub fn prepare(&self) -> Result<(), InstanceError> {
+        if let Some(run) = self.socket.parent() {
+            create(run, 0o755)?;
+        }
+        // Two daemons that start at once must not mount one over the other's pins.
+        let _lock = lock(Path::new(RUN))?;
         if self.pins.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
             let outermost = outermost_process().join("ns/mnt");
             if inode(Path::new("/proc/self/ns/mnt"))? != inode(&outermost)? {
@@ -84,11 +91,7 @@ impl Instance {
             mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=0700"))
                 .map_err(InstanceError::Mount)?;
         }
-        create(&self.pins, 0o700)?;
-        match self.socket.parent() {
-            Some(run) => create(run, 0o755),
-            None => Ok(()),
-        }
+        create(&self.pins, 0o700)
     }
 }
 
@@ -139,6 +142,13 @@ fn inode(path: &Path) -> Result<u64, InstanceError> {
 
 fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|statfs| statfs.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Holds others off while the result lives.
+fn lock(directory: &Path) -> Result<Flock<File>, InstanceError> {
+    let failed = |source| InstanceError::Directory { path: directory.to_owned(), source };
+    let file = File::open(directory).map_err(failed)?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))
 }
 
 fn create(path: &Path, mode: u32) -> Result<(), InstanceError> {

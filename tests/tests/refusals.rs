@@ -9,6 +9,7 @@ use std::{fs::File, path::PathBuf, thread};
 use anyhow::{Result, ensure};
 use aya::programs::XdpMode;
 use gre_userspace::{
+    instance::Instance,
     loader::{self, Programs},
     model::Limits,
 };
@@ -102,6 +103,8 @@ fn a_port_that_has_an_xdp_program_is_left_to_tc_where_the_config_says_so() -> Re
 fn attach_foreign_program(host: &Namespace) -> Result<Foreign> {
     let namespace = format!("/run/netns/{}", host.name());
     let pins = PathBuf::from(format!("/sys/fs/bpf/{}", host.name()));
+    // Mounts bpffs where no daemon has been yet.
+    Instance::current()?.prepare()?;
     let limits = Limits { tunnels: 1, next_hops: 1, route_blocks: 1, interfaces: 64 };
     let attach = move || -> Result<Foreign> {
         setns(File::open(namespace)?, CloneFlags::CLONE_NEWNET)?;
