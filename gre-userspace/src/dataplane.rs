@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use gre_ebpf_common::{
@@ -175,16 +175,17 @@ impl Compiler<'_> {
     fn tunnel(&mut self, tunnel: &Tunnel, ports: &BTreeMap<u32, Attachment>) {
         let id = self.allocated.tunnels.get(&tunnel.name);
         let Some(&device) = self.devices.get(&tunnel.name) else { return };
-        let underlay = self.underlay(tunnel.remote);
+        let (IpAddr::V4(local), IpAddr::V4(remote)) = (tunnel.local, tunnel.remote) else { return };
+        let underlay = self.underlay(remote);
         let next_hop = underlay.map(|hop| self.neighbour(hop));
 
         let mut record = tunnel::Tunnel::new(Outer {
-            local: u32::from(tunnel.local).to_be(),
-            remote: u32::from(tunnel.remote).to_be(),
+            local: u32::from(local).to_be(),
+            remote: u32::from(remote).to_be(),
             ttl: tunnel.ttl,
             tos: tunnel.tos,
             dont_fragment: tunnel.pmtudisc,
-            key: tunnel.key,
+            key: tunnel.ikey,
         });
         record.flags = record
             .flags
@@ -198,7 +199,7 @@ impl Compiler<'_> {
         record.mtu = device.link.mtu.min(u16::MAX.into()) as u16;
 
         let (local, remote) = (record.local(), record.remote());
-        let kind = Kind::from_key(tunnel.key.map(u32::to_be));
+        let kind = Kind::from_key(tunnel.ikey.map(u32::to_be));
         self.plane.demux.insert(Key { local, remote, kind }, id);
         self.plane.demux.entry(Key { local, remote, kind: Kind::Pair }).or_insert(id);
         self.plane.ports.insert(device.link.ifindex, Port::device_of(id));

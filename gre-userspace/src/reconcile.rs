@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use crate::{
@@ -119,7 +119,8 @@ pub fn default_mtu(tunnel: &Tunnel, snapshot: &Snapshot) -> u32 {
     underlay.min(LARGEST_UNDERLAY_MTU).saturating_sub(tunnel.overhead()).max(SMALLEST_MTU)
 }
 
-fn underlay_mtu(remote: Ipv4Addr, snapshot: &Snapshot) -> Option<u32> {
+fn underlay_mtu(remote: IpAddr, snapshot: &Snapshot) -> Option<u32> {
+    let IpAddr::V4(remote) = remote else { return None };
     match *Rib::new(snapshot).lookup(remote)? {
         RouteTarget::Unicast { ifindex, mtu, .. } => {
             let link = snapshot.links.get(&ifindex)?;
@@ -200,7 +201,7 @@ mod tests {
     fn the_default_mtu_is_the_underlays_less_the_encapsulation() {
         let mut snapshot = snapshot();
         let mut keyed = tunnel("tunnel0");
-        keyed.key = Some(1);
+        keyed.okey = Some(1);
         assert_eq!(default_mtu(&tunnel("tunnel0"), &snapshot), 1476, "no route: 1500 is assumed");
         snapshot.links.get_mut(&2).unwrap().mtu = 9000;
         snapshot.routes = vec![Route {

@@ -81,7 +81,6 @@ struct Devices {
 
 impl Devices {
     fn of(configured: &BTreeMap<String, Tunnel>, snapshot: &Snapshot) -> Self {
-        let identity = |t: &Tunnel| (t.local, t.remote, t.key);
         let mut devices = Self { left: BTreeMap::new(), unwanted: Vec::new() };
         let others = snapshot
             .links
@@ -91,7 +90,7 @@ impl Devices {
             let parsed = alias::parse(&link.name, link.alias.as_deref().unwrap_or_default());
             match parsed {
                 Some((Origin::Command, tunnel))
-                    if configured.values().all(|other| identity(other) != identity(&tunnel)) =>
+                    if configured.values().all(|other| other.identity() != tunnel.identity()) =>
                 {
                     devices.left.insert(link.name.clone(), tunnel);
                 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ipnet::{IpNet, Ipv4Net};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -45,14 +46,8 @@ impl World {
         if self.desired.tunnels.contains_key(&tunnel.name) {
             return Err(Refusal::Exists(format!("a tunnel is called \"{}\"", tunnel.name)));
         }
-        let identity = |t: &Tunnel| (t.local, t.remote, t.key);
-        if let Some(other) =
-            self.desired.tunnels.values().find(|other| identity(other) == identity(tunnel))
-        {
-            return Err(Refusal::Exists(format!(
-                "tunnel \"{}\" has the same local, remote and key",
-                other.name
-            )));
+        if let Some(refusal) = clash(tunnel, self.desired.tunnels.values()) {
+            return Err(refusal);
         }
         match device_named(&self.snapshot(), &tunnel.name) {
             Some(link) if !dataplane::is_device(link) => Err(Refusal::Exists(format!(
@@ -88,8 +83,8 @@ impl World {
         }
         if tunnel.up {
             self.kernel.set_up(ifindex, true).await.map_err(kernel)?;
-            for route in &tunnel.routes {
-                self.kernel.add_route(*route, ifindex).await.map_err(kernel)?;
+            for route in ipv4(&tunnel.routes) {
+                self.kernel.add_route(route, ifindex).await.map_err(kernel)?;
             }
             self.up.insert(name.clone());
         }
@@ -170,8 +165,8 @@ impl World {
             } else {
                 self.up.remove(&tunnel.name);
             }
-            for route in tunnel.routes.iter().filter(|_| came_up) {
-                if let Err(error) = self.kernel.add_route(*route, link.ifindex).await {
+            for route in ipv4(&tunnel.routes).filter(|_| came_up) {
+                if let Err(error) = self.kernel.add_route(route, link.ifindex).await {
                     warn!("{error}");
                 }
             }
@@ -182,6 +177,24 @@ impl World {
     pub(super) fn device_ifindex(&self, snapshot: &Snapshot, name: &str) -> Option<u32> {
         dataplane::devices(&self.desired, snapshot).get(name).map(|device| device.link.ifindex)
     }
+}
+
+/// Why a tunnel cannot be beside `others`, which it may be one of.
+pub(super) fn clash<'a>(
+    tunnel: &Tunnel,
+    mut others: impl Iterator<Item = &'a Tunnel>,
+) -> Option<Refusal> {
+    let identity = tunnel.identity();
+    let other = others.find(|other| other.name != tunnel.name && other.identity() == identity)?;
+    Some(Refusal::Exists(format!("tunnel \"{}\" has the same local, remote and key", other.name)))
+}
+
+/// The routes that `Kernel::add_route` takes.
+fn ipv4(routes: &[IpNet]) -> impl Iterator<Item = Ipv4Net> {
+    routes.iter().filter_map(|route| match route {
+        IpNet::V4(route) => Some(*route),
+        IpNet::V6(_) => None,
+    })
 }
 
 fn device_named<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Link> {
@@ -202,7 +215,7 @@ fn peer_name(name: &str) -> String {
     format!("p-{}{:06x}", start, hash >> 8)
 }
 
-fn kernel(error: crate::netlink::NetlinkError) -> Refusal {
+pub(super) fn kernel(error: crate::netlink::NetlinkError) -> Refusal {
     Refusal::Kernel(error.to_string())
 }
 

@@ -1,8 +1,11 @@
 //! IPv4 addresses: their dump (RTM_GETADDR), and adding and deleting one.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_core::{DecodeError, NLM_F_CREATE, NLM_F_EXCL, NlasIterator};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -71,16 +74,15 @@ fn message(ifindex: u32, address: Address) -> AddressMessage {
     // The kernel keeps one prefix length; with a peer it is the peer's.
     let remote = address.peer.unwrap_or(address.local);
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family =
+        if local.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     message.header.prefix_len = remote.prefix_len();
     message.header.index = ifindex;
     if local.is_loopback() {
         message.header.scope = AddressScope::Host;
     }
-    message.attributes = vec![
-        AddressAttribute::Local(local.into()),
-        AddressAttribute::Address(remote.addr().into()),
-    ];
+    message.attributes =
+        vec![AddressAttribute::Local(local), AddressAttribute::Address(remote.addr())];
     message
 }
 
@@ -92,7 +94,7 @@ fn normal(address: Address) -> Address {
 
 /// The kernel's view is a local address, and the other end's address with the prefix length; the
 /// two are the same unless there is a peer.
-fn observed(local: Ipv4Addr, remote: Ipv4Net) -> Address {
+fn observed(local: IpAddr, remote: IpNet) -> Address {
     if local == remote.addr() {
         Address { local: remote, peer: None }
     } else {
@@ -124,5 +126,5 @@ fn parse(payload: &[u8]) -> Result<Option<(u32, Address)>, DecodeError> {
         return Err("an IPv4 address message without an address".into());
     };
     let remote = Ipv4Net::new(remote, header[1]).map_err(|error| error.to_string())?;
-    Ok(Some((word(header, 4), observed(local, remote))))
+    Ok(Some((word(header, 4), observed(local.into(), remote.into()))))
 }
