@@ -116,7 +116,7 @@ pub fn plane(ports: &[u32], out: u32) -> DataPlane {
         let id = network as u32;
         let record = record(network);
         let (local, remote) = (record.local(), record.remote());
-        for kind in [Kind::from_key(network.key().map(u32::to_be)), Kind::Pair] {
+        for kind in [Kind::from_key(network.key().map(u32::to_be)), Kind::PAIR] {
             plane.demux.insert(Key { local, remote, kind }, id);
         }
         plane.tunnels.insert(id, record);

@@ -117,7 +117,7 @@ mod tests {
     use crate::tunnel::{Ends, Expected, Outer};
 
     fn tunnel(expected: Expected) -> Tunnel {
-        Tunnel::new(Outer::new(Ends::V4 { local: 1, remote: 2 }), expected)
+        Tunnel::new(Outer::new(Ends::v4(1, 2)), expected)
     }
 
     #[test]

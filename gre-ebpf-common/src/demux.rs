@@ -30,35 +30,40 @@ pub struct Key {
     pub link: u32,
 }
 
-/// Keys are in memory order.
+/// What is looked up between two addresses: the tunnel with a key (in the low 32 bits, in memory
+/// order) or without one, or something else. A word for the same reason as in [`Ends`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    Keyless,
-    Keyed(u32),
-    /// Any tunnel between the two addresses.
-    Pair,
-    /// Not a tunnel: the local address is one of this host.
-    Address,
-}
+pub struct Kind(u64);
 
 impl Kind {
+    pub const KEYLESS: Self = Self(0);
+    /// Any tunnel between the two addresses.
+    pub const PAIR: Self = Self(2 << 32);
+    /// Not a tunnel: the local address is one of this host.
+    pub const ADDRESS: Self = Self(3 << 32);
+
+    #[inline(always)]
+    pub const fn keyed(key: u32) -> Self {
+        Self(1 << 32 | key as u64)
+    }
+
     #[inline(always)]
     pub const fn from_key(key: Option<u32>) -> Self {
         match key {
-            Some(key) => Self::Keyed(key),
-            None => Self::Keyless,
+            Some(key) => Self::keyed(key),
+            None => Self::KEYLESS,
         }
     }
 
-    /// A word in which no two kinds can meet.
     #[inline(always)]
-    const fn to_word(self) -> u64 {
-        match self {
-            Self::Keyless => 0,
-            Self::Keyed(key) => 1 << 32 | key as u64,
-            Self::Pair => 2 << 32,
-            Self::Address => 3 << 32,
-        }
+    pub const fn has_key(self) -> bool {
+        self.0 >> 32 == 1
+    }
+
+    /// Zero where there is none.
+    #[inline(always)]
+    pub const fn key(self) -> u32 {
+        self.0 as u32
     }
 }
 
@@ -67,16 +72,15 @@ impl Ends {
     /// (multiply and fold; constants of MurmurHash3's finaliser).
     #[inline(always)]
     const fn digest(&self) -> u64 {
-        match *self {
-            Self::V4 { local, remote } => mix(pair(local, remote)),
-            Self::V6 { local: l, remote: r } => {
-                // Not where IPv4 addresses of the same words begin.
-                let mut hash = mix(pair(l[0], l[1]) ^ 1);
-                hash = mix(hash ^ pair(l[2], l[3]));
-                hash = mix(hash ^ pair(r[0], r[1]));
-                mix(hash ^ pair(r[2], r[3]))
-            }
+        let Self { is_v6, local: l, remote: r } = *self;
+        if !is_v6 {
+            return mix(pair(l[0], r[0]));
         }
+        // Not where IPv4 addresses of the same words begin.
+        let mut hash = mix(pair(l[0], l[1]) ^ 1);
+        hash = mix(hash ^ pair(l[2], l[3]));
+        hash = mix(hash ^ pair(r[0], r[1]));
+        mix(hash ^ pair(r[2], r[3]))
     }
 }
 
@@ -102,7 +106,7 @@ impl Key {
     /// `mask` is the number of buckets, a power of two, less one.
     #[inline(always)]
     pub const fn locate(&self, mask: u32) -> Location {
-        let mut hash = self.ends.digest() ^ self.kind.to_word() ^ (self.link as u64) << 34;
+        let mut hash = self.ends.digest() ^ self.kind.0 ^ (self.link as u64) << 34;
         hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
         hash ^= hash >> 29;
         // Never zero, which is an empty slot's.
@@ -147,13 +151,13 @@ mod tests {
     use std::collections::HashSet;
 
     fn key(local: u32, remote: u32, kind: Kind) -> Key {
-        Key { ends: Ends::V4 { local, remote }, kind, link: 0 }
+        Key { ends: Ends::v4(local, remote), kind, link: 0 }
     }
 
     #[test]
     fn the_two_buckets_of_a_key_differ() {
         for n in 0..10_000u32 {
-            let key = key(1, n.to_be(), Kind::Keyless);
+            let key = key(1, n.to_be(), Kind::KEYLESS);
             let location = key.locate(1023);
             assert_ne!(location.buckets[0], location.buckets[1]);
             assert!(location.buckets.iter().all(|&bucket| bucket <= 1023));
@@ -163,7 +167,7 @@ mod tests {
     #[test]
     fn keyless_key_zero_and_pair_are_three_keys() {
         let slot = |kind| key(1, 2, kind).locate(u32::MAX);
-        let all = [slot(Kind::Keyless), slot(Kind::Keyed(0)), slot(Kind::Pair)];
+        let all = [slot(Kind::KEYLESS), slot(Kind::keyed(0)), slot(Kind::PAIR)];
         assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2]);
     }
 
@@ -173,8 +177,8 @@ mod tests {
     fn regular_addresses_and_keys_spread_evenly() {
         let mask = (1u32 << 15) - 1;
         let kinds: [fn(u32) -> Key; 2] = [
-            |n| key(7, (0x0a00_0000 + n).to_be(), Kind::Keyless),
-            |n| key(7, 9, Kind::Keyed(n.to_be())),
+            |n| key(7, (0x0a00_0000 + n).to_be(), Kind::KEYLESS),
+            |n| key(7, 9, Kind::keyed(n.to_be())),
         ];
         for key in kinds {
             let mut filled = vec![0u8; mask as usize + 1];
@@ -191,7 +195,7 @@ mod tests {
     fn a_bucket_gives_back_its_tunnel_and_an_empty_one_nothing() {
         let mut slots = HashSet::new();
         for n in 0..1000u32 {
-            let location = key(n, 2, Kind::Pair).locate(255);
+            let location = key(n, 2, Kind::PAIR).locate(255);
             let mut bucket = Bucket::default();
             assert_eq!(location.candidate(&bucket), None);
             bucket.0[n as usize % SLOTS] = location.slot(n);

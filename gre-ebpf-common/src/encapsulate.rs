@@ -202,7 +202,7 @@ mod tests {
             inner in inner(),
         ) {
             let (l, r) = (u32::from_ne_bytes(local), u32::from_ne_bytes(remote));
-            let ends = Ends::V4 { local: l, remote: r };
+            let ends = Ends::v4(l, r);
             let wishes =
                 Outer { ttl, tos, dont_fragment, ignore_df, key, checksum, sequence, ..Outer::new(ends) };
             let tunnel = Tunnel::new(wishes, Expected::default());
@@ -241,7 +241,7 @@ mod tests {
                 key,
                 encapsulation_limit: limit,
                 flow_label: label,
-                ..Outer::new(Ends::V6 { local: l, remote: r })
+                ..Outer::new(Ends::v6(l, r))
             };
             let tunnel = Tunnel::new(wishes, Expected::default());
             let behind = 4 + if key.is_some() { 4 } else { 0 } + if limit.is_some() { 8 } else { 0 };
@@ -268,14 +268,14 @@ mod tests {
 
     #[test]
     fn a_gso_packet_over_64k_has_length_zero() {
-        let v4 = Ends::V4 { local: 1, remote: 2 };
+        let v4 = Ends::v4(1, 2);
         let tunnel = Tunnel::new(Outer::new(v4), Expected::default());
         let length = |len| ipv4(&tunnel, &Inner::other(0, len), 0)[0].to_ne_bytes()[2..].to_vec();
         assert_eq!(length(65_535), [0, 0]);
         assert_eq!(length(65_511), [0xff, 0xff]);
 
         let Addresses6 { local, remote } = ends6([1; 16], [2; 16]);
-        let tunnel = Tunnel::new(Outer::new(Ends::V6 { local, remote }), Expected::default());
+        let tunnel = Tunnel::new(Outer::new(Ends::v6(local, remote)), Expected::default());
         let ends = Addresses6 { local, remote };
         let length =
             |len| ipv6(&tunnel, &ends, &Inner::other(0, len))[1].to_ne_bytes()[..2].to_vec();

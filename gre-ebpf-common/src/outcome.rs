@@ -28,7 +28,7 @@ pub enum Direction {
 macro_rules! outcomes {
     ($($name:ident = $code:literal, $label:literal, $disposition:ident, $direction:ident, $help:literal;)*) => {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        #[repr(u8)]
+        #[repr(u32)]
         pub enum Outcome {
             $(#[doc = $help] $name = $code,)*
         }
@@ -131,6 +131,8 @@ outcomes! {
         "The frame has VLAN tags of which no VLAN device on this port is a port of xgre.";
     DeviceFinishes = 30, "device-finishes", Pass, Transmit,
         "The tunnel's device first cuts it and does its checksums; then it comes again and is encapsulated.";
+    Detour = 31, "detour", Pass, Transmit,
+        "The program for all but the plainest packets is missing: the kernel handles this one.";
 
     GreTruncated = 32, "gre-truncated", Drop, Receive,
         "The packet ends inside the GRE header: the sender or something on the path cut it short.";
@@ -192,11 +194,15 @@ outcomes! {
 /// Counters there are room for.
 pub const MAX_OUTCOMES: usize = 64;
 
-/// Why a program stopped working on a packet, and the tunnel it is counted on.
+/// Why a program stopped working on a packet, and the tunnel it is counted on. Without padding, which
+/// would be undefined, and aligned so that a copy
+/// of it on the stack is one access, which the verifier wants aligned.
+#[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
     pub outcome: Outcome,
-    pub tunnel: Option<u32>,
+    /// A tunnel id, or [`NO_TUNNEL`].
+    pub tunnel: u32,
 }
 
 pub const NO_TUNNEL: u32 = u32::MAX;
@@ -204,14 +210,14 @@ pub const NO_TUNNEL: u32 = u32::MAX;
 impl Stop {
     #[inline(always)]
     pub const fn on(tunnel: u32, outcome: Outcome) -> Self {
-        Self { outcome, tunnel: Some(tunnel) }
+        Self { outcome, tunnel }
     }
 }
 
 impl From<Outcome> for Stop {
     #[inline(always)]
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, tunnel: None }
+        Self { outcome, tunnel: NO_TUNNEL }
     }
 }
 

@@ -125,11 +125,41 @@ impl Flags {
     }
 }
 
-/// The addresses of a tunnel or of an outer packet, in memory order; all zero is any.
+/// The addresses of a tunnel or of an outer packet, in memory order; all zero is any. Of IPv4 only
+/// the first words are used. No enum: the words that IPv4 leaves out would be undefined, and the
+/// compiler moves such about where the verifier sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Ends {
-    V4 { local: u32, remote: u32 },
-    V6 { local: [u32; 4], remote: [u32; 4] },
+pub struct Ends {
+    pub is_v6: bool,
+    pub local: [u32; 4],
+    pub remote: [u32; 4],
+}
+
+impl Ends {
+    #[inline(always)]
+    pub const fn v4(local: u32, remote: u32) -> Self {
+        Self { is_v6: false, local: [local, 0, 0, 0], remote: [remote, 0, 0, 0] }
+    }
+
+    #[inline(always)]
+    pub const fn v6(local: [u32; 4], remote: [u32; 4]) -> Self {
+        Self { is_v6: true, local, remote }
+    }
+
+    #[inline(always)]
+    pub const fn any_local(&self) -> bool {
+        is_zero(&self.local)
+    }
+
+    #[inline(always)]
+    pub const fn any_remote(&self) -> bool {
+        is_zero(&self.remote)
+    }
+}
+
+#[inline(always)]
+const fn is_zero(words: &[u32; 4]) -> bool {
+    words[0] | words[1] | words[2] | words[3] == 0
 }
 
 /// What the outer header is made of. The key is in host order.
@@ -186,9 +216,11 @@ impl Tunnel {
             | (if outer.key.is_some() { gre::KEY } else { 0 })
             | (if outer.sequence { gre::SEQUENCE } else { 0 });
         let gre = GreBase::new(gre_flags, 0);
-        let (words, len, is_v6) = match outer.ends {
-            Ends::V4 { local, remote } => (outer.ipv4(local, remote), ipv4::HEADER_LEN, false),
-            Ends::V6 { .. } => (outer.ipv6(), outer.ipv6_len(), true),
+        let is_v6 = outer.ends.is_v6;
+        let (words, len) = if is_v6 {
+            (outer.ipv6(), outer.ipv6_len())
+        } else {
+            (outer.ipv4(outer.ends.local[0], outer.ends.remote[0]), ipv4::HEADER_LEN)
         };
         Self {
             flags: Flags(0)
@@ -230,12 +262,8 @@ impl Tunnel {
     /// and with addresses that are any where the key's are.
     #[inline(always)]
     pub const fn is_found_by(&self, key: &Key) -> bool {
-        let (local_any, remote_any, is_v6) = match key.ends {
-            Ends::V4 { local, remote } => (local == 0, remote == 0, false),
-            Ends::V6 { local: l, remote: r } => {
-                (l[0] | l[1] | l[2] | l[3] == 0, r[0] | r[1] | r[2] | r[3] == 0, true)
-            }
-        };
+        let (is_v6, local_any, remote_any) =
+            (key.ends.is_v6, key.ends.any_local(), key.ends.any_remote());
         let ends = Flags(0)
             .with(Flags::IPV6, is_v6)
             .with(Flags::LOCAL_ANY, local_any)
@@ -243,21 +271,12 @@ impl Tunnel {
         let mask = Flags::IPV6.and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
         // Only IPv4 with both addresses given tells a key of zero from none.
         let numbers_alone = is_v6 || local_any && remote_any;
-        match key.kind {
-            Kind::Pair => self.flags.only(mask).0 == ends.0,
-            Kind::Address => false,
-            Kind::Keyless if numbers_alone => {
-                self.flags.only(mask.and(Flags::UP)).0 == ends.and(Flags::UP).0 && self.key == 0
-            }
-            Kind::Keyless => {
-                self.flags.only(mask.and(Flags::UP).and(Flags::KEY)).0 == ends.and(Flags::UP).0
-            }
-            Kind::Keyed(number) => {
-                let wanted = ends.and(Flags::UP).and(Flags::KEY);
-                self.flags.only(mask.and(Flags::UP).and(Flags::KEY)).0 == wanted.0
-                    && self.key == number
-            }
+        if matches!(key.kind, Kind::PAIR) {
+            return self.flags.only(mask).0 == ends.0;
         }
+        let wanted = ends.and(Flags::UP).with(Flags::KEY, key.kind.has_key());
+        let mask = mask.and(Flags::UP).with(Flags::KEY, !numbers_alone);
+        self.flags.only(mask).0 == wanted.only(mask).0 && self.key == key.kind.key()
     }
 
     /// The addresses in the outer IPv4 header, in memory order: local, remote.

@@ -1,61 +1,86 @@
 //! The GRE checksum: over the GRE header and all that follows (RFC 2784, 2.5).
 
+use core::ptr;
+
+use aya_ebpf::helpers::bpf_csum_diff;
 use gre_ebpf_common::checksum::fold;
 
-use crate::packet::Packet;
+use crate::{packet::Packet, verifier::opaque};
 
-/// Bytes summed at a time.
-const CHUNK: usize = 64;
+/// Bytes summed by one call of the helper, which takes no more on older kernels.
+const CHUNK: usize = 512;
 /// The longest packet that is summed, in bytes: more than any frame that is not a GSO packet.
-pub const LONGEST: usize = 160 * CHUNK;
+pub const LONGEST: usize = 20 * CHUNK;
+/// Bytes below which a call costs more than adding words up.
+const SMALL: usize = 32;
 
 /// The one's complement sum of `len` bytes from `offset` on, in memory order; none where they are
 /// not all there to be read.
 #[inline(always)]
 pub fn sum(packet: &Packet, offset: usize, len: u32) -> Option<u16> {
     let (start, end) = packet.span(offset);
-    match sum_bytes(start, end, len as usize) {
-        sum if sum >> 32 == 0 => Some(sum as u16),
-        _ => None,
-    }
+    u16::try_from(sum_bytes(start, end, len as usize)).ok()
 }
 
 /// Not inlined: it is long, and only packets with a checksum pay for the call.
+///
+/// Each step works out anew from `len` where it begins: so the verifier, which follows every way
+/// through, finds that most of them meet again.
 #[inline(never)]
 fn sum_bytes(start: usize, end: usize, len: usize) -> u64 {
     const FAILED: u64 = u64::MAX;
     let packet = Packet::between(start, end);
-    let (mut at, mut left, mut sum) = (0, len, 0u64);
-    for _ in 0..LONGEST / CHUNK {
-        if left < CHUNK {
-            break;
-        }
-        let Some(words) = packet.read::<[u32; CHUNK / 4]>(at) else { return FAILED };
-        for word in words {
-            sum += u64::from(word);
-        }
-        at += CHUNK;
-        left -= CHUNK;
+    if !(2..=LONGEST).contains(&len) {
+        return FAILED;
     }
-    for _ in 0..CHUNK / 4 {
-        if left < 4 {
+    let mut sum = 0;
+    for chunk in 0..LONGEST / CHUNK {
+        if len < (chunk + 1) * CHUNK {
             break;
         }
+        let Some(with) = add::<CHUNK>(&packet, chunk * CHUNK, sum) else { return FAILED };
+        sum = with;
+    }
+    let Some(sum) = add_if::<256>(&packet, len, sum)
+        .and_then(|sum| add_if::<128>(&packet, len, sum))
+        .and_then(|sum| add_if::<64>(&packet, len, sum))
+        .and_then(|sum| add_if::<SMALL>(&packet, len, sum))
+    else {
+        return FAILED;
+    };
+    let mut sum = u64::from(sum);
+    for word in 0..SMALL / 4 {
+        if len % SMALL < (word + 1) * 4 {
+            break;
+        }
+        let at = (len & !(SMALL - 1)) + word * 4;
         let Some(word) = packet.read::<u32>(at) else { return FAILED };
         sum += u64::from(word);
-        at += 4;
-        left -= 4;
     }
-    if left >= 2 {
-        let Some(half) = packet.read::<u16>(at) else { return FAILED };
+    if len & 2 != 0 {
+        let Some(half) = packet.read::<u16>(len & !3) else { return FAILED };
         sum += u64::from(half);
-        at += 2;
-        left -= 2;
     }
-    if left == 1 {
-        let Some(byte) = packet.read::<u8>(at) else { return FAILED };
+    if len & 1 != 0 {
+        // With the byte before it: of a single one the verifier does not see that it is there.
+        let at = opaque((len & !1) - 1) & (LONGEST.next_power_of_two() - 1);
+        let Some(half) = packet.read::<u16>(at) else { return FAILED };
+        let [_, byte] = half.to_ne_bytes();
         sum += u64::from(u16::from_ne_bytes([byte, 0]));
-        left = 0;
     }
-    if left == 0 { u64::from(fold(sum)) } else { FAILED }
+    u64::from(fold(sum))
+}
+
+/// Adds the `N` bytes that stand behind all larger powers of two of `len`, if it has them.
+#[inline(always)]
+fn add_if<const N: usize>(packet: &Packet, len: usize, sum: u32) -> Option<u32> {
+    if len & N == 0 { Some(sum) } else { add::<N>(packet, len & !(2 * N - 1), sum) }
+}
+
+#[inline(always)]
+fn add<const N: usize>(packet: &Packet, at: usize, sum: u32) -> Option<u32> {
+    let bytes = packet.address::<N>(at)?;
+    // SAFETY: the helper reads `N` bytes, which lie in the packet.
+    let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, bytes, N as u32, sum) };
+    u32::try_from(sum).ok()
 }

@@ -6,6 +6,7 @@ use core::arch::asm;
 use aya_ebpf::{
     Global, bindings::BPF_F_MMAPABLE, helpers::bpf_get_smp_processor_id, macros::map, maps::Array,
 };
+use crate::verifier::opaque;
 use gre_ebpf_common::{
     counters::{
         OutcomeCounters, Tier, Traffic, TunnelCounters, TunnelDrops, outcome_index, tunnel_index,
@@ -67,13 +68,9 @@ pub fn transmit(tier: Tier, tunnel: u32, packets: u32, bytes: u32) -> u16 {
 
 /// The code of an outcome, below `MAX_OUTCOMES` for the verifier as well: the compiler knows that it
 /// is and would leave the mask out, but Linux 6.1 does not follow a code through spills and shifts.
-/// Passing a move that it does not understand, the compiler knows no more than the verifier.
 #[inline(always)]
 fn bounded(outcome: Outcome) -> usize {
-    let mut code = outcome as usize;
-    // SAFETY: moves a register to itself.
-    unsafe { asm!("{0} = {0}", inout(reg) code, options(pure, nomem, nostack)) };
-    code & (MAX_OUTCOMES - 1)
+    opaque(outcome as usize) & (MAX_OUTCOMES - 1)
 }
 
 /// Counts a drop on its tunnel.

@@ -15,9 +15,10 @@ use gre_ebpf_common::{
     next_hop::{self, NextHop},
     outcome::{Outcome, Stop},
     route::Entry,
-    tunnel::{Ends, Flags, Tunnel},
+    tunnel::{Flags, Tunnel},
     wire::{
         ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+        gre,
         ipv4::Ipv4Header,
         ipv6::Ipv6Header,
     },
@@ -32,6 +33,7 @@ use crate::{
     sequence::{self, Judged},
     tunnels::{self, Received},
     verdict,
+    verifier::forget,
 };
 
 /// What is in a packet that the tunnel takes, and its sequence number. A checksum is checked only
@@ -75,10 +77,13 @@ fn inner<H: Header>(packet: &Packet, received: &Received) -> Result<H, Outcome> 
     decapsulate::congestion(header, received.dsfield)
 }
 
+/// What a received packet's tunnel must have none of to be plain.
+const OPTIONS: Flags = Flags::CHECKSUM.and(Flags::SEQUENCE).and(Flags::REMOTE_ANY);
+
 /// Whether a packet from the tunnel that is routed into tunnel `next` goes back to where it came
 /// from: into the same tunnel, or out of the same device to the same peer.
 #[inline(always)]
-fn is_loop(received: &Received, next: u32) -> bool {
+fn is_loop(packet: &Packet, frame: &Frame, received: &Received, next: u32) -> bool {
     if next == received.id {
         return true;
     }
@@ -87,12 +92,7 @@ fn is_loop(received: &Received, next: u32) -> bool {
     }
     tunnels::get(next).is_some_and(|tunnel| {
         tunnel.ifindex == received.tunnel.ifindex
-            && match received.ends {
-                Ends::V4 { remote, .. } => tunnel.addresses4().1 == remote,
-                Ends::V6 { remote, .. } => {
-                    tunnels::addresses6(next).is_some_and(|a| tunnels::is_same(&a.remote, &remote))
-                }
-            }
+            && tunnels::came_from(packet, frame.header_len, next)
     })
 }
 
@@ -114,7 +114,7 @@ fn way<H: Header>(
     let entry = inner.route();
     if let Entry::Tunnel(next) = entry
         && inner.destination_is_unicast()
-        && is_loop(received, next)
+        && is_loop(packet, frame, received, next)
     {
         return Err(Stop::on(received.id, Outcome::Loop));
     }
@@ -158,17 +158,25 @@ fn frame_len(packet: &Packet, received: &Received) -> u32 {
 
 /// XDP: takes the outer header off and sends the packet on.
 #[inline(always)]
-pub fn xdp(
+pub fn xdp<const ANY: bool>(
     ctx: &XdpContext,
     packet: &Packet,
     frame: &Frame,
     received: &Received,
 ) -> Result<Outcome, Stop> {
     let on = |outcome| Stop::on(received.id, outcome);
+    if !ANY {
+        let plain = received.gre.protocol() == gre::PROTOCOL_IPV4
+            && received.tunnel.flags.only(OPTIONS).0 == 0;
+        if !plain {
+            return Err(Outcome::Detour.into());
+        }
+        return through::<Ipv4Header, ANY>(ctx, packet, frame, received, None);
+    }
     let (payload, judged) = accept(packet, received, 1).map_err(on)?;
     match payload {
-        Payload::Ipv4 => through::<Ipv4Header>(ctx, packet, frame, received, judged),
-        Payload::Ipv6 => through::<Ipv6Header>(ctx, packet, frame, received, judged),
+        Payload::Ipv4 => through::<Ipv4Header, ANY>(ctx, packet, frame, received, judged),
+        Payload::Ipv6 => through::<Ipv6Header, ANY>(ctx, packet, frame, received, judged),
         Payload::Other(ethertype) => {
             let ethertype = ethertype.to_be();
             deliver(ctx, packet, frame, received, judged, ethertype, received.inner_len)?;
@@ -178,7 +186,7 @@ pub fn xdp(
 }
 
 #[inline(always)]
-fn through<H: Header>(
+fn through<H: Header, const ANY: bool>(
     ctx: &XdpContext,
     packet: &Packet,
     frame: &Frame,
@@ -189,6 +197,9 @@ fn through<H: Header>(
     let len = inner.total_len();
     let way = way(packet, frame, received, &inner)?;
     let mss = mss::limit(packet, received.tunnel, &inner, received.inner_offset);
+    if !ANY && mss != 0 {
+        return Err(Outcome::Detour.into());
+    }
     match way {
         Way::Device => {
             let packet = deliver(ctx, packet, frame, received, judged, H::ETHERTYPE, len)?;
@@ -206,12 +217,16 @@ fn through<H: Header>(
             sequence::accept(received.id, judged);
             let packet = Packet::of_xdp(ctx);
             let offset = encap::ethernet(&packet, next_hop, H::ETHERTYPE)?;
+            let offset = if ANY { forget(offset, packet.len()) } else { offset };
             inner.forwarded().write_back(&packet, offset).ok_or(Outcome::Aborted)?;
             clamp(ctx, &inner, offset, mss);
             Ok(Outcome::Decapsulated)
         }
         Way::Tunnel(id, tunnel, next_hop) => {
             let onward = mss::limit(packet, tunnel, &inner, received.inner_offset);
+            if !ANY && (onward != 0 || !encap::is_plain(tunnel)) {
+                return Err(Outcome::Detour.into());
+            }
             if !forward::redirect(next_hop) {
                 return Err(Outcome::EgressWithoutXdp.into());
             }
@@ -225,7 +240,7 @@ fn through<H: Header>(
             counters::receive(Tier::Xdp, received.id, 1, len);
             sequence::accept(received.id, judged);
             let mss = if mss == 0 || onward != 0 && onward < mss { onward } else { mss };
-            encap::write(ctx, id, tunnel, next_hop, &inner.forwarded(), mss)?;
+            encap::write::<_, ANY>(ctx, id, tunnel, next_hop, &inner.forwarded(), mss)?;
             Ok(Outcome::Transit)
         }
     }
@@ -287,13 +302,18 @@ pub fn packet_count(ctx: &TcContext) -> u32 {
 /// TC: takes the outer header off and sends the packet to the tunnel's device, where the kernel
 /// routes it.
 #[inline(always)]
-pub fn tc(ctx: &TcContext, packet: &Packet, received: &Received) -> Result<Outcome, Stop> {
+pub fn tc(
+    ctx: &TcContext,
+    packet: &Packet,
+    frame: &Frame,
+    received: &Received,
+) -> Result<Outcome, Stop> {
     let packets = packet_count(ctx);
     let summed = received.gre.has_checksum() && packets == 1;
     let packet = if summed { Packet::of_tc(ctx, ctx.len()) } else { *packet };
     let (payload, judged) =
         accept(&packet, received, packets).map_err(|outcome| Stop::on(received.id, outcome))?;
-    let inside = Inside { received, judged, packets };
+    let inside = Inside { frame, received, judged, packets };
     match payload {
         Payload::Ipv4 => into_device::<Ipv4Header>(ctx, &packet, &inside),
         Payload::Ipv6 => into_device::<Ipv6Header>(ctx, &packet, &inside),
@@ -306,6 +326,7 @@ pub fn tc(ctx: &TcContext, packet: &Packet, received: &Received) -> Result<Outco
 
 /// A packet that TC takes out of its tunnel.
 struct Inside<'a> {
+    frame: &'a Frame,
     received: &'a Received,
     judged: Option<Judged>,
     packets: u32,
@@ -321,7 +342,7 @@ fn into_device<H: Header>(
     let inner: H = inner(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
     if let Entry::Tunnel(next) = inner.route()
         && inner.destination_is_unicast()
-        && is_loop(received, next)
+        && is_loop(packet, inside.frame, received, next)
     {
         return Err(Stop::on(received.id, Outcome::Loop));
     }
@@ -348,7 +369,7 @@ fn lift(ctx: &TcContext, inside: &Inside<'_>, ethertype: u16, len: u32) -> Resul
     // A segment's size is not changed by taking the outer header off.
     let fixed = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
     let shrink = |flags| ctx.adjust_room(-bytes, BPF_ADJ_ROOM_MAC, fixed | flags);
-    let is_v6 = matches!(received.ends, Ends::V6 { .. });
+    let is_v6 = received.tunnel.flags.has(Flags::IPV6);
     // Tells the kernel that the version changes (Linux 6.3). Without it, it takes no inner packet
     // that is shorter than a header of the outer version.
     let shrunk = match ethertype {

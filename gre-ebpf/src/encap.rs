@@ -36,6 +36,7 @@ use crate::{
     sequence, skb,
     tunnels::{self, Gre},
     verdict,
+    verifier::forget,
 };
 
 /// The tunnel and the underlay's next hop, if XDP can send `len` bytes that came in on `port` through
@@ -65,7 +66,7 @@ pub fn ready(
 
 /// XDP: sends a packet from a port into the tunnel that its destination is routed to.
 #[inline(always)]
-pub fn xdp<H: Header>(
+pub fn xdp<H: Header, const ANY: bool>(
     ctx: &XdpContext,
     packet: &Packet,
     frame: &Frame,
@@ -94,6 +95,9 @@ pub fn xdp<H: Header>(
         return Err(Outcome::ReversePath.into());
     }
     let mss = mss::limit(packet, tunnel, inner, frame.header_len);
+    if !ANY && (mss != 0 || !is_plain(tunnel)) {
+        return Err(Outcome::Detour.into());
+    }
     if !forward::redirect(next_hop) {
         return Err(Outcome::EgressWithoutXdp.into());
     }
@@ -103,7 +107,7 @@ pub fn xdp<H: Header>(
         return Err(Outcome::NoHeadroom.into());
     }
     // Nothing below hands the packet on as it came: it has been changed.
-    write(ctx, id, tunnel, next_hop, &inner.forwarded(), mss)?;
+    write::<_, ANY>(ctx, id, tunnel, next_hop, &inner.forwarded(), mss)?;
     Ok(Outcome::Encapsulated)
 }
 
@@ -118,14 +122,13 @@ fn reverse_path<H: Header>(frame: &Frame, inner: &H) -> bool {
             Entry::Tunnel(_) | Entry::Punt => false,
         };
     }
-    !frame.port.flags.has(port::Flags::REVERSE_PATH_LOOSE)
-        || inner.reverse_route() != Entry::Punt
+    !frame.port.flags.has(port::Flags::REVERSE_PATH_LOOSE) || inner.reverse_route() != Entry::Punt
 }
 
 /// Writes Ethernet, the outer header and `inner`, as the tunnel gets it from the kernel: forwarded,
 /// so that `ttl inherit` copies the new TTL. The packet has been given room for them. Counts it.
 #[inline(always)]
-pub fn write<H: Header>(
+pub fn write<H: Header, const ANY: bool>(
     ctx: &XdpContext,
     id: u32,
     tunnel: &Tunnel,
@@ -138,7 +141,10 @@ pub fn write<H: Header>(
     let identification = counters::transmit(Tier::Xdp, id, 1, len);
     let start = ethernet(&packet, next_hop, outer_ethertype(tunnel))?;
     let summary = Inner::of(inner, len);
-    let header = outer(&packet, start, id, tunnel, &summary, identification)?;
+    if !ANY {
+        return plainest(&packet, start, tunnel, &summary, inner, identification);
+    }
+    let header = outer(&packet, forget(start, packet.len()), id, tunnel, &summary, identification)?;
     inner.write_back(&packet, header.inner).ok_or(Outcome::Aborted)?;
     decap::clamp(ctx, inner, header.inner, mss);
     // The packet may have been changed behind the verifier's back.
@@ -150,8 +156,36 @@ fn outer_ethertype(tunnel: &Tunnel) -> u16 {
     if tunnel.flags.has(Flags::IPV6) { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 }
 }
 
-/// Covers the offset of everything that is written in front of a packet.
-const OFFSETS: usize = 127;
+/// Whether packets are sent over IPv4 without options but a key.
+#[inline(always)]
+pub fn is_plain(tunnel: &Tunnel) -> bool {
+    let options = Flags::IPV6.and(Flags::CHECKSUM_SENT).and(Flags::SEQUENCE_SENT);
+    tunnel.flags.only(options).0 == 0
+}
+
+/// Writes the headers of a plain tunnel.
+#[inline(always)]
+fn plainest<H: Header>(
+    packet: &Packet,
+    start: usize,
+    tunnel: &Tunnel,
+    summary: &Inner,
+    inner: &H,
+    identification: u16,
+) -> Result<(), Stop> {
+    let [a, b, c, d, e] = encapsulate::ipv4(tunnel, summary, identification);
+    let gre = encapsulate::gre(tunnel, summary.protocol).0;
+    let offset = if tunnel.gre.has_key() {
+        let words = [a, b, c, d, e, gre, tunnel.sent_key];
+        packet.write(start, words).ok_or(Outcome::Aborted)?;
+        start + 28
+    } else {
+        packet.write(start, [a, b, c, d, e, gre]).ok_or(Outcome::Aborted)?;
+        start + 24
+    };
+    inner.write_back(packet, offset).ok_or(Outcome::Aborted)?;
+    Ok(())
+}
 
 /// Where the parts of an encapsulated packet start.
 struct Written {
@@ -171,26 +205,25 @@ fn outer(
 ) -> Result<Written, Stop> {
     let gre = if tunnel.flags.has(Flags::IPV6) {
         let gre = outer6(packet, start, id, inner).ok_or(Outcome::Aborted)?.get();
-        // For the verifier, which the call has made forget.
-        gre & OFFSETS
+        forget(gre, packet.len())
     } else {
         let words = encapsulate::ipv4(tunnel, inner, identification);
         packet.write(start, words).ok_or(Outcome::Aborted)?;
-        start + 20
+        forget(start + 20, packet.len())
     };
     let base = encapsulate::gre(tunnel, inner.protocol).0;
     let optional = Flags::CHECKSUM_SENT.and(Flags::SEQUENCE_SENT);
     if tunnel.flags.only(optional).0 != 0 {
         packet.write(gre, [base]).ok_or(Outcome::Aborted)?;
         let inner = options(packet, gre + 4, id).ok_or(Outcome::Aborted)?.get();
-        return Ok(Written { gre, inner: inner & OFFSETS });
+        return Ok(Written { gre, inner: forget(inner, packet.len()) });
     }
     if tunnel.gre.has_key() {
         packet.write(gre, [base, tunnel.sent_key]).ok_or(Outcome::Aborted)?;
-        Ok(Written { gre, inner: gre + 8 })
+        Ok(Written { gre, inner: forget(gre + 8, packet.len()) })
     } else {
         packet.write(gre, [base]).ok_or(Outcome::Aborted)?;
-        Ok(Written { gre, inner: gre + 4 })
+        Ok(Written { gre, inner: forget(gre + 4, packet.len()) })
     }
 }
 
@@ -285,8 +318,7 @@ pub fn tc(ctx: &TcContext, device: &Port) -> Result<Outcome, Stop> {
 #[inline(always)]
 fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<Outcome, Stop> {
     let packet = Packet::of_tc(ctx, packet::INNER);
-    let inner: H =
-        packet.read(ETHERNET_LEN).ok_or(Stop::on(id, Outcome::TunnelProtocol))?;
+    let inner: H = packet.read(ETHERNET_LEN).ok_or(Stop::on(id, Outcome::TunnelProtocol))?;
     let (id, tunnel) = leg(id, tunnel, &inner)?;
     let stop = |outcome| Stop::on(id, outcome);
     let next_hop = forward::next_hop(tunnel.next_hop)
@@ -322,8 +354,7 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
     packet.write(0, [0u16; 3]).ok_or(stop(Outcome::Aborted))?;
     packet.write(12, [outer_ethertype(tunnel)]).ok_or(stop(Outcome::Aborted))?;
     let summary = Inner::of(&inner, len);
-    let header =
-        outer(&packet, ETHERNET_LEN, id, tunnel, &summary, identification)?;
+    let header = outer(&packet, ETHERNET_LEN, id, tunnel, &summary, identification)?;
     finish(&packet, tunnel, &header, len)?;
     // SAFETY: no parameters are passed, so the helper looks the next hop up itself.
     let action = unsafe { bpf_redirect_neigh(next_hop.ifindex, ptr::null_mut(), 0, 0) };

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use gre_ebpf_common::{
     event::{Event, Kind},
-    outcome::{Outcome, Stop},
+    outcome::{NO_TUNNEL, Outcome, Stop},
 };
 
 use crate::skb;
@@ -41,8 +41,10 @@ pub fn take_over(ctx: &TcContext, stop: Stop) -> Stop {
         Outcome::Ipv4Options | Outcome::Ipv6Extension => (Kind::OuterOptions, Outcome::Unwrapping),
         _ => return stop,
     };
-    let Some(tunnel) = stop.tunnel else { return stop };
-    if send(ctx, kind, tunnel, ctx.len()) {
+    if stop.tunnel == NO_TUNNEL {
+        return stop;
+    }
+    if send(ctx, kind, stop.tunnel, ctx.len()) {
         return outcome.into();
     }
     stop.outcome.into()

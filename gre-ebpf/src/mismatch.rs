@@ -1,6 +1,8 @@
 //! Takes note of what a peer sends that its tunnel does not take, for the daemon to explain.
 
-use aya_ebpf::{bindings::BPF_F_MMAPABLE, helpers::bpf_ktime_get_boot_ns, macros::map, maps::Array};
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE, helpers::bpf_ktime_get_boot_ns, macros::map, maps::Array,
+};
 use gre_ebpf_common::{mismatch::Mismatch, outcome::Outcome, wire::gre::GreBase};
 
 #[map]

@@ -10,13 +10,14 @@ use aya_ebpf::{
 };
 use gre_ebpf_common::{checksum, tunnel::Tunnel, wire::ip::PROTOCOL_TCP};
 
-use crate::{header::Header, packet::Packet};
+use crate::{header::Header, packet::Packet, verifier::forget};
 
 const FLAGS: usize = 13;
 const SYN: u8 = 2;
 const CHECKSUM: u32 = 16;
 /// Bytes of a TCP header without options.
-const HEADER_LEN: usize = 20;
+const HEADER_LEN: u32 = 20;
+/// Bytes of options, and so of options of one byte.
 const MAX_OPTIONS: usize = 40;
 
 /// Option kinds (RFC 9293, 3.1).
@@ -43,56 +44,41 @@ struct Found {
     value: u16,
 }
 
-/// A TCP header that can be read.
-struct Options {
-    words: [u64; MAX_OPTIONS / 8],
-    len: usize,
-}
-
-impl Options {
-    #[inline(always)]
-    fn load(tcp: u32, load: impl Fn(u32, *mut u8, u32) -> bool) -> Option<Self> {
-        let mut data_offset = 0u8;
-        if !load(tcp + 12, &raw mut data_offset, 1) {
+/// The MSS option of the TCP header at `tcp`, if it exceeds `limit`.
+#[inline(always)]
+fn exceeding(
+    tcp: u32,
+    limit: u16,
+    len: u32,
+    load: impl Fn(u32, *mut u8, u32) -> bool,
+) -> Option<Found> {
+    let mut data_offset = 0u8;
+    if !load(tcp + 12, &raw mut data_offset, 1) {
+        return None;
+    }
+    let end = forget(usize::from(data_offset >> 4) * 4, len) as u32;
+    let mut at = HEADER_LEN;
+    for _ in 0..MAX_OPTIONS {
+        at = forget(at as usize, len) as u32;
+        if at + u32::from(MSS_LEN) > end {
             return None;
         }
-        let len = (usize::from(data_offset >> 4) * 4).checked_sub(HEADER_LEN)?;
-        // Words one by one: an array would be zeroed by a call.
-        let mut words: [u64; MAX_OPTIONS / 8] = core::array::from_fn(|_| core::hint::black_box(0));
-        if len == 0 || len > MAX_OPTIONS {
+        let mut option = [0u8; 4];
+        if !load(tcp + at, option.as_mut_ptr(), 4) {
             return None;
         }
-        load(tcp + HEADER_LEN as u32, words.as_mut_ptr().cast(), len as u32)
-            .then_some(Self { words, len })
-    }
-
-    #[inline(always)]
-    fn byte(&self, at: usize) -> u8 {
-        if at < MAX_OPTIONS { (self.words[at / 8] >> (at % 8 * 8)) as u8 } else { END }
-    }
-
-    /// The MSS option, if it exceeds `limit`.
-    #[inline(always)]
-    fn exceeding(&self, tcp: u32, limit: u16) -> Option<Found> {
-        let mut at = 0;
-        for _ in 0..MAX_OPTIONS {
-            if at + usize::from(MSS_LEN) > self.len {
-                return None;
+        at += match option {
+            [END, ..] => return None,
+            [NO_OPERATION, ..] => 1,
+            [MSS, MSS_LEN, high, low] => {
+                let value = u16::from_be_bytes([high, low]);
+                return (value > limit).then_some(Found { offset: tcp + at + 2, value });
             }
-            match (self.byte(at), self.byte(at + 1)) {
-                (END, _) => return None,
-                (NO_OPERATION, _) => at += 1,
-                (MSS, MSS_LEN) => {
-                    let value = u16::from_be_bytes([self.byte(at + 2), self.byte(at + 3)]);
-                    let offset = tcp + (HEADER_LEN + at + 2) as u32;
-                    return (value > limit).then_some(Found { offset, value });
-                }
-                (_, len) if len >= 2 => at += usize::from(len),
-                _ => return None,
-            }
-        }
-        None
+            [_, len, ..] if len >= 2 => u32::from(len),
+            _ => return None,
+        };
     }
+    None
 }
 
 /// How the checksum sees a half word: with its bytes swapped, where it starts on an odd one.
@@ -106,7 +92,9 @@ fn as_summed(value: u16, tcp: u32, offset: u32) -> u16 {
 pub fn clamp_xdp(ctx: *mut xdp_md, tcp: u32, limit: u16) {
     // SAFETY: the helper checks what it reads from the packet; there is room for `len` bytes.
     let load = |at, to: *mut u8, len| unsafe { bpf_xdp_load_bytes(ctx, at, to.cast(), len) } == 0;
-    let Some(found) = Options::load(tcp, load).and_then(|o| o.exceeding(tcp, limit)) else {
+    // SAFETY: the context is the caller's.
+    let len = unsafe { (*ctx).data_end - (*ctx).data };
+    let Some(found) = exceeding(tcp, limit, len, load) else {
         return;
     };
     let mut sum = 0u16;
@@ -130,7 +118,9 @@ pub fn clamp_tc(ctx: *mut __sk_buff, tcp: u32, limit: u16) {
     // SAFETY: the helper checks what it reads from the packet; there is room for `len` bytes.
     let load =
         |at, to: *mut u8, len| unsafe { bpf_skb_load_bytes(ctx.cast(), at, to.cast(), len) } == 0;
-    let Some(found) = Options::load(tcp, load).and_then(|o| o.exceeding(tcp, limit)) else {
+    // SAFETY: the context is the caller's.
+    let len = unsafe { (*ctx).len };
+    let Some(found) = exceeding(tcp, limit, len, load) else {
         return;
     };
     let old = as_summed(found.value, tcp, found.offset);

@@ -77,6 +77,12 @@ impl Packet {
         (unsafe { self.data.unchecked_add(offset) }, self.end)
     }
 
+    /// Where `N` bytes from `offset` on are, for a helper to read.
+    #[inline(always)]
+    pub fn address<const N: usize>(&self, offset: usize) -> Option<*mut u32> {
+        self.at::<[u8; N]>(offset).map(|bytes| bytes.cast())
+    }
+
     /// Bytes, the part that cannot be read directly included.
     #[inline(always)]
     pub fn len(&self) -> u32 {

@@ -16,7 +16,7 @@ use gre_ebpf_common::{
     },
 };
 
-use crate::packet::Packet;
+use crate::{packet::Packet, verifier::forget};
 
 /// Interface index to port.
 #[map]
@@ -47,7 +47,7 @@ pub struct Frame {
 
 /// The frame's way in, where it is addressed to a port or a VLAN device on one.
 #[inline(always)]
-pub fn frame(packet: &Packet, ifindex: u32) -> Result<Frame, Outcome> {
+pub fn frame<const ANY: bool>(packet: &Packet, ifindex: u32) -> Result<Frame, Outcome> {
     let port = port(ifindex).ok_or(Outcome::UnknownPort)?;
     let ethernet: EthernetHeader = packet.read(0).ok_or(Outcome::NotIp)?;
     let mut frame = Frame {
@@ -58,7 +58,13 @@ pub fn frame(packet: &Packet, ifindex: u32) -> Result<Frame, Outcome> {
         ethertype: ethernet.ethertype(),
     };
     if vlan::is_tag(frame.ethertype) {
+        if !ANY {
+            return Err(Outcome::Detour);
+        }
         tagged(packet, &mut frame)?;
+    }
+    if ANY {
+        frame.header_len = forget(frame.header_len, packet.len());
     }
     if !ethernet.destination().is(&frame.port.mac) {
         return Err(Outcome::OtherHost);
@@ -79,7 +85,7 @@ fn tagged(packet: &Packet, frame: &mut Frame) -> Result<(), Outcome> {
         frame.ethertype = inner;
         frame.header_len += TAG_LEN;
     }
-    let key = VlanKey { ifindex: frame.ifindex, tags: frame.tags };
+    let key = VlanKey::new(frame.ifindex, frame.tags);
     // SAFETY: an entry that is replaced meanwhile is still a port.
     let port = unsafe { VLANS.get(&key) };
     frame.port = port.filter(|port| port.flags.has(Flags::VALID)).ok_or(Outcome::VlanUnknown)?;

@@ -13,11 +13,7 @@ use gre_ebpf_common::{
     },
 };
 
-use crate::{
-    checksum, mismatch,
-    packet::Packet,
-    parse::Frame,
-};
+use crate::{checksum, mismatch, packet::Packet, parse::Frame, verifier::forget};
 
 /// Buckets of `DEMUX`, a power of two, less one. Set by the loader and then frozen.
 #[unsafe(no_mangle)]
@@ -45,8 +41,6 @@ pub struct Received {
     /// Bytes of the packet from the GRE header on, and from the inner packet on.
     pub gre_len: u32,
     pub inner_len: u32,
-    /// Whose packet it is: the tunnel's remote, were it not any.
-    pub ends: Ends,
 }
 
 /// What a packet is to the tunnels.
@@ -79,13 +73,37 @@ struct Outer {
     len: u32,
 }
 
+impl Outer {
+    #[inline(always)]
+    fn received(&self, id: u32, tunnel: &'static Tunnel, gre: GreBase) -> Received {
+        let header_len = gre.header_len();
+        Received {
+            id,
+            tunnel,
+            gre,
+            dsfield: self.dsfield,
+            gre_offset: self.offset,
+            inner_offset: self.offset + header_len,
+            gre_len: self.len,
+            inner_len: self.len - header_len as u32,
+        }
+    }
+}
+
 /// Finds the tunnel of an IPv4 packet.
 #[inline(always)]
-pub fn receive4(packet: &Packet, frame: &Frame, ip: &Ipv4Header) -> Result<Gre, Stop> {
+pub fn receive4<const ANY: bool>(
+    packet: &Packet,
+    frame: &Frame,
+    ip: &Ipv4Header,
+) -> Result<Gre, Stop> {
     if ip.protocol() != PROTOCOL_GRE {
         return Ok(Gre::None);
     }
-    let ends = Ends::V4 { local: ip.destination(), remote: ip.source() };
+    let ends = Ends::v4(ip.destination(), ip.source());
+    if !ANY {
+        return plainest(packet, frame, ip, ends);
+    }
     if ip.is_fragment() {
         return fragment(ends);
     }
@@ -98,6 +116,27 @@ pub fn receive4(packet: &Packet, frame: &Frame, ip: &Ipv4Header) -> Result<Gre, 
     let len = u32::from(ip.total_len()) - header_len as u32;
     let offset = frame.header_len + header_len;
     receive(packet, frame, Outer { ends, dsfield: ip.tos(), offset, len })
+}
+
+/// A whole packet with at most a key, of a tunnel with both addresses given.
+#[inline(always)]
+fn plainest(packet: &Packet, frame: &Frame, ip: &Ipv4Header, ends: Ends) -> Result<Gre, Stop> {
+    let detour = Err(Outcome::Detour.into());
+    let offset = frame.header_len + ipv4::HEADER_LEN;
+    let len = u32::from(ip.total_len()) - ipv4::HEADER_LEN as u32;
+    let outer = Outer { ends, dsfield: ip.tos(), offset, len };
+    let Ok((gre, key)) = header(packet, &outer) else { return detour };
+    let is_plain = !ip.is_fragment()
+        && !gre.has_checksum()
+        && !gre.has_sequence()
+        && !frame.port.flags.has(port::Flags::TUNNEL_BOUND);
+    if !is_plain {
+        return detour;
+    }
+    match search(&Key { ends, kind: Kind::from_key(key), link: 0 }) {
+        Some((id, tunnel)) => Ok(Gre::Ours(outer.received(id, tunnel, gre))),
+        None => detour,
+    }
 }
 
 /// Extension headers in front of GRE that are skipped; Linux sends one.
@@ -124,7 +163,8 @@ pub fn receive6(packet: &Packet, frame: &Frame, ip: &Ipv6Header) -> Result<Gre, 
         offset += extension_len;
         len -= extension_len as u32;
     }
-    let ends = Ends::V6 { local: ip.destination(), remote: ip.source() };
+    let ends = Ends::v6(ip.destination(), ip.source());
+    let offset = forget(offset, packet.len());
     match next_header {
         PROTOCOL_GRE => {
             receive(packet, frame, Outer { ends, dsfield: ip.traffic_class(), offset, len })
@@ -140,7 +180,7 @@ pub fn receive6(packet: &Packet, frame: &Frame, ip: &Ipv6Header) -> Result<Gre, 
 #[inline(always)]
 fn fragment(ends: Ends) -> Result<Gre, Stop> {
     // Only the first fragment has the key.
-    match any_level(&Key { ends, kind: Kind::Pair, link: 0 }) {
+    match levels(&ends, Kind::PAIR, 0) {
         NONE => Ok(Gre::Foreign),
         id => Err(Stop::on(id, Outcome::OuterFragment)),
     }
@@ -151,17 +191,11 @@ fn receive(packet: &Packet, frame: &Frame, outer: Outer) -> Result<Gre, Stop> {
     let refusal = match header(packet, &outer) {
         Ok((gre, key)) => match find(frame, outer.ends, key) {
             Some((id, tunnel)) => {
-                let header_len = gre.header_len();
+                let received = outer.received(id, tunnel, gre);
                 return Ok(Gre::Ours(Received {
-                    id,
-                    tunnel,
-                    gre,
-                    dsfield: outer.dsfield,
-                    gre_offset: outer.offset,
-                    inner_offset: outer.offset + header_len,
-                    gre_len: outer.len,
-                    inner_len: outer.len - header_len as u32,
-                    ends: outer.ends,
+                    gre_offset: forget(received.gre_offset, packet.len()),
+                    inner_offset: forget(received.inner_offset, packet.len()),
+                    ..received
                 }));
             }
             None => Err((gre, key)),
@@ -177,16 +211,26 @@ fn receive(packet: &Packet, frame: &Frame, outer: Outer) -> Result<Gre, Stop> {
 /// A packet that is no good, if it runs between the addresses of a tunnel.
 #[inline(always)]
 fn refuse(ends: &Ends, outcome: Outcome) -> Result<Gre, Stop> {
-    match look_up(&Key { ends: *ends, kind: Kind::Pair, link: 0 }, Level::Exact, 0) {
+    match between(ends) {
         NONE => Ok(Gre::Foreign),
         id => Err(Stop::on(id, outcome)),
+    }
+}
+
+/// Some tunnel between exactly these addresses, whatever its key.
+#[inline(always)]
+fn between(ends: &Ends) -> u32 {
+    if ends.is_v6 {
+        look_up6(ends, Level::Exact, Kind::PAIR, 0)
+    } else {
+        look_up4(ends.local[0], ends.remote[0], Kind::PAIR, 0)
     }
 }
 
 /// A packet with a key that no tunnel between its addresses has, if there is a tunnel between them.
 #[inline(always)]
 fn explain(ends: &Ends, gre: GreBase, key: u32) -> Result<Gre, Stop> {
-    let id = look_up(&Key { ends: *ends, kind: Kind::Pair, link: 0 }, Level::Exact, 0);
+    let id = between(ends);
     let Some(tunnel) = get(id) else { return Ok(Gre::Foreign) };
     if !tunnel.flags.has(Flags::UP) {
         return Err(Stop::on(id, Outcome::TunnelDown));
@@ -218,21 +262,11 @@ fn header(packet: &Packet, outer: &Outer) -> Result<(GreBase, Option<u32>), Outc
 /// (ip_tunnel_lookup, ip6gre_tunnel_lookup): one bound to the interface first, then any.
 #[inline(always)]
 fn find(frame: &Frame, ends: Ends, key: Option<u32>) -> Option<(u32, &'static Tunnel)> {
-    let kind = match (ends, key) {
-        // With both addresses given, IPv4 tells a key of zero from none; IPv6 does not.
-        (Ends::V6 { .. }, Some(0)) => Kind::Keyless,
-        _ => Kind::from_key(key),
-    };
+    // With both addresses given, IPv4 tells a key of zero from none; IPv6 does not.
+    let kind = Kind::from_key(key.filter(|&key| key != 0 || !ends.is_v6));
     let bound = frame.port.flags.has(port::Flags::TUNNEL_BOUND);
-    if !bound && matches!(ends, Ends::V4 { .. }) {
-        // What most packets come to is inlined.
-        let found = search(&Key { ends, kind, link: 0 });
-        if found.is_some() {
-            return found;
-        }
-    }
     let link = if bound { frame.port.ifindex } else { 0 };
-    let id = any_level(&Key { ends, kind, link });
+    let id = levels(&ends, kind, link);
     Some((id, get(id)?))
 }
 
@@ -255,17 +289,59 @@ enum Level {
     Address,
 }
 
-/// The tunnel at the first level of the kernel's order that has one. First those bound to the
-/// interface of `key`. Not inlined: it is long.
+impl Level {
+    /// What is left of the two addresses.
+    #[inline(always)]
+    fn masks(self) -> (u32, u32) {
+        match self {
+            Self::Exact => (u32::MAX, u32::MAX),
+            Self::Remote => (0, u32::MAX),
+            Self::Local | Self::Address => (u32::MAX, 0),
+            Self::Neither => (0, 0),
+        }
+    }
+}
+
+/// The tunnel at the first level of the kernel's order that has one, first of those bound to the
+/// interface `link`.
+#[inline(always)]
+fn levels(ends: &Ends, kind: Kind, link: u32) -> u32 {
+    if ends.is_v6 {
+        levels6(ends, kind, link)
+    } else {
+        levels4(ends.local[0], ends.remote[0], kind, link)
+    }
+}
+
+// Neither is inlined: they are long, and most packets have been found by `plainest`.
+
 #[inline(never)]
-fn any_level(key: &Key) -> u32 {
-    let links = if key.link == 0 { [0, 0] } else { [key.link, 0] };
+fn levels4(local: u32, remote: u32, kind: Kind, link: u32) -> u32 {
+    first_level(kind, link, |level, kind, link| {
+        let (l, r) = level.masks();
+        look_up4(local & l, remote & r, kind, link)
+    })
+}
+
+#[inline(never)]
+fn levels6(ends: &Ends, kind: Kind, link: u32) -> u32 {
+    first_level(kind, link, |level, kind, link| look_up6(ends, level, kind, link))
+}
+
+#[inline(always)]
+fn first_level(kind: Kind, link: u32, look_up: impl Fn(Level, Kind, u32) -> u32) -> u32 {
+    let links = if link == 0 { [0, 0] } else { [link, 0] };
     for link in links {
         for level in [Level::Exact, Level::Remote, Level::Local, Level::Neither] {
-            let id = look_up(key, level, link);
+            let kind = match level {
+                // With neither address known the kernel compares the numbers alone.
+                Level::Neither if kind == Kind::keyed(0) => Kind::KEYLESS,
+                _ => kind,
+            };
+            let id = look_up(level, kind, link);
             let any_local = matches!(level, Level::Remote | Level::Neither);
             // Where the local address is any, packets for other hosts are not the tunnel's.
-            if id != NONE && (!any_local || look_up(key, Level::Address, 0) != NONE) {
+            if id != NONE && (!any_local || look_up(Level::Address, Kind::ADDRESS, 0) != NONE) {
                 return id;
             }
         }
@@ -273,37 +349,30 @@ fn any_level(key: &Key) -> u32 {
     NONE
 }
 
-/// The id of the tunnel at one level. Not inlined, but [`search`] is, where most packets come by.
 #[inline(never)]
-fn look_up(key: &Key, level: Level, link: u32) -> u32 {
-    let (local, remote) = match level {
-        Level::Exact => (u32::MAX, u32::MAX),
-        Level::Remote => (0, u32::MAX),
-        Level::Local | Level::Address => (u32::MAX, 0),
-        Level::Neither => (0, 0),
-    };
-    let ends = match key.ends {
-        Ends::V4 { local: l, remote: r } => Ends::V4 { local: l & local, remote: r & remote },
-        Ends::V6 { local: l, remote: r } => {
-            Ends::V6 { local: l.map(|word| word & local), remote: r.map(|word| word & remote) }
-        }
-    };
-    let kind = match (level, key.kind) {
-        (Level::Address, _) => return if is_local(&ends) { 0 } else { NONE },
-        // With neither address known the kernel compares the numbers alone.
-        (Level::Neither, Kind::Keyed(0)) => Kind::Keyless,
-        (_, kind) => kind,
-    };
-    search(&Key { ends, kind, link }).map_or(NONE, |(id, _)| id)
+fn look_up4(local: u32, remote: u32, kind: Kind, link: u32) -> u32 {
+    look_up(&Key { ends: Ends::v4(local, remote), kind, link })
 }
 
-/// Whether the local end is an address of this host.
+#[inline(never)]
+fn look_up6(ends: &Ends, level: Level, kind: Kind, link: u32) -> u32 {
+    let (l, r) = level.masks();
+    let (local, remote) = (ends.local.map(|word| word & l), ends.remote.map(|word| word & r));
+    look_up(&Key { ends: Ends::v6(local, remote), kind, link })
+}
+
 #[inline(always)]
-fn is_local(ends: &Ends) -> bool {
-    let location = Key { ends: *ends, kind: Kind::Address, link: 0 }.locate(DEMUX_MASK.load());
-    location.buckets.into_iter().any(|bucket| {
-        DEMUX.get(bucket).is_some_and(|bucket| location.candidate(bucket).is_some())
-    })
+fn look_up(key: &Key) -> u32 {
+    if key.kind != Kind::ADDRESS {
+        return search(key).map_or(NONE, |(id, _)| id);
+    }
+    // No record to confirm it: the fingerprint has to do.
+    let location = key.locate(DEMUX_MASK.load());
+    let is_there = location
+        .buckets
+        .into_iter()
+        .any(|bucket| DEMUX.get(bucket).is_some_and(|bucket| location.candidate(bucket).is_some()));
+    if is_there { 0 } else { NONE }
 }
 
 #[inline(always)]
@@ -324,26 +393,32 @@ fn search(key: &Key) -> Option<(u32, &'static Tunnel)> {
 /// Whether a tunnel has these addresses; those that are any are not compared.
 #[inline(always)]
 fn ends_match(id: u32, tunnel: &Tunnel, ends: &Ends) -> bool {
-    match ends {
-        Ends::V4 { local, remote } => {
-            let (own, peer) = tunnel.addresses4();
-            (*local == 0 || *local == own) && (*remote == 0 || *remote == peer)
-        }
-        Ends::V6 { local, remote } => TUNNELS6.get(id).is_some_and(|found| {
-            (is_any(local) || is_same(local, &found.local))
-                && (is_any(remote) || is_same(remote, &found.remote))
-        }),
+    if !ends.is_v6 {
+        let (local, remote) = tunnel.addresses4();
+        return (ends.local[0] == 0 || ends.local[0] == local)
+            && (ends.remote[0] == 0 || ends.remote[0] == remote);
     }
+    TUNNELS6.get(id).is_some_and(|found| {
+        (ends.any_local() || is_same(&ends.local, &found.local))
+            && (ends.any_remote() || is_same(&ends.remote, &found.remote))
+    })
+}
+
+/// Whether a tunnel's packet, whose IP header is at `offset`, came from the remote of tunnel `id`.
+/// Not inlined: it is for tunnels with many remotes.
+#[inline(never)]
+pub fn came_from(packet: &Packet, offset: usize, id: u32) -> bool {
+    let Some(tunnel) = get(id) else { return false };
+    if !tunnel.flags.has(Flags::IPV6) {
+        return packet.read(offset + 12) == Some(tunnel.addresses4().1);
+    }
+    let source = packet.read::<[u32; 4]>(offset + 8);
+    source.zip(TUNNELS6.get(id)).is_some_and(|(source, found)| is_same(&source, &found.remote))
 }
 
 #[inline(always)]
-pub fn is_same(a: &[u32; 4], b: &[u32; 4]) -> bool {
+fn is_same(a: &[u32; 4], b: &[u32; 4]) -> bool {
     (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
-}
-
-#[inline(always)]
-fn is_any(a: &[u32; 4]) -> bool {
-    a[0] | a[1] | a[2] | a[3] == 0
 }
 
 /// How the key of a packet differs from that of a tunnel between the same addresses.

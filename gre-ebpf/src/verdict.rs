@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use gre_ebpf_common::{
     counters::Tier,
-    outcome::{Disposition, Outcome, Stop},
+    outcome::{Disposition, NO_TUNNEL, Outcome, Stop},
 };
 
 use crate::counters;
@@ -13,9 +13,8 @@ fn count(tier: Tier, result: Result<Outcome, Stop>) -> Outcome {
     let outcome = match result {
         Ok(outcome) => outcome,
         Err(Stop { outcome, tunnel }) => {
-            let is_drop =
-                matches!(outcome.disposition(), Disposition::Drop | Disposition::Abort);
-            if let Some(tunnel) = tunnel.filter(|_| is_drop) {
+            let is_drop = matches!(outcome.disposition(), Disposition::Drop | Disposition::Abort);
+            if is_drop && tunnel != NO_TUNNEL {
                 counters::tunnel_drop(tunnel, outcome);
             }
             outcome

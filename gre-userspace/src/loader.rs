@@ -12,7 +12,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{DevMap, Map, MapData, MapError},
+    maps::{DevMap, Map, MapData, MapError, ProgramArray},
     programs::{
         ProgramError, SchedClassifier, TcAttachType, Xdp,
         links::{FdLink, LinkError, PinnedLink},
@@ -123,8 +123,12 @@ pub struct Programs {
 }
 
 const XDP: &str = "xgre_xdp";
+const XDP_ANY: &str = "xgre_xdp_any";
 const TC_IN: &str = "xgre_tc_in";
 const TC_OUT: &str = "xgre_tc_out";
+
+/// The map of programs that XDP goes on with.
+const DETOURS: &str = "DETOURS";
 
 /// Entries and bytes an entry of a map.
 struct Size {
@@ -133,7 +137,7 @@ struct Size {
     bytes: usize,
 }
 
-fn sizes(limits: &Limits, cpus: u32) -> [Size; 15] {
+fn sizes(limits: &Limits, cpus: u32) -> [Size; 16] {
     let size = |name, entries, bytes| Size { name, entries, bytes };
     [
         size("PORTS", limits.interfaces, size_of::<Port>()),
@@ -150,6 +154,7 @@ fn sizes(limits: &Limits, cpus: u32) -> [Size; 15] {
         size("MISMATCHES", limits.tunnels, size_of::<Mismatch>()),
         size("TUNNEL_COUNTERS", limits.tunnels * cpus, size_of::<TunnelCounters>()),
         size("TUNNEL_DROPS", limits.tunnels, size_of::<TunnelDrops>()),
+        size(DETOURS, 1, 4),
         size("OUTCOMES", cpus * TIERS, size_of::<OutcomeCounters>()),
     ]
 }
@@ -183,18 +188,32 @@ pub fn load(limits: &Limits, pins: &Path) -> Result<(Programs, Maps), LoadError>
     let mut ebpf = loader.load(OBJECT)?;
     // The programs name their maps by descriptors, which the maps own.
     load_programs(&mut ebpf)?;
+    lay_detours(&mut ebpf)?;
     let maps = take_maps(&mut ebpf, &sizes, limits, cpus)?;
     Ok((Programs { ebpf, pins: pins.to_owned(), filters: HashMap::new() }, maps))
 }
 
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
-    let program: &mut Xdp = program(ebpf, XDP)?;
-    program.load().map_err(|source| LoadError::Program { name: XDP, source })?;
+    for name in [XDP, XDP_ANY] {
+        let program: &mut Xdp = program(ebpf, name)?;
+        program.load().map_err(|source| LoadError::Program { name, source })?;
+    }
     for name in [TC_IN, TC_OUT] {
         let program: &mut SchedClassifier = self::program(ebpf, name)?;
         program.load().map_err(|source| LoadError::Program { name, source })?;
     }
     Ok(())
+}
+
+/// Tells the XDP program where to go on. The map outlives the daemon as the others do, since an array
+/// of programs is emptied when nobody holds it.
+fn lay_detours(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    let failed = |source| LoadError::Map { name: DETOURS, source };
+    let map = ebpf.take_map(DETOURS).ok_or(LoadError::Missing(DETOURS))?;
+    let mut detours = ProgramArray::try_from(map).map_err(failed)?;
+    let program: &mut Xdp = program(ebpf, XDP_ANY)?;
+    let program = program.fd().map_err(|source| LoadError::Program { name: XDP_ANY, source })?;
+    detours.set(0, program, 0).map_err(failed)
 }
 
 fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, LoadError>
@@ -209,7 +228,7 @@ where
 
 fn take_maps(
     ebpf: &mut Ebpf,
-    sizes: &[Size; 15],
+    sizes: &[Size; 16],
     limits: &Limits,
     cpus: u32,
 ) -> Result<Maps, LoadError> {
@@ -276,6 +295,11 @@ impl Programs {
     /// The kernel's number of the XDP program of this build.
     pub fn xdp(&mut self) -> Result<&mut Xdp, LoadError> {
         program(&mut self.ebpf, XDP)
+    }
+
+    /// The XDP program for all but the plainest packets.
+    pub fn xdp_any(&mut self) -> Result<&mut Xdp, LoadError> {
+        program(&mut self.ebpf, XDP_ANY)
     }
 
     /// The TC program for the ingress of ports.

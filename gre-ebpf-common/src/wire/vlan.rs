@@ -38,14 +38,32 @@ pub const fn is_tag(ethertype: u16) -> bool {
 }
 
 /// Map `VLANS`: a port and the tags of a frame on it, outer first, to a [`crate::port::Port`].
-#[repr(C)]
+/// Aligned so that a copy of the tags on the stack is one access, which the verifier wants aligned.
+#[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct VlanKey {
-    pub ifindex: u32,
-    pub tags: [Tag; 2],
+    tags: [Tag; 2],
+    ifindex: u32,
+    reserved: u32,
 }
 
-const _: () = assert!(size_of::<VlanKey>() == 12);
+const _: () = assert!(size_of::<VlanKey>() == 16);
+
+impl VlanKey {
+    #[inline(always)]
+    pub const fn new(ifindex: u32, tags: [Tag; 2]) -> Self {
+        Self { tags, ifindex, reserved: 0 }
+    }
+
+    /// As it is in the map.
+    pub const fn words(&self) -> [u32; 4] {
+        [self.tags[0].0, self.tags[1].0, self.ifindex, self.reserved]
+    }
+
+    pub const fn from_words([outer, inner, ifindex, reserved]: [u32; 4]) -> Self {
+        Self { tags: [Tag(outer), Tag(inner)], ifindex, reserved }
+    }
+}
 
 #[cfg(test)]
 mod tests {

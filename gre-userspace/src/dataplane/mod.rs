@@ -196,7 +196,7 @@ impl Compiler<'_> {
             let port = Port::new(mac, flags, ifindex);
             self.plane.ports.insert(ifindex, port);
             if base != ifindex {
-                self.plane.vlans.insert(VlanKey { ifindex: base, tags }, port);
+                self.plane.vlans.insert(VlanKey::new(base, tags), port);
             }
         }
     }

@@ -76,7 +76,7 @@ fn each_tunnel_is_found_by_its_key_and_by_its_addresses() {
     let (plane, state) = compiled(&snapshot());
     let record = &plane.tunnels[&state.id];
     let (local, remote) = (record.local(), record.remote());
-    let keys = [Kind::Keyless, Kind::Pair].map(|kind| (Key { local, remote, kind }, state.id));
+    let keys = [Kind::KEYLESS, Kind::PAIR].map(|kind| (Key { local, remote, kind }, state.id));
     assert_eq!(plane.demux, keys.into());
 }
 

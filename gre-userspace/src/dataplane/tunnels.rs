@@ -119,7 +119,8 @@ impl Compiler<'_> {
         let first = || {
             let addresses = self.snapshot.addresses.get(&underlay?.ifindex)?;
             let own = addresses.iter().map(|address| address.local.addr());
-            own.into_iter().find(|address| tunnel.mode.has_family_of(*address) && !is_link_local(*address))
+            own.into_iter()
+                .find(|address| tunnel.mode.has_family_of(*address) && !is_link_local(*address))
         };
         preferred.or_else(first).unwrap_or(tunnel.local)
     }
@@ -163,7 +164,7 @@ impl Compiler<'_> {
                 self.plane.demux.insert(Key { ends, kind, link }, id);
             }
             self.plane.demux.entry(Key { ends, kind, link: 0 }).or_insert(id);
-            self.plane.demux.entry(Key { ends, kind: Kind::Pair, link: 0 }).or_insert(id);
+            self.plane.demux.entry(Key { ends, kind: Kind::PAIR, link: 0 }).or_insert(id);
         }
         if any_local {
             self.own_addresses();
@@ -182,7 +183,7 @@ impl Compiler<'_> {
             .collect();
         for address in own {
             let any = if address.is_ipv4() { Mode::Gre } else { Mode::Ip6gre }.any();
-            let key = Key { ends: ends(address, any), kind: Kind::Address, link: 0 };
+            let key = Key { ends: ends(address, any), kind: Kind::ADDRESS, link: 0 };
             self.plane.demux.insert(key, 0);
         }
     }
@@ -238,11 +239,9 @@ fn segment_sizes(tunnel: &Tunnel, mtu: u16) -> [u16; 2] {
 fn ends(local: IpAddr, remote: IpAddr) -> Ends {
     match (local, remote) {
         (IpAddr::V4(local), IpAddr::V4(remote)) => {
-            Ends::V4 { local: u32::from(local).to_be(), remote: u32::from(remote).to_be() }
+            Ends::v4(u32::from(local).to_be(), u32::from(remote).to_be())
         }
-        (IpAddr::V6(local), IpAddr::V6(remote)) => {
-            Ends::V6 { local: words(local), remote: words(remote) }
-        }
+        (IpAddr::V6(local), IpAddr::V6(remote)) => Ends::v6(words(local), words(remote)),
         _ => unreachable!("a tunnel's addresses are of its mode's family"),
     }
 }

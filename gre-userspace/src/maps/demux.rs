@@ -158,7 +158,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gre_ebpf_common::demux::Kind;
+    use gre_ebpf_common::{demux::Kind, tunnel::Ends};
 
     impl Table {
         fn new(buckets: u32) -> Self {
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_tunnel_is_found_all_the_while_a_successor_takes_over() {
-        let key = |n: u32| Key { local: 1, remote: n, kind: Kind::Keyless };
+        let key = |n: u32| Key { ends: Ends::v4(1, n), kind: Kind::KEYLESS, link: 0 };
         let mut earlier = Table::new(buckets(16));
         for n in 0..2 {
             earlier.insert(&key(n), n).unwrap();
@@ -196,7 +196,11 @@ mod tests {
         let mut table = Table::new(buckets(TUNNELS));
         let keys = |n: u32| {
             let (local, remote) = (1, n.to_be());
-            [Kind::Keyless, Kind::Pair].map(|kind| Key { local, remote, kind })
+            [Kind::KEYLESS, Kind::PAIR].map(|kind| Key {
+                ends: Ends::v4(local, remote),
+                kind,
+                link: 0,
+            })
         };
         for n in 0..TUNNELS {
             for key in keys(n) {
@@ -225,7 +229,7 @@ mod tests {
     #[test]
     fn a_key_moves_to_another_tunnel_in_place() {
         let mut table = Table::new(buckets(16));
-        let key = Key { local: 1, remote: 2, kind: Kind::Pair };
+        let key = Key { ends: Ends::v4(1, 2), kind: Kind::PAIR, link: 0 };
         let bucket = table.insert(&key, 3).unwrap();
         assert_eq!(table.insert(&key, 3).unwrap(), None);
         assert_eq!(table.insert(&key, 4).unwrap(), bucket);
@@ -235,7 +239,7 @@ mod tests {
     #[test]
     fn more_than_two_buckets_hold_is_refused_and_changes_nothing() {
         let mut table = Table::new(1);
-        let key = |n| Key { local: n, remote: 2, kind: Kind::Keyless };
+        let key = |n| Key { ends: Ends::v4(n, 2), kind: Kind::KEYLESS, link: 0 };
         for n in 0..SLOTS as u32 {
             table.insert(&key(n), n).unwrap();
         }

@@ -10,7 +10,7 @@ use aya::{
 use gre_ebpf_common::{
     pod::{from_words, to_words},
     port::Port,
-    wire::vlan::{Tag, VlanKey},
+    wire::vlan::VlanKey,
 };
 
 use super::MapsError;
@@ -27,11 +27,7 @@ struct Hash<K, V> {
 
 impl<K: Pod + Ord, V: Pod + PartialEq> Hash<K, V> {
     /// Takes over a map, and what an earlier daemon left in it.
-    fn new(
-        map: Map,
-        len: u32,
-        [name, what, limit]: [&'static str; 3],
-    ) -> Result<Self, MapError> {
+    fn new(map: Map, len: u32, [name, what, limit]: [&'static str; 3]) -> Result<Self, MapError> {
         let map: HashMap<_, K, V> = map.try_into()?;
         let values = map.iter().collect::<Result<_, _>>()?;
         Ok(Self { map, name, what, limit, len, values })
@@ -68,7 +64,7 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Hash<K, V> {
 }
 
 /// Map `VLANS`.
-pub struct Vlans(Hash<[u32; 3], [u64; 2]>);
+pub struct Vlans(Hash<[u32; 4], [u64; 2]>);
 
 impl Vlans {
     pub fn new(map: Map, len: u32) -> Result<Self, MapError> {
@@ -83,14 +79,12 @@ impl Vlans {
         self.0.fill(wanted.iter().map(|(key, port)| {
             let mut words = [0; 2];
             to_words(port, &mut words);
-            ([key.ifindex, key.tags[0].0, key.tags[1].0], words)
+            (key.words(), words)
         }))
     }
 
     pub(super) fn prune(&mut self, wanted: &BTreeMap<VlanKey, Port>) -> Result<(), MapsError> {
-        self.0.prune(|&[ifindex, outer, inner]| {
-            wanted.contains_key(&VlanKey { ifindex, tags: [Tag(outer), Tag(inner)] })
-        })
+        self.0.prune(|&words| wanted.contains_key(&VlanKey::from_words(words)))
     }
 
     /// What is in it.

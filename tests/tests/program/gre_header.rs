@@ -3,6 +3,7 @@
 use gre_ebpf_common::{
     demux::{Key, Kind},
     outcome::Outcome::{self, *},
+    tunnel::Ends,
 };
 use gre_userspace::dataplane::DataPlane;
 
@@ -320,12 +321,13 @@ fn a_slot_that_is_another_keys_does_not_open_the_tunnel() {
     let slot = |remote: [u8; 4], kind, tunnel: Spec| {
         move |plane: &mut DataPlane| {
             let [local, remote] = [LOCAL, remote].map(u32::from_ne_bytes);
-            plane.demux.insert(Key { local, remote, kind }, tunnel.id);
+            let ends = Ends::v4(local, remote);
+            plane.demux.insert(Key { ends, kind, link: 0 }, tunnel.id);
         }
     };
     let keyed = |tunnel: Spec| gre(KEY_BIT, 0x0800, &[7], &inbound(tunnel).bytes());
     let keyless = |tunnel: Spec| gre(0, 0x0800, &[], &inbound(tunnel).bytes());
-    let key = Kind::Keyed(7u32.to_be());
+    let key = Kind::keyed(7u32.to_be());
     let mut cases = Vec::new();
     for hook in TIERS {
         let case = |what, packet: Packet| Case::new(what, hook, from_wan(&packet.bytes()));
@@ -338,13 +340,13 @@ fn a_slot_that_is_another_keys_does_not_open_the_tunnel() {
                 .given(slot(PLAIN.remote(), key, PLAIN)),
             case("no key, of key 0", received(FIXED, keyless(FIXED)))
                 .drops(KeyMissing, FIXED)
-                .given(slot(FIXED.remote(), Kind::Keyless, FIXED)),
+                .given(slot(FIXED.remote(), Kind::KEYLESS, FIXED)),
             case("another remote", from_remote(STRANGER, keyless(PLAIN)))
                 .passes(NoTunnel)
-                .given(slot(STRANGER, Kind::Keyless, PLAIN)),
+                .given(slot(STRANGER, Kind::KEYLESS, PLAIN)),
             case("another pair", from_remote(STRANGER, keyless(PLAIN)))
                 .passes(NoTunnel)
-                .given(slot(STRANGER, Kind::Pair, PLAIN)),
+                .given(slot(STRANGER, Kind::PAIR, PLAIN)),
         ]);
     }
     check(cases);

@@ -51,7 +51,7 @@ fn whatever_is_not_ipv4_is_the_kernels() {
         // A length, the bytes swapped, IPv4 but a bit, ARP, VLAN, IPv6, MPLS, QinQ.
         for ethertype in [0x0064u16, 0x0008, 0x0801, 0x0806, 0x8100, 0x86dd, 0x8847, 0x88a8] {
             let frame = spoil(&frame, 12, &ethertype.to_be_bytes());
-            cases.push(Case::new(format!("{ethertype:#06x}"), hook, frame).passes(NotIpv4));
+            cases.push(Case::new(format!("{ethertype:#06x}"), hook, frame).passes(NotIp));
         }
     }
     check(cases);

@@ -152,7 +152,7 @@ fn a_device_that_is_no_tunnels_passes_everything_on() {
         Case::new("a tunnel beyond the map", Hook::TcOut(PLAIN.device()), packet)
             .passes(TunnelDown)
             .given(|plane| {
-                plane.ports.insert(PLAIN.device(), Port::device_of(8));
+                plane.ports.insert(PLAIN.device(), Port::device_of(8, PLAIN.device()));
             }),
     ]);
 }

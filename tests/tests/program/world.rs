@@ -14,7 +14,7 @@ use gre_ebpf_common::{
     next_hop::{self, NextHop},
     port::{self, Port},
     route::Entry,
-    tunnel::{self, Outer, Tunnel},
+    tunnel::{self, Ends, Expected, Outer, Tunnel},
 };
 use gre_userspace::{dataplane::DataPlane, model::Limits};
 
@@ -41,7 +41,7 @@ pub const ROUTED: [u8; 4] = [8, 8, 8, 8];
 pub const TO_GATEWAY: u32 = 1;
 pub const TO_HOST: u32 = 2;
 
-pub const LIMITS: Limits = 
+pub const LIMITS: Limits =
     Limits { tunnels: 8, next_hops: 64, route_blocks: 16, interfaces: 256, ..Limits::DEFAULT };
 
 /// A tunnel; how it differs from the others is what its tests are about.
@@ -106,15 +106,19 @@ impl Spec {
         1500 - self.overhead()
     }
 
+    pub fn ends(&self) -> Ends {
+        Ends::v4(u32::from_ne_bytes(LOCAL), u32::from_ne_bytes(self.remote()))
+    }
+
     fn record(&self) -> Tunnel {
-        let mut record = Tunnel::new(Outer {
-            local: u32::from_ne_bytes(LOCAL),
-            remote: u32::from_ne_bytes(self.remote()),
+        let outer = Outer {
             ttl: self.ttl,
             tos: self.tos,
             dont_fragment: self.pmtudisc,
             key: self.key,
-        });
+            ..Outer::new(self.ends())
+        };
+        let mut record = Tunnel::new(outer, Expected { key: self.key, ..Expected::default() });
         record.flags =
             record.flags.with(tunnel::Flags::UP, true).with(tunnel::Flags::FORWARDING, true);
         record.next_hop = TO_GATEWAY;
@@ -130,7 +134,7 @@ pub fn world() -> DataPlane {
     let mut plane = DataPlane::default();
     let ready = next_hop::Flags::RESOLVED.with(next_hop::Flags::NATIVE_REDIRECT, true);
     for (ifindex, mac) in [(LAN, LAN_MAC), (WAN, WAN_MAC)] {
-        plane.ports.insert(ifindex, Port::new(mac, port::Flags::FORWARDING));
+        plane.ports.insert(ifindex, Port::new(mac, port::Flags::FORWARDING, ifindex));
     }
     for (id, to, from, ifindex) in
         [(TO_GATEWAY, GATEWAY_MAC, WAN_MAC, WAN), (TO_HOST, HOST_MAC, LAN_MAC, LAN)]
@@ -141,11 +145,11 @@ pub fn world() -> DataPlane {
         let (device, peer) = (spec.device_mac(), spec.peer_mac());
         let way = NextHop::new(device, peer, spec.peer(), 65_535, ready);
         plane.next_hops.insert(spec.way_to_device(), way);
-        plane.ports.insert(spec.device(), Port::device_of(spec.id));
+        plane.ports.insert(spec.device(), Port::device_of(spec.id, spec.device()));
         let record = spec.record();
-        let (local, remote) = (record.local(), record.remote());
-        for kind in [Kind::from_key(spec.key.map(u32::to_be)), Kind::Pair] {
-            plane.demux.insert(Key { local, remote, kind }, spec.id);
+        let ends = spec.ends();
+        for kind in [Kind::from_key(spec.key.map(u32::to_be)), Kind::PAIR] {
+            plane.demux.insert(Key { ends, kind, link: 0 }, spec.id);
         }
         plane.tunnels.insert(spec.id, record);
         route(&mut plane, spec.beyond(), 16, Entry::Tunnel(spec.id));
