@@ -21,6 +21,7 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 
 /// What is looked up. An address of all zeros is any: a tunnel with such an address is found by it
 /// alone.
+#[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     pub ends: Ends,
@@ -56,6 +57,16 @@ impl Kind {
     }
 
     #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    #[inline(always)]
     pub const fn has_key(self) -> bool {
         self.0 >> 32 == 1
     }
@@ -72,8 +83,8 @@ impl Ends {
     /// (multiply and fold; constants of MurmurHash3's finaliser).
     #[inline(always)]
     const fn digest(&self) -> u64 {
-        let Self { is_v6, local: l, remote: r } = *self;
-        if !is_v6 {
+        let Self { local: l, remote: r, .. } = *self;
+        if !self.is_v6() {
             return mix(pair(l[0], r[0]));
         }
         // Not where IPv4 addresses of the same words begin.

@@ -126,24 +126,32 @@ impl Flags {
 }
 
 /// The addresses of a tunnel or of an outer packet, in memory order; all zero is any. Of IPv4 only
-/// the first words are used. No enum: the words that IPv4 leaves out would be undefined, and the
-/// compiler moves such about where the verifier sees it.
+/// the first words are used. No enum, and no padding: what IPv4 leaves out would be undefined, and
+/// the compiler moves such about where the verifier sees it. Aligned so that copies on the stack are
+/// accesses that the verifier takes.
+#[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ends {
-    pub is_v6: bool,
     pub local: [u32; 4],
     pub remote: [u32; 4],
+    /// 0 of IPv4, 1 of IPv6.
+    version: u64,
 }
 
 impl Ends {
     #[inline(always)]
     pub const fn v4(local: u32, remote: u32) -> Self {
-        Self { is_v6: false, local: [local, 0, 0, 0], remote: [remote, 0, 0, 0] }
+        Self { local: [local, 0, 0, 0], remote: [remote, 0, 0, 0], version: 0 }
     }
 
     #[inline(always)]
     pub const fn v6(local: [u32; 4], remote: [u32; 4]) -> Self {
-        Self { is_v6: true, local, remote }
+        Self { local, remote, version: 1 }
+    }
+
+    #[inline(always)]
+    pub const fn is_v6(&self) -> bool {
+        self.version != 0
     }
 
     #[inline(always)]
@@ -216,7 +224,7 @@ impl Tunnel {
             | (if outer.key.is_some() { gre::KEY } else { 0 })
             | (if outer.sequence { gre::SEQUENCE } else { 0 });
         let gre = GreBase::new(gre_flags, 0);
-        let is_v6 = outer.ends.is_v6;
+        let is_v6 = outer.ends.is_v6();
         let (words, len) = if is_v6 {
             (outer.ipv6(), outer.ipv6_len())
         } else {
@@ -263,7 +271,7 @@ impl Tunnel {
     #[inline(always)]
     pub const fn is_found_by(&self, key: &Key) -> bool {
         let (is_v6, local_any, remote_any) =
-            (key.ends.is_v6, key.ends.any_local(), key.ends.any_remote());
+            (key.ends.is_v6(), key.ends.any_local(), key.ends.any_remote());
         let ends = Flags(0)
             .with(Flags::IPV6, is_v6)
             .with(Flags::LOCAL_ANY, local_any)

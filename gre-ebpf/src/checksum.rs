@@ -2,10 +2,17 @@
 
 use core::ptr;
 
-use aya_ebpf::helpers::bpf_csum_diff;
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    helpers::bpf_csum_diff,
+    programs::{TcContext, XdpContext},
+};
 use gre_ebpf_common::checksum::fold;
 
-use crate::{packet::Packet, verifier::opaque};
+use crate::{
+    packet::Packet,
+    verifier::{OFFSETS, opaque},
+};
 
 /// Bytes summed by one call of the helper, which takes no more on older kernels.
 const CHUNK: usize = 512;
@@ -17,22 +24,40 @@ const SMALL: usize = 32;
 /// The one's complement sum of `len` bytes from `offset` on, in memory order; none where they are
 /// not all there to be read.
 #[inline(always)]
-pub fn sum(packet: &Packet, offset: usize, len: u32) -> Option<u16> {
-    let (start, end) = packet.span(offset);
-    u16::try_from(sum_bytes(start, end, len as usize)).ok()
+pub fn sum_xdp(ctx: &XdpContext, offset: usize, len: u32) -> Option<u16> {
+    u16::try_from(xgre_sum_xdp(ctx.ctx, offset as u64, len.into())).ok()
 }
 
-/// Not inlined: it is long, and only packets with a checksum pay for the call.
-///
+/// As [`sum_xdp`].
+#[inline(always)]
+pub fn sum_tc(ctx: &TcContext, offset: usize, len: u32) -> Option<u16> {
+    u16::try_from(xgre_sum_tc(ctx.skb.skb, offset as u64, len.into())).ok()
+}
+
+// Functions of their own, which the verifier looks at once: they are long, and only packets with a
+// checksum pay for the call.
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xgre_sum_xdp(ctx: *mut xdp_md, offset: u64, len: u64) -> u64 {
+    sum_bytes(&Packet::of_xdp(&XdpContext::new(ctx)), offset as usize, len as usize)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xgre_sum_tc(ctx: *mut __sk_buff, offset: u64, len: u64) -> u64 {
+    sum_bytes(&Packet::of_tc(&TcContext::new(ctx), 0), offset as usize, len as usize)
+}
+
 /// Each step works out anew from `len` where it begins: so the verifier, which follows every way
 /// through, finds that most of them meet again.
-#[inline(never)]
-fn sum_bytes(start: usize, end: usize, len: usize) -> u64 {
+#[inline(always)]
+fn sum_bytes(whole: &Packet, offset: usize, len: usize) -> u64 {
     const FAILED: u64 = u64::MAX;
-    let packet = Packet::between(start, end);
-    if !(2..=LONGEST).contains(&len) {
+    if offset > OFFSETS || !(2..=LONGEST).contains(&len) {
         return FAILED;
     }
+    let packet = whole.from_offset(offset & OFFSETS);
     let mut sum = 0;
     for chunk in 0..LONGEST / CHUNK {
         if len < (chunk + 1) * CHUNK {

@@ -3,10 +3,10 @@
 
 use core::arch::asm;
 
+use crate::verifier::opaque;
 use aya_ebpf::{
     Global, bindings::BPF_F_MMAPABLE, helpers::bpf_get_smp_processor_id, macros::map, maps::Array,
 };
-use crate::verifier::opaque;
 use gre_ebpf_common::{
     counters::{
         OutcomeCounters, Tier, Traffic, TunnelCounters, TunnelDrops, outcome_index, tunnel_index,

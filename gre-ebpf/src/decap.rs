@@ -43,6 +43,7 @@ fn accept(
     packet: &Packet,
     received: &Received,
     packets: u32,
+    sum: impl FnOnce(usize, u32) -> Option<u16>,
 ) -> Result<(Payload, Option<Judged>), Outcome> {
     if let Err(outcome) = decapsulate::flags(received.tunnel, received.gre) {
         mismatch::note(received.id, received.gre, received.tunnel.key, outcome);
@@ -50,7 +51,7 @@ fn accept(
     }
     if received.gre.has_checksum()
         && packets == 1
-        && checksum::sum(packet, received.gre_offset, received.gre_len) != Some(0xffff)
+        && sum(received.gre_offset, received.gre_len) != Some(0xffff)
     {
         return Err(Outcome::ChecksumWrong);
     }
@@ -173,7 +174,9 @@ pub fn xdp<const ANY: bool>(
         }
         return through::<Ipv4Header, ANY>(ctx, packet, frame, received, None);
     }
-    let (payload, judged) = accept(packet, received, 1).map_err(on)?;
+    let (payload, judged) =
+        accept(packet, received, 1, |offset, len| checksum::sum_xdp(ctx, offset, len))
+            .map_err(on)?;
     match payload {
         Payload::Ipv4 => through::<Ipv4Header, ANY>(ctx, packet, frame, received, judged),
         Payload::Ipv6 => through::<Ipv6Header, ANY>(ctx, packet, frame, received, judged),
@@ -312,7 +315,8 @@ pub fn tc(
     let summed = received.gre.has_checksum() && packets == 1;
     let packet = if summed { Packet::of_tc(ctx, ctx.len()) } else { *packet };
     let (payload, judged) =
-        accept(&packet, received, packets).map_err(|outcome| Stop::on(received.id, outcome))?;
+        accept(&packet, received, packets, |offset, len| checksum::sum_tc(ctx, offset, len))
+            .map_err(|outcome| Stop::on(received.id, outcome))?;
     let inside = Inside { frame, received, judged, packets };
     match payload {
         Payload::Ipv4 => into_device::<Ipv4Header>(ctx, &packet, &inside),

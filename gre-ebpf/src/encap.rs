@@ -148,7 +148,8 @@ pub fn write<H: Header, const ANY: bool>(
     inner.write_back(&packet, header.inner).ok_or(Outcome::Aborted)?;
     decap::clamp(ctx, inner, header.inner, mss);
     // The packet may have been changed behind the verifier's back.
-    finish(&Packet::of_xdp(ctx), tunnel, &header, len)
+    let sum = |offset, len| checksum::sum_xdp(ctx, offset, len);
+    finish(&Packet::of_xdp(ctx), tunnel, &header, len, sum)
 }
 
 #[inline(always)]
@@ -263,12 +264,18 @@ fn options(packet: &Packet, start: usize, id: u32) -> Option<NonZeroUsize> {
 
 /// Writes the GRE checksum, where there is one, now that everything else is in place.
 #[inline(always)]
-fn finish(packet: &Packet, tunnel: &Tunnel, header: &Written, len: u32) -> Result<(), Stop> {
+fn finish(
+    packet: &Packet,
+    tunnel: &Tunnel,
+    header: &Written,
+    len: u32,
+    sum: impl FnOnce(usize, u32) -> Option<u16>,
+) -> Result<(), Stop> {
     if !tunnel.flags.has(Flags::CHECKSUM_SENT) {
         return Ok(());
     }
     let len = (header.inner - header.gre) as u32 + len;
-    let sum = checksum::sum(packet, header.gre, len).ok_or(Outcome::Aborted)?;
+    let sum = sum(header.gre, len).ok_or(Outcome::Aborted)?;
     packet.write(header.gre + 4, [!sum]).ok_or(Outcome::Aborted)?;
     Ok(())
 }
@@ -355,7 +362,8 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
     packet.write(12, [outer_ethertype(tunnel)]).ok_or(stop(Outcome::Aborted))?;
     let summary = Inner::of(&inner, len);
     let header = outer(&packet, ETHERNET_LEN, id, tunnel, &summary, identification)?;
-    finish(&packet, tunnel, &header, len)?;
+    let sum = |offset, len| checksum::sum_tc(ctx, offset, len);
+    finish(&packet, tunnel, &header, len, sum)?;
     // SAFETY: no parameters are passed, so the helper looks the next hop up itself.
     let action = unsafe { bpf_redirect_neigh(next_hop.ifindex, ptr::null_mut(), 0, 0) };
     if !verdict::tc_redirects(action) {

@@ -43,10 +43,30 @@ pub fn route4(destination: u32) -> Entry {
     })
 }
 
-/// The route of an IPv6 destination. Not inlined: it walks, and its callers are many.
+/// The route of an IPv6 destination.
+#[inline(always)]
+pub fn route6(destination: &[u32; 4]) -> Entry {
+    let [a, b, c, d] = *destination;
+    let word = xgre_walk6(pair(a, b), pair(c, d));
+    match Slot::from_word(word) {
+        Slot::Entry(entry) => entry,
+        Slot::Block(_) => Entry::Punt,
+    }
+}
+
+/// Two words of an address, the first one low.
+#[inline(always)]
+fn pair(low: u32, high: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// The word of a route. A function of its own, which the verifier looks at once: it walks, and its
+/// callers are many.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn walk6(destination: &[u32; 4]) -> u32 {
-    let entry = route6::lookup(destination, |block, index| {
+extern "C" fn xgre_walk6(first: u64, second: u64) -> u32 {
+    let destination = [first as u32, (first >> 32) as u32, second as u32, (second >> 32) as u32];
+    let entry = route6::lookup(&destination, |block, index| {
         let block = ROUTES6.get(block)?;
         Some(block.0[index & (route::BLOCK - 1)])
     });
@@ -54,15 +74,7 @@ fn walk6(destination: &[u32; 4]) -> u32 {
         return entry.to_word();
     }
     // SAFETY: an entry that is replaced meanwhile is still a word.
-    unsafe { HOSTS6.get(destination) }.copied().unwrap_or(Entry::Punt.to_word())
-}
-
-#[inline(always)]
-pub fn route6(destination: &[u32; 4]) -> Entry {
-    match Slot::from_word(walk6(destination)) {
-        Slot::Entry(entry) => entry,
-        Slot::Block(_) => Entry::Punt,
-    }
+    unsafe { HOSTS6.get(&destination) }.copied().unwrap_or(Entry::Punt.to_word())
 }
 
 /// A next hop; a miss is an id beyond the map, which no map of ours names.

@@ -87,19 +87,35 @@ fn as_summed(value: u16, tcp: u32, offset: u32) -> u16 {
     if (offset - tcp) % 2 == 0 { value.to_be() } else { value.to_be().swap_bytes() }
 }
 
-/// Lowers the segment size of the SYN whose TCP header is at `tcp`. Not inlined: SYNs are few.
-#[inline(never)]
+/// Lowers the segment size of the SYN whose TCP header is at `tcp`.
+#[inline(always)]
 pub fn clamp_xdp(ctx: *mut xdp_md, tcp: u32, limit: u16) {
+    xgre_clamp_xdp(ctx, tcp, limit.into());
+}
+
+/// As [`clamp_xdp`]; the kernel sees to a checksum that is yet to be finished.
+#[inline(always)]
+pub fn clamp_tc(ctx: *mut __sk_buff, tcp: u32, limit: u16) {
+    xgre_clamp_tc(ctx, tcp, limit.into());
+}
+
+// Functions of their own, which the verifier looks at once: they are long, and SYNs are few. Their
+// result says nothing, but older kernels want one.
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xgre_clamp_xdp(ctx: *mut xdp_md, tcp: u32, limit: u32) -> u32 {
+    let limit = limit as u16;
     // SAFETY: the helper checks what it reads from the packet; there is room for `len` bytes.
     let load = |at, to: *mut u8, len| unsafe { bpf_xdp_load_bytes(ctx, at, to.cast(), len) } == 0;
     // SAFETY: the context is the caller's.
     let len = unsafe { (*ctx).data_end - (*ctx).data };
     let Some(found) = exceeding(tcp, limit, len, load) else {
-        return;
+        return 0;
     };
     let mut sum = 0u16;
     if !load(tcp + CHECKSUM, (&raw mut sum).cast(), 2) {
-        return;
+        return 0;
     }
     let old = as_summed(found.value, tcp, found.offset);
     let new = as_summed(limit, tcp, found.offset);
@@ -110,18 +126,20 @@ pub fn clamp_xdp(ctx: *mut xdp_md, tcp: u32, limit: u16) {
         bpf_xdp_store_bytes(ctx, found.offset, (&raw mut value).cast(), 2);
         bpf_xdp_store_bytes(ctx, tcp + CHECKSUM, (&raw mut sum).cast(), 2);
     }
+    0
 }
 
-/// As [`clamp_xdp`]; the kernel sees to a checksum that is yet to be finished.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn clamp_tc(ctx: *mut __sk_buff, tcp: u32, limit: u16) {
+extern "C" fn xgre_clamp_tc(ctx: *mut __sk_buff, tcp: u32, limit: u32) -> u32 {
+    let limit = limit as u16;
     // SAFETY: the helper checks what it reads from the packet; there is room for `len` bytes.
     let load =
         |at, to: *mut u8, len| unsafe { bpf_skb_load_bytes(ctx.cast(), at, to.cast(), len) } == 0;
     // SAFETY: the context is the caller's.
     let len = unsafe { (*ctx).len };
     let Some(found) = exceeding(tcp, limit, len, load) else {
-        return;
+        return 0;
     };
     let old = as_summed(found.value, tcp, found.offset);
     let new = as_summed(limit, tcp, found.offset);
@@ -131,4 +149,5 @@ pub fn clamp_tc(ctx: *mut __sk_buff, tcp: u32, limit: u16) {
         bpf_skb_store_bytes(ctx, found.offset, (&raw mut value).cast(), 2, 0);
         bpf_l4_csum_replace(ctx, tcp + CHECKSUM, old.into(), new.into(), 2);
     }
+    0
 }

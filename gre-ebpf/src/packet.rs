@@ -3,11 +3,14 @@
 use core::ptr;
 
 use aya_ebpf::programs::{TcContext, XdpContext};
-use gre_ebpf_common::wire::{
-    ethernet::{self, EthernetHeader},
-    gre::{self, GreBase},
-    ipv4::Ipv4Header,
-    ipv6::{self, Ipv6Header},
+use gre_ebpf_common::{
+    checksum::fold,
+    wire::{
+        ethernet::{self, EthernetHeader},
+        gre::{self, GreBase},
+        ipv4::{self, Ipv4Header},
+        ipv6::{self, Ipv6Header},
+    },
 };
 
 /// The bytes of a packet that can be read directly, and how long the packet is in all.
@@ -64,17 +67,24 @@ impl Packet {
         Self { data: ctx.data(), end: ctx.data_end(), len: ctx.len() }
     }
 
-    /// The bytes between two addresses of a packet.
+    /// The same without its first `offset` bytes.
     #[inline(always)]
-    pub fn between(data: usize, end: usize) -> Self {
-        Self { data, end, len: 0 }
+    pub fn from_offset(&self, offset: usize) -> Self {
+        // SAFETY: as in `at`.
+        Self { data: unsafe { self.data.unchecked_add(offset) }, ..*self }
     }
 
-    /// Address of the byte at `offset` and of the end, for [`Self::between`].
+    /// The one's complement sum of the IPv4 header at `offset`, which is `len` bytes long.
     #[inline(always)]
-    pub fn span(&self, offset: usize) -> (usize, usize) {
-        // SAFETY: as in `at`.
-        (unsafe { self.data.unchecked_add(offset) }, self.end)
+    pub fn sum_words(&self, offset: usize, len: usize) -> Option<u16> {
+        let mut sum = 0;
+        for word in 0..ipv4::LONGEST / 4 {
+            if word * 4 >= len {
+                break;
+            }
+            sum += u64::from(self.read::<u32>(offset + word * 4)?);
+        }
+        Some(fold(sum))
     }
 
     /// Where `N` bytes from `offset` on are, for a helper to read.

@@ -13,7 +13,7 @@ use gre_ebpf_common::{
     },
 };
 
-use crate::{checksum, mismatch, packet::Packet, parse::Frame, verifier::forget};
+use crate::{mismatch, packet::Packet, parse::Frame, verifier::forget};
 
 /// Buckets of `DEMUX`, a power of two, less one. Set by the loader and then frozen.
 #[unsafe(no_mangle)]
@@ -109,7 +109,7 @@ pub fn receive4<const ANY: bool>(
     }
     let header_len = ip.header_len();
     if header_len > ipv4::HEADER_LEN
-        && checksum::sum(packet, frame.header_len, header_len as u32) != Some(0xffff)
+        && packet.sum_words(frame.header_len, header_len) != Some(0xffff)
     {
         return Err(Outcome::Ipv4Malformed.into());
     }
@@ -220,10 +220,10 @@ fn refuse(ends: &Ends, outcome: Outcome) -> Result<Gre, Stop> {
 /// Some tunnel between exactly these addresses, whatever its key.
 #[inline(always)]
 fn between(ends: &Ends) -> u32 {
-    if ends.is_v6 {
-        look_up6(ends, Level::Exact, Kind::PAIR, 0)
+    if ends.is_v6() {
+        xgre_look_up6(ends, Level::Exact as u32, Kind::PAIR.to_word(), 0)
     } else {
-        look_up4(ends.local[0], ends.remote[0], Kind::PAIR, 0)
+        xgre_look_up4(ends.local[0], ends.remote[0], Kind::PAIR.to_word(), 0)
     }
 }
 
@@ -263,7 +263,7 @@ fn header(packet: &Packet, outer: &Outer) -> Result<(GreBase, Option<u32>), Outc
 #[inline(always)]
 fn find(frame: &Frame, ends: Ends, key: Option<u32>) -> Option<(u32, &'static Tunnel)> {
     // With both addresses given, IPv4 tells a key of zero from none; IPv6 does not.
-    let kind = Kind::from_key(key.filter(|&key| key != 0 || !ends.is_v6));
+    let kind = Kind::from_key(key.filter(|&key| key != 0 || !ends.is_v6()));
     let bound = frame.port.flags.has(port::Flags::TUNNEL_BOUND);
     let link = if bound { frame.port.ifindex } else { 0 };
     let id = levels(&ends, kind, link);
@@ -290,6 +290,17 @@ enum Level {
 }
 
 impl Level {
+    #[inline(always)]
+    fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Exact,
+            1 => Self::Remote,
+            2 => Self::Local,
+            3 => Self::Neither,
+            _ => Self::Address,
+        }
+    }
+
     /// What is left of the two addresses.
     #[inline(always)]
     fn masks(self) -> (u32, u32) {
@@ -306,26 +317,34 @@ impl Level {
 /// interface `link`.
 #[inline(always)]
 fn levels(ends: &Ends, kind: Kind, link: u32) -> u32 {
-    if ends.is_v6 {
-        levels6(ends, kind, link)
+    if ends.is_v6() {
+        xgre_levels6(ends, kind.to_word(), link)
     } else {
-        levels4(ends.local[0], ends.remote[0], kind, link)
+        xgre_levels4(ends.local[0], ends.remote[0], kind.to_word(), link)
     }
 }
 
-// Neither is inlined: they are long, and most packets have been found by `plainest`.
+// Functions of their own, which the verifier looks at once: they are long, and most packets have been
+// found by `plainest`. Of an address that is handed over it does not know that it is none of nothing.
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn levels4(local: u32, remote: u32, kind: Kind, link: u32) -> u32 {
-    first_level(kind, link, |level, kind, link| {
+extern "C" fn xgre_levels4(local: u32, remote: u32, kind: u64, link: u32) -> u32 {
+    first_level(Kind::from_word(kind), link, |level, kind, link| {
         let (l, r) = level.masks();
-        look_up4(local & l, remote & r, kind, link)
+        xgre_look_up4(local & l, remote & r, kind.to_word(), link)
     })
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn levels6(ends: &Ends, kind: Kind, link: u32) -> u32 {
-    first_level(kind, link, |level, kind, link| look_up6(ends, level, kind, link))
+extern "C" fn xgre_levels6(ends: *const Ends, kind: u64, link: u32) -> u32 {
+    if ends.is_null() {
+        return NONE;
+    }
+    first_level(Kind::from_word(kind), link, |level, kind, link| {
+        xgre_look_up6(ends, level as u32, kind.to_word(), link)
+    })
 }
 
 #[inline(always)]
@@ -349,16 +368,23 @@ fn first_level(kind: Kind, link: u32, look_up: impl Fn(Level, Kind, u32) -> u32)
     NONE
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn look_up4(local: u32, remote: u32, kind: Kind, link: u32) -> u32 {
-    look_up(&Key { ends: Ends::v4(local, remote), kind, link })
+extern "C" fn xgre_look_up4(local: u32, remote: u32, kind: u64, link: u32) -> u32 {
+    look_up(&Key { ends: Ends::v4(local, remote), kind: Kind::from_word(kind), link })
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn look_up6(ends: &Ends, level: Level, kind: Kind, link: u32) -> u32 {
-    let (l, r) = level.masks();
+extern "C" fn xgre_look_up6(ends: *const Ends, level: u32, kind: u64, link: u32) -> u32 {
+    if ends.is_null() {
+        return NONE;
+    }
+    // SAFETY: all callers hand a reference over.
+    let ends = unsafe { &*ends };
+    let (l, r) = Level::from_number(level).masks();
     let (local, remote) = (ends.local.map(|word| word & l), ends.remote.map(|word| word & r));
-    look_up(&Key { ends: Ends::v6(local, remote), kind, link })
+    look_up(&Key { ends: Ends::v6(local, remote), kind: Kind::from_word(kind), link })
 }
 
 #[inline(always)]
@@ -393,7 +419,7 @@ fn search(key: &Key) -> Option<(u32, &'static Tunnel)> {
 /// Whether a tunnel has these addresses; those that are any are not compared.
 #[inline(always)]
 fn ends_match(id: u32, tunnel: &Tunnel, ends: &Ends) -> bool {
-    if !ends.is_v6 {
+    if !ends.is_v6() {
         let (local, remote) = tunnel.addresses4();
         return (ends.local[0] == 0 || ends.local[0] == local)
             && (ends.remote[0] == 0 || ends.remote[0] == remote);

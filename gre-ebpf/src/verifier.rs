@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 /// Above every offset in a packet's headers.
-const OFFSETS: usize = 511;
+pub const OFFSETS: usize = 511;
 
 /// The same offset, of which the verifier knows no more than that it is at most 511: it then takes
 /// the ways that lead to it for one, where it would follow each to the end. `len` is the packet's

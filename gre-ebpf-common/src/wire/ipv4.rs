@@ -6,6 +6,8 @@ use crate::checksum;
 
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = Ipv4Hdr::LEN;
+/// Bytes of a header with as many options as there can be.
+pub const LONGEST: usize = 60;
 pub const PROTOCOL_GRE: u8 = IpProto::Gre as u8;
 
 /// Don't Fragment, in the word of flags and offset, host order.
