@@ -35,8 +35,11 @@ pub struct RouteTable6 {
     starved: BTreeSet<Prefix6>,
     /// Sees the trie after each store.
     #[cfg(test)]
-    observer: Option<Box<dyn Fn(&Mapping)>>,
+    observer: Option<Observer>,
 }
+
+#[cfg(test)]
+type Observer = Box<dyn Fn(&Mapping)>;
 
 /// Blocks of the whole map with this many nodes.
 pub const fn blocks(nodes: u32) -> u32 {
