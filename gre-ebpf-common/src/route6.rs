@@ -35,7 +35,7 @@ pub fn lookup(address: &[u32; 4], word: impl Fn(u32, usize) -> Option<u32>) -> E
             Slot::Block(node) => block = FIRST_LEVEL_BLOCKS + node,
         }
         let byte = level + 2;
-        index = (bits(byte / 4 & 3) >> (24 - byte % 4 * 8)) as usize;
+        index = (bits((byte / 4) & 3) >> (24 - byte % 4 * 8)) as usize;
     }
     Entry::Punt
 }

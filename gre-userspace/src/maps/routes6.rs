@@ -7,13 +7,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    ops::RangeInclusive,
+    net::Ipv6Addr,
+    ops::{Range, RangeInclusive},
     sync::atomic::Ordering,
 };
 
 use gre_ebpf_common::{
     route::{BLOCK, Entry, Slot},
-    route6::FIRST_LEVEL_BLOCKS,
+    route6::{self, FIRST_LEVEL_BLOCKS},
 };
 
 use super::{mapping::Mapping, routes::differences};
@@ -34,8 +35,11 @@ pub struct RouteTable6 {
     starved: BTreeSet<Prefix6>,
     /// Sees the trie after each store.
     #[cfg(test)]
-    observer: Option<Box<dyn Fn(&Mapping)>>,
+    observer: Option<Observer>,
 }
+
+#[cfg(test)]
+type Observer = Box<dyn Fn(&Mapping)>;
 
 /// Blocks of the whole map with this many nodes.
 pub const fn blocks(nodes: u32) -> u32 {
@@ -71,6 +75,11 @@ impl RouteTable6 {
     /// Slots that punt because all nodes are in use. Each stands for a prefix of 16, 24, 32... bits.
     pub fn starved(&self) -> usize {
         self.starved.len()
+    }
+
+    /// What packets to this address meet.
+    pub fn lookup(&self, address: Ipv6Addr) -> Entry {
+        lookup(&self.table, address)
     }
 
     /// Makes the trie say what `prefixes` say. No address ever reads a value that neither the old
@@ -292,12 +301,23 @@ impl Node {
     }
 }
 
+/// As the programs look it up.
+fn lookup(table: &Mapping, address: Ipv6Addr) -> Entry {
+    let octets = address.octets();
+    let (words, _) = octets.as_chunks::<4>();
+    let address = std::array::from_fn(|word| u32::from_ne_bytes(words[word]));
+    let table = table.words32();
+    route6::lookup(&address, |block, index| {
+        table.get(block as usize * BLOCK + index).map(|word| word.load(Ordering::Relaxed))
+    })
+}
+
 fn load(table: &Mapping, index: usize) -> Slot {
     Slot::from_word(table.words32()[index].load(Ordering::Relaxed))
 }
 
 /// The indices of a node's words.
-fn words_of(node: u32) -> std::ops::Range<usize> {
+fn words_of(node: u32) -> Range<usize> {
     let start = (FIRST_LEVEL_BLOCKS + node) as usize * BLOCK;
     start..start + BLOCK
 }
@@ -311,7 +331,7 @@ fn end(start: u128, len: u8) -> u128 {
 mod tests {
     use std::{cell::Cell, rc::Rc};
 
-    use gre_ebpf_common::route6::{self, HOSTS};
+    use gre_ebpf_common::route6::HOSTS;
     use proptest::prelude::*;
 
     use super::*;
@@ -323,27 +343,15 @@ mod tests {
 
     fn prefix(text: &str) -> Prefix6 {
         let (start, len) = text.split_once('/').unwrap();
-        (address(start), len.parse().unwrap())
+        (address(start).into(), len.parse().unwrap())
     }
 
-    fn address(text: &str) -> u128 {
-        text.parse::<std::net::Ipv6Addr>().unwrap().into()
+    fn address(text: &str) -> Ipv6Addr {
+        text.parse().unwrap()
     }
 
     fn set<const N: usize>(entries: [(&str, Entry); N]) -> Prefixes6 {
         entries.map(|(text, entry)| (prefix(text), entry)).into()
-    }
-
-    fn lookup(table: &Mapping, address: u128) -> Entry {
-        let words = table.words32();
-        // As it stands in a header.
-        let octets = address.to_be_bytes();
-        let address = std::array::from_fn(|word| {
-            u32::from_ne_bytes(*octets[4 * word..].first_chunk().unwrap())
-        });
-        route6::lookup(&address, |block, index| {
-            words.get(block as usize * BLOCK + index).map(|word| word.load(Ordering::Relaxed))
-        })
     }
 
     /// Scans all prefixes for the longest that covers the address.
@@ -374,7 +382,7 @@ mod tests {
             .collect();
         table.observer = Some(Box::new(move |table| {
             for (address, allowed) in &allowed {
-                let found = lookup(table, *address);
+                let found = lookup(table, (*address).into());
                 assert!(allowed.contains(&found), "{address:x}: {found:?} of {allowed:?}");
             }
         }));
@@ -433,7 +441,7 @@ mod tests {
                 table.replace(set.clone());
                 prop_assert_eq!(table.starved(), 0);
                 for &address in &probes {
-                    prop_assert_eq!(lookup(&table.table, address), naive(&set, address));
+                    prop_assert_eq!(table.lookup(address.into()), naive(&set, address));
                 }
             }
             table.replace(Prefixes6::new());
@@ -462,7 +470,7 @@ mod tests {
             for set in &sets {
                 table.replace(set.clone());
                 for address in edges([set]) {
-                    let found = lookup(&table.table, address);
+                    let found = table.lookup(address.into());
                     if table.starved() == 0 {
                         prop_assert_eq!(found, naive(set, address));
                     } else {
@@ -484,13 +492,13 @@ mod tests {
             before.replace(earlier.clone());
             let mut after = RouteTable6::new(before.table, 128);
             for address in edges([&earlier]) {
-                prop_assert_eq!(lookup(&after.table, address), naive(&earlier, address));
+                prop_assert_eq!(after.lookup(address.into()), naive(&earlier, address));
             }
             assert_no_node_is_lost(&after, 128);
             watch(&mut after, &earlier, &later);
             after.replace(later.clone());
             for address in edges([&earlier, &later]) {
-                prop_assert_eq!(lookup(&after.table, address), naive(&later, address));
+                prop_assert_eq!(after.lookup(address.into()), naive(&later, address));
             }
         }
     }
@@ -501,8 +509,8 @@ mod tests {
         for _ in 0..3 {
             table.replace(set([("2001:db8::1/128", Entry::Tunnel(1))]));
             assert_eq!((table.starved(), table.free.len()), (0, 0));
-            assert_eq!(lookup(&table.table, address("2001:db8::1")), Entry::Tunnel(1));
-            assert_eq!(lookup(&table.table, address("2001:db8::2")), Entry::Punt);
+            assert_eq!(table.lookup(address("2001:db8::1")), Entry::Tunnel(1));
+            assert_eq!(table.lookup(address("2001:db8::2")), Entry::Punt);
             table.replace(Prefixes6::new());
             assert_eq!(table.free.len(), 14);
         }
@@ -511,12 +519,19 @@ mod tests {
     #[test]
     fn a_prefix_that_says_the_same_as_what_is_around_it_takes_no_nodes() {
         let mut table = table(14);
-        table.replace(set([
-            ("::/0", Entry::NextHop(1)),
-            ("2001:db8::1/128", Entry::NextHop(1)),
-            ("2001:db8::/17", Entry::NextHop(1)),
-        ]));
+        let host = |entry| {
+            set([
+                ("::/0", Entry::NextHop(1)),
+                ("2001:db8::/17", Entry::NextHop(1)),
+                ("2001:db8::1/128", entry),
+            ])
+        };
+        table.replace(host(Entry::NextHop(1)));
         assert_eq!((table.starved(), table.free.len()), (0, 14));
+        table.replace(host(Entry::NextHop(2)));
+        assert_eq!((table.starved(), table.free.len()), (0, 0));
+        table.replace(host(Entry::NextHop(1)));
+        assert_eq!(table.free.len(), 14);
     }
 
     #[test]
@@ -527,7 +542,7 @@ mod tests {
             ("2001:db8:100::/40", Entry::Tunnel(1)),
             ("2001:db8:200::/48", Entry::Tunnel(2)),
         ]);
-        let says = |table: &RouteTable6, text| lookup(&table.table, address(text));
+        let says = |table: &RouteTable6, text| table.lookup(address(text));
         // 2001::/16 and 2001:d00::/24 take a node each; 2001:db8::/32 gets none.
         table.replace(sites.clone());
         assert_eq!(table.starved(), 1);
@@ -552,10 +567,10 @@ mod tests {
         assert_eq!(table.free.len(), 0);
         table.replace(set([other, site]));
         assert_eq!(table.starved(), 1);
-        assert_eq!(lookup(&table.table, address("2001:db8:2::1")), Entry::Punt);
+        assert_eq!(table.lookup(address("2001:db8:2::1")), Entry::Punt);
         table.replace(set([site]));
         assert_eq!((table.starved(), table.free.len()), (0, 0));
-        assert_eq!(lookup(&table.table, address("2001:db8:2::1")), Entry::Tunnel(2));
+        assert_eq!(table.lookup(address("2001:db8:2::1")), Entry::Tunnel(2));
     }
 
     #[test]
@@ -578,6 +593,9 @@ mod tests {
         let stores = Rc::new(Cell::new(0));
         let counted = Rc::clone(&stores);
         table.observer = Some(Box::new(move |_| counted.set(counted.get() + 1)));
+        // Written over wherever the trie is gone through.
+        let elsewhere = &table.table.words32()[0x2002];
+        elsewhere.store(Entry::Tunnel(99).to_word(), Ordering::Relaxed);
 
         prefixes.insert(site(3).0, Entry::Tunnel(1));
         table.replace(prefixes.clone());
@@ -590,5 +608,6 @@ mod tests {
         prefixes.insert((site(3).0.0, 49), Entry::Tunnel(1));
         table.replace(prefixes.clone());
         assert_eq!(stores.take(), 256 + 256 + 1, "a node: emptied, filled and linked");
+        assert_eq!(table.lookup(address("2002::")), Entry::Tunnel(99));
     }
 }

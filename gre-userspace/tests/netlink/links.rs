@@ -72,6 +72,9 @@ fn ipv6_is_forwarded_by_the_setting_for_all_devices_and_not_by_a_devices_own() {
         assert_eq!(forwarding().await, (true, true));
         sysctl("ipv6/conf/veth0/disable_ipv6", "1");
         assert_eq!(forwarding().await, (false, true));
+        // Too small for IPv6, which the kernel then takes off the device.
+        ip("link set veth1 mtu 1000");
+        assert_eq!(forwarding().await, (false, false));
     });
 }
 

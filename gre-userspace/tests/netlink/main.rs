@@ -11,7 +11,8 @@ mod tunnel_device;
 mod watching;
 
 use std::{
-    collections::BTreeMap, fs, future::Future, panic::resume_unwind, process::Command, thread,
+    collections::BTreeMap, fs, future::Future, panic::resume_unwind, process::Command, sync::Arc,
+    thread, time::Duration,
 };
 
 use gre_userspace::{
@@ -23,6 +24,7 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::Uid,
 };
+use tokio::{sync::watch, time::timeout};
 
 const MAIN: u32 = 254;
 const LOCAL: u32 = 255;
@@ -72,4 +74,20 @@ fn by_name(snapshot: &Snapshot) -> BTreeMap<String, Link> {
 fn route<'a>(snapshot: &'a Snapshot, destination: &str) -> Option<&'a Route> {
     let destination: IpNet = destination.parse().unwrap();
     snapshot.routes.iter().find(|route| route.destination == destination)
+}
+
+/// Waits for a published snapshot that `condition` holds of.
+async fn until(
+    watched: &mut watch::Receiver<Arc<Snapshot>>,
+    condition: impl Fn(&Snapshot) -> bool,
+) {
+    let published = watched.wait_for(|snapshot| condition(snapshot));
+    let found = matches!(timeout(Duration::from_secs(20), published).await, Ok(Ok(_)));
+    let last = watched.borrow();
+    assert!(
+        found,
+        "not published in 20 s; the last had {} routes and {:#?}",
+        last.routes.len(),
+        last.links
+    );
 }

@@ -1,4 +1,5 @@
 use gre_userspace::{
+    monitor,
     netlink::Added,
     observed::{RouteTarget, Snapshot},
     rib::Rib,
@@ -6,7 +7,7 @@ use gre_userspace::{
 use ipnet::IpNet;
 use nix::libc::EEXIST;
 
-use crate::{LOCAL, MAIN, by_name, in_namespace, ip, route, sysctl};
+use crate::{LOCAL, MAIN, by_name, in_namespace, ip, route, sysctl, until};
 
 #[test]
 fn plain_routes_are_told_from_those_only_the_kernel_can_act_on() {
@@ -133,6 +134,9 @@ fn plain_ipv6_routes_are_told_from_those_only_the_kernel_can_act_on() {
         ip("-6 route append 2001:db8:18::/48 dev veth1");
         ip("nexthop add id 7 via 2001:db8::7 dev veth0");
         ip("-6 route add 2001:db8:4::/48 nhid 7");
+        // The kernel makes the route to an address of its own a moment after the address.
+        let mut watched = monitor::watch(&kernel).await.unwrap();
+        until(&mut watched, |snapshot| route(snapshot, "2001:db8::1/128").is_some()).await;
 
         let snapshot = kernel.snapshot().await.unwrap();
 
@@ -198,9 +202,11 @@ fn plain_ipv6_routes_are_told_from_those_only_the_kernel_can_act_on() {
 #[test]
 fn the_link_local_prefix_of_several_links_is_the_kernels_affair() {
     in_namespace(|kernel| async move {
+        // The kernel would add the routes itself, but only a moment later.
         ip("link add veth0 type veth peer name veth1");
+        ip("link set veth0 addrgenmode none up");
         ip("link set veth1 addrgenmode none up");
-        ip("link set veth0 up");
+        ip("-6 route append fe80::/64 dev veth0 metric 256");
         let link_local = "fe80::1".parse().unwrap();
         let one = kernel.snapshot().await.unwrap();
         let veth0 = by_name(&one)["veth0"].ifindex;

@@ -11,7 +11,7 @@ use gre_userspace::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use crate::{MAIN, by_name, in_namespace, ip, route, sysctl};
+use crate::{MAIN, by_name, in_namespace, ip, route, sysctl, until};
 
 #[test]
 fn a_watched_route_appears_and_disappears_within_50_ms() {
@@ -254,22 +254,6 @@ fn gateway(snapshot: &Snapshot, destination: &str) -> Option<IpAddr> {
         RouteTarget::Unicast { gateway, .. } => gateway,
         RouteTarget::Kernel => None,
     }
-}
-
-/// Waits for a published snapshot that `condition` holds of.
-async fn until(
-    watched: &mut watch::Receiver<Arc<Snapshot>>,
-    condition: impl Fn(&Snapshot) -> bool,
-) {
-    let published = watched.wait_for(|snapshot| condition(snapshot));
-    let found = matches!(timeout(Duration::from_secs(20), published).await, Ok(Ok(_)));
-    let last = watched.borrow();
-    assert!(
-        found,
-        "not published in 20 s; the last had {} routes and {:#?}",
-        last.routes.len(),
-        last.links
-    );
 }
 
 /// Waits until nothing has been published for a while: devices that were just set up go on

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     process::{Command, Stdio},
     thread,
 };
@@ -21,15 +21,19 @@ pub enum Answer {
     Not,
     Unicast {
         oif: u32,
-        gateway: Option<Ipv4Addr>,
+        gateway: Option<IpAddr>,
         mtu: Option<u32>,
     },
 }
 
 /// RTM_GETROUTE, as `ip route get` asks it.
-pub async fn ask(handle: &Handle, destination: Ipv4Addr) -> Answer {
-    let message =
-        RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(destination, 32).build();
+pub async fn ask(handle: &Handle, destination: IpAddr) -> Answer {
+    let message = match destination {
+        IpAddr::V4(ip) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(ip, 32).build(),
+        IpAddr::V6(ip) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(ip, 128).build()
+        }
+    };
     match handle.route().get(message).execute().try_next().await {
         Ok(Some(message)) => answer(&message),
         Ok(None) => panic!("{destination}: the kernel said nothing"),
@@ -52,7 +56,12 @@ fn answer(message: &RouteMessage) -> Answer {
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => oif = *index,
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
+                gateway = Some((*address).into())
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
+                gateway = Some((*address).into());
+            }
             RouteAttribute::Metrics(metrics) => {
                 mtu = metrics.iter().find_map(|metric| match metric {
                     RouteMetric::Mtu(mtu) => Some(*mtu),
@@ -66,7 +75,7 @@ fn answer(message: &RouteMessage) -> Answer {
 }
 
 /// The kernel's answers once more, by the program that people ask it with.
-pub fn compare_with_ip_route_get(answers: &[(Ipv4Addr, Answer)]) {
+pub fn compare_with_ip_route_get(answers: &[(IpAddr, Answer)]) {
     let reached = |answer: &Answer| matches!(answer, Answer::Unicast { .. });
     let some: Vec<_> = answers.iter().filter(|(_, answer)| reached(answer)).take(300).collect();
     let commands: String = some.iter().map(|(ip, _)| format!("route get {ip}\n")).collect();

@@ -1,5 +1,6 @@
-//! The route table that the programs read says what the kernel says, after any change of the
-//! kernel's routes: `ip route get` against map ROUTES, over a netlink snapshot and `compile`.
+//! The route tables that the programs read say what the kernel says, after any change of the
+//! kernel's routes: `ip route get` against map ROUTES, over a netlink snapshot and `compile`; and
+//! against the trie of IPv6's routes (`ipv6.rs`).
 //!
 //! ```text
 //!             d0 .. d5: 172.16.I.1/24, gateways 172.16.I.2 to .9
@@ -10,6 +11,7 @@
 #[path = "../common/pins.rs"]
 mod pins;
 
+mod ipv6;
 mod kernel;
 mod routes;
 mod table;
@@ -17,14 +19,14 @@ mod world;
 
 use std::{
     collections::{BTreeMap, HashSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use futures_util::{StreamExt as _, stream};
 use rtnetlink::Handle;
 
 use kernel::{Answer, ask, compare_with_ip_route_get, ip};
-use routes::{Random, Route};
+use routes::{Pool, Random, Route};
 use table::Table;
 use world::{Expected, World, is_unicast};
 
@@ -53,24 +55,17 @@ async fn the_table_says_what_ip_route_get_says() {
             absent.push(route);
         }
     }
-    let mut present: Vec<Route> = Vec::new();
+    let mut pool = Pool::new(absent);
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     let mut all = Vec::new();
     for step in STEPS {
-        let (from, to, verb) = if step > 0 {
-            (&mut absent, &mut present, "append")
-        } else {
-            (&mut present, &mut absent, "del")
-        };
-        random.shuffle(from);
-        let moved = from.split_off(from.len() - step.unsigned_abs() as usize);
+        let (verb, moved) = pool.step(&mut random, step);
         let commands: String =
             moved.iter().map(|route| format!("route {verb} {}\n", route.words)).collect();
         ip(&[], &commands);
-        to.extend(moved);
 
         table.follow(world).await;
-        let destinations = destinations(&mut random, &present, LOOKUPS / STEPS.len());
+        let destinations = destinations(&mut random, &pool.present, LOOKUPS / STEPS.len());
         all = compare(&mut table, world, &handle, &destinations).await;
         for &(destination, answer) in &all {
             let kind = match world.expected(destination, answer) {
@@ -81,9 +76,10 @@ async fn the_table_says_what_ip_route_get_says() {
             *kinds.entry(kind).or_default() += 1;
         }
     }
-    println!("{kinds:?}, {} routes at the end", present.len());
+    println!("{kinds:?}, {} routes at the end", pool.present.len());
     // A test that only ever met one of them would prove little.
     assert!(kinds.len() == 3 && kinds.values().all(|&count| count > LOOKUPS / 20), "{kinds:?}");
+    let all: Vec<_> = all.into_iter().map(|(ip, answer)| (IpAddr::V4(ip), answer)).collect();
     compare_with_ip_route_get(&all);
 }
 
@@ -95,7 +91,7 @@ async fn compare(
     destinations: &[Ipv4Addr],
 ) -> Vec<(Ipv4Addr, Answer)> {
     let answers: Vec<_> = stream::iter(destinations)
-        .map(|&destination| async move { (destination, ask(handle, destination).await) })
+        .map(|&destination| async move { (destination, ask(handle, destination.into()).await) })
         .buffered(16)
         .collect()
         .await;

@@ -16,7 +16,7 @@ impl Random {
         Self(seed)
     }
 
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -42,6 +42,32 @@ impl Random {
         for last in (1..things.len()).rev() {
             things.swap(last, self.below(last as u32 + 1) as usize);
         }
+    }
+}
+
+/// Routes that the kernel has, and such as it may get.
+pub struct Pool<R> {
+    absent: Vec<R>,
+    pub present: Vec<R>,
+}
+
+impl<R> Pool<R> {
+    pub fn new(absent: Vec<R>) -> Self {
+        Self { absent, present: Vec::new() }
+    }
+
+    /// Picks routes to add (or, if the step is negative, to delete), and what `ip route` calls that.
+    pub fn step(&mut self, random: &mut Random, step: i32) -> (&'static str, &[R]) {
+        let (from, to, verb) = if step > 0 {
+            (&mut self.absent, &mut self.present, "append")
+        } else {
+            (&mut self.present, &mut self.absent, "del")
+        };
+        random.shuffle(from);
+        let moved = from.split_off(from.len() - step.unsigned_abs() as usize);
+        let at = to.len();
+        to.extend(moved);
+        (verb, &to[at..])
     }
 }
 

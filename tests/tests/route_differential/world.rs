@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fmt::Write as _,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use gre_userspace::dataplane::{Attachment, Hop};
@@ -83,6 +83,10 @@ impl World {
         }
         // A host on the link is a next hop of its own, if its MAC address is known.
         let on_link = self.neighbours.contains(&(oif, destination)).then_some(destination);
+        let gateway = gateway.map(|gateway| match gateway {
+            IpAddr::V4(ip) => ip,
+            IpAddr::V6(ip) => unreachable!("no route here goes by {ip}"),
+        });
         match gateway.or(on_link) {
             Some(ip) if oif != self.several => Expected::NextHop(Hop { ifindex: oif, ip, mtu }),
             _ => Expected::Punt,
