@@ -1,13 +1,19 @@
 //! Changes tunnels in place: the device stays, with its addresses, its routes and its counters.
 
+use std::sync::Arc;
+
+use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::model::{Mode, Tunnel};
+use crate::{
+    model::{Mode, Tunnel},
+    observed::Snapshot,
+};
 
 use super::{
     alias,
     handle::Refusal,
-    tunnels::{clash, kernel},
+    tunnels::{PATIENCE, clash, kernel},
     world::World,
 };
 
@@ -33,7 +39,8 @@ impl World {
         if mtu != link.mtu {
             self.kernel.set_mtu(link.ifindex, mtu).await.map_err(kernel)?;
         }
-        if let Err(error) = self.kernel.set_alias(link.ifindex, &alias::of(&tunnel)).await {
+        let alias = alias::of(&tunnel);
+        if let Err(error) = self.kernel.set_alias(link.ifindex, &alias).await {
             if mtu != link.mtu
                 && let Err(error) = self.kernel.set_mtu(link.ifindex, link.mtu).await
             {
@@ -46,6 +53,14 @@ impl World {
             *given = mtu;
         }
         self.desired.tunnels.insert(name.to_owned(), tunnel);
+        // The next change starts from this one's MTU, which was set before the alias.
+        let shows = |snapshot: &Arc<Snapshot>| {
+            let link = snapshot.links.get(&link.ifindex);
+            link.is_none_or(|link| link.alias.as_ref() == Some(&alias))
+        };
+        if timeout(PATIENCE, self.snapshots.wait_for(shows)).await.is_err() {
+            warn!(tunnel = name, "the kernel did not report its change within {PATIENCE:?}");
+        }
         self.follow().await;
         info!(tunnel = name, "changed");
         Ok(())

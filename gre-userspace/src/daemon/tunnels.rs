@@ -16,7 +16,7 @@ use crate::{
 use super::{alias, handle::Refusal, world::World};
 
 /// The kernel shows a device within milliseconds; after this long something is wrong.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 impl World {
     /// Makes a tunnel: its device, addresses and routes, and its place in the maps.

@@ -1,0 +1,85 @@
+//! `xgre tunnel change`: in place, and everything or nothing.
+//!
+//! ```text
+//!  PC1 ------- R1 10.56.88.66 ====== router ====== 192.168.22.196 R2 ------- PC2
+//!      tunnel0 172.16.168.2 <---------------------> 172.16.168.1 tunnel0
+//! ```
+//! The whole of it is drawn in `tests::topology`.
+
+use anyhow::Result;
+use tests::{
+    config::Xdp,
+    gateways::{Gateways, SOON},
+    in_each_xdp_mode,
+    namespace::Namespace,
+    topology::{PC1, PC2, R2_TUNNEL, R2_WAN},
+    traffic::{ping_all, ping_none, ping_until_answered},
+    xgre::{attempt, xgre},
+};
+
+in_each_xdp_mode!(
+    both_ends_change_their_key_and_go_on,
+    changes_in_a_row_add_up,
+    a_refused_change_changes_nothing,
+);
+
+fn both_ends_change_their_key_and_go_on(xdp: Xdp) -> Result<()> {
+    let gateways = Gateways::forwarding(xdp)?;
+    let Gateways { lab, .. } = &gateways;
+    let index = lab.r1.ip("-br link show dev tunnel0")?;
+    ping_all(&lab.pc1, PC2, 3)?;
+
+    xgre(&lab.r1, "tunnel change tunnel0 key 42")?;
+    ping_none(&lab.pc1, PC2)?;
+    ping_none(&lab.pc2, PC1)?;
+    xgre(&lab.r2, "tunnel change tunnel0 key 42")?;
+    ping_until_answered(&lab.pc1, PC2, SOON)?;
+    ping_all(&lab.pc2, PC1, 3)?;
+    assert_eq!(lab.r1.ip("-br link show dev tunnel0")?, index, "the device is the same");
+    Ok(())
+}
+
+fn changes_in_a_row_add_up(xdp: Xdp) -> Result<()> {
+    let gateways = Gateways::forwarding(xdp)?;
+    let r1 = &gateways.lab.r1;
+    for (words, mtu) in [
+        ("key 42 csum", 1468),
+        ("nokey", 1472),
+        ("seq", 1468),
+        ("nocsum noseq", 1476),
+        ("ikey 7", 1476),
+    ] {
+        xgre(r1, &format!("tunnel change tunnel0 {words}"))?;
+        let device = r1.ip("-o link show dev tunnel0")?;
+        assert!(device.contains(&format!(" mtu {mtu} ")), "after {words}: {device}");
+    }
+    let shown = xgre(r1, "tunnel show tunnel0")?;
+    assert!(shown.lines().next().is_some_and(|line| line.ends_with(" ttl 245 ikey 7")), "{shown}");
+    Ok(())
+}
+
+fn a_refused_change_changes_nothing(xdp: Xdp) -> Result<()> {
+    let gateways = Gateways::forwarding(xdp)?;
+    let Gateways { lab, .. } = &gateways;
+    xgre(&lab.r1, &format!("tunnel add other mode gre remote {R2_WAN} key 42"))?;
+    let state = |r1: &Namespace| -> Result<String> {
+        Ok(r1.ip("link show dev tunnel0")? + &xgre(r1, "tunnel show tunnel0")?)
+    };
+    let before = state(&lab.r1)?;
+
+    for (words, refusal) in [
+        (
+            "local any key 42 csum",
+            "change tunnel \"tunnel0\" failed: File exists\n\
+             tunnel \"other\" has the same local, remote and key",
+        ),
+        ("seq reset", "change tunnel \"tunnel0\" failed: Invalid argument\ntunnel0 has no sequence"),
+        ("mode ip6gre", "Error: tunnel0 is gre, and a tunnel keeps its mode"),
+        ("csum dev nosuch", "Cannot find device \"nosuch\""),
+    ] {
+        let refused = attempt(&lab.r1, &format!("tunnel change tunnel0 {words}"))?.failure()?;
+        assert!(refused.contains(refusal), "{words}: {refused}");
+        assert_eq!(state(&lab.r1)?, before, "{words}");
+    }
+    ping_all(&lab.r1, R2_TUNNEL, 3)
+}
