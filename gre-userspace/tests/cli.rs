@@ -726,6 +726,13 @@ tunnel0: gre/ipv6 remote :: local 2001:db8::1 encaplimit none hoplimit inherit t
 }
 
 #[test]
+fn a_tunnel_to_any_remote_needs_no_route_to_it() {
+    let open = TunnelInfo { underlay: None, via: None, ..ip6() };
+    let shown = cli::tunnels_text(&[open], None, NOON, Paint(false));
+    assert_eq!(shown.lines().nth(1), Some("    state UP mtu 1472"));
+}
+
+#[test]
 fn json_has_iproute2s_keys_for_every_option() {
     let text = Output { json: true, ..Output::default() }
         .json(&cli::tunnels_json(&[full(), ip6(), ip6_inheriting()], None))

@@ -175,17 +175,16 @@ fn ip6gre_has_options_of_its_own() {
 fn a_keyless_and_a_key_0_tunnel_open_to_all_are_warned_of() {
     let open = |name: &str, mode: &str, key: &str| {
         format!(
-            "[[tunnel]]\nname = \"{name}\"\nmode = \"{mode}\"\nlocal = \"any\"\nremote = \"any\"\n{key}\n"
+            "[[tunnel]]\nname = \"{name}\"\nmode = \"{mode}\"\n\
+             local = \"any\"\nremote = \"any\"\n{key}\n"
         )
     };
     let warnings = |text: &str| config::warnings(&config::parse("xgre.toml", text).unwrap());
     let pair = open("a", "gre", "") + &open("b", "gre", "key = 0");
     assert_eq!(
         warnings(&pair),
-        [
-            "tunnels `a` without a key and `b` with key 0 both have local any and remote any: on Linux \
-          the packets of both land on one of them; give one an address, or another key"
-        ]
+        ["tunnels `a` without a key and `b` with key 0 both have local any and remote any: on \
+             Linux the packets of both land on one of them; give one an address, or another key"]
     );
     assert_eq!(warnings(&pair.replace("key = 0", "key = 1")), [""; 0]);
     assert_eq!(warnings(&pair.replacen("remote = \"any\"", "remote = \"10.0.0.1\"", 1)), [""; 0]);

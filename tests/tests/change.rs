@@ -73,7 +73,10 @@ fn a_refused_change_changes_nothing(xdp: Xdp) -> Result<()> {
             "change tunnel \"tunnel0\" failed: File exists\n\
              tunnel \"other\" has the same local, remote and key",
         ),
-        ("seq reset", "change tunnel \"tunnel0\" failed: Invalid argument\ntunnel0 has no sequence"),
+        (
+            "seq reset",
+            "change tunnel \"tunnel0\" failed: Invalid argument\ntunnel0 has no sequence",
+        ),
         ("mode ip6gre", "Error: tunnel0 is gre, and a tunnel keeps its mode"),
         ("csum dev nosuch", "Cannot find device \"nosuch\""),
     ] {

@@ -20,8 +20,7 @@ use crate::{
     world::{Expected, World, mac},
 };
 
-const LIMITS: Limits =
-    Limits { tunnels: 4, next_hops: 4096, interfaces: 256, ..Limits::DEFAULT };
+const LIMITS: Limits = Limits { tunnels: 4, next_hops: 4096, interfaces: 256, ..Limits::DEFAULT };
 
 /// The map, seen as the programs see it.
 pub struct Table {
