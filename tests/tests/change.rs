@@ -6,7 +6,13 @@
 //! ```
 //! The whole of it is drawn in `tests::topology`.
 
-use anyhow::Result;
+use std::{fs, os::unix::fs::MetadataExt as _};
+
+use anyhow::{Context as _, Result};
+use gre_userspace::{
+    control::{api::TunnelSpec, client::Client},
+    model::Tunnel,
+};
 use tests::{
     config::Xdp,
     gateways::{Gateways, SOON},
@@ -20,6 +26,7 @@ use tests::{
 in_each_xdp_mode!(
     both_ends_change_their_key_and_go_on,
     changes_in_a_row_add_up,
+    changes_in_a_burst_add_up,
     a_refused_change_changes_nothing,
 );
 
@@ -55,6 +62,28 @@ fn changes_in_a_row_add_up(xdp: Xdp) -> Result<()> {
     }
     let shown = xgre(r1, "tunnel show tunnel0")?;
     assert!(shown.lines().next().is_some_and(|line| line.ends_with(" ttl 245 ikey 7")), "{shown}");
+    Ok(())
+}
+
+/// Faster than the kernel reports them.
+fn changes_in_a_burst_add_up(xdp: Xdp) -> Result<()> {
+    let gateways = Gateways::forwarding(xdp)?;
+    let r1 = &gateways.lab.r1;
+    let namespace = fs::metadata(format!("/run/netns/{}", r1.name()))?.ino();
+    let socket = format!("/run/xgre/netns-{namespace}/control.sock");
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let mut client = Client::connect(socket.as_ref()).await?;
+        let told = client.tunnels().await?.pop().context("there is tunnel0")?;
+        let plain = Tunnel::try_from(TunnelSpec::from(&told))?;
+        let numbered = Tunnel { ocsum: true, oseq: true, ..plain.clone() };
+        for _ in 0..5 {
+            client.change_tunnel("tunnel0", &numbered).await?;
+            client.change_tunnel("tunnel0", &plain).await?;
+        }
+        anyhow::Ok(())
+    })?;
+    let device = r1.ip("-o link show dev tunnel0")?;
+    assert!(device.contains(" mtu 1476 "), "{device}");
     Ok(())
 }
 
