@@ -8,19 +8,21 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use gre_userspace::{
     control::{api::TunnelSpec, client::Client},
     model::Tunnel,
 };
+use serde_json::Value;
 use tests::{
-    config::Xdp,
+    config::{Gateway, Xdp},
     gateways::{Gateways, SOON},
     in_each_xdp_mode,
     namespace::Namespace,
+    process::wait_until,
     topology::{PC1, PC2, R2_TUNNEL, R2_WAN},
     traffic::{ping_all, ping_none, ping_until_answered},
-    xgre::{attempt, xgre},
+    xgre::{Daemon, attempt, tunnel, xgre},
 };
 
 in_each_xdp_mode!(
@@ -28,6 +30,7 @@ in_each_xdp_mode!(
     changes_in_a_row_add_up,
     changes_in_a_burst_add_up,
     a_refused_change_changes_nothing,
+    a_config_changed_between_two_daemons_moves_the_mtu,
 );
 
 fn both_ends_change_their_key_and_go_on(xdp: Xdp) -> Result<()> {
@@ -114,4 +117,20 @@ fn a_refused_change_changes_nothing(xdp: Xdp) -> Result<()> {
         assert_eq!(state(&lab.r1)?, before, "{words}");
     }
     ping_all(&lab.r1, R2_TUNNEL, 3)
+}
+
+fn a_config_changed_between_two_daemons_moves_the_mtu(xdp: Xdp) -> Result<()> {
+    let Gateways { r1, r2: _r2, lab, .. } = Gateways::forwarding(xdp)?;
+    let mtu = || -> Result<Option<Value>> {
+        Ok(tunnel(&lab.r1, "tunnel0")?.map(|tunnel| tunnel["mtu"].clone()))
+    };
+    assert_eq!(mtu()?, Some(1476.into()));
+    r1.kill()?;
+    let [config, _] = Gateway::both();
+    let _r1 = Daemon::start(&lab.r1, &config.key(Some(42)).xdp(xdp))?;
+    wait_until("the device has room for the key", SOON, || {
+        let found = mtu()?;
+        ensure!(found == Some(1472.into()), "its MTU is {found:?}");
+        Ok(())
+    })
 }

@@ -124,6 +124,17 @@ fn adjusted(mtu: u32, old: &Tunnel, new: &Tunnel) -> u32 {
     adjusted.max(smallest.min(mtu))
 }
 
+/// The MTU, in bytes, of a device that an earlier daemon left as `old` and that is `new` now; what
+/// users have set otherwise stays, unless the configured MTU is another. `default` is that of `new`.
+pub(super) fn taken_over(mtu: u32, old: &Tunnel, new: &Tunnel, default: u32) -> u32 {
+    match (old.mtu, new.mtu) {
+        (None, None) => adjusted(mtu, old, new),
+        (Some(before), Some(now)) if before == now => mtu,
+        (_, Some(now)) => now,
+        (Some(_), None) => default,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +175,19 @@ mod tests {
         ] {
             assert_eq!(refusal(new), devices);
         }
+    }
+
+    #[test]
+    fn a_device_taken_over_gets_the_mtu_of_what_it_is_now() {
+        let plain = tunnel("tunnel0");
+        let keyed = Tunnel { okey: Some(1), ..plain.clone() };
+        let at = |mtu| Tunnel { mtu: Some(mtu), ..keyed.clone() };
+        assert_eq!(taken_over(1476, &plain, &keyed, 1472), 1472);
+        assert_eq!(taken_over(1414, &plain, &plain, 1476), 1414, "the user's");
+        assert_eq!(taken_over(1414, &at(1400), &at(1400), 1472), 1414, "the user's");
+        assert_eq!(taken_over(1414, &at(1400), &at(1300), 1472), 1300);
+        assert_eq!(taken_over(1476, &plain, &at(1400), 1472), 1400);
+        assert_eq!(taken_over(1400, &at(1400), &keyed, 1472), 1472);
     }
 
     #[test]
