@@ -407,6 +407,7 @@ fn exit_codes_are_iproute2s() {
         ("tunnel add x mode foo", 255),
         ("tunnel add x y z", 255),
         ("tunnel add x remote", 255),
+        ("tunnel add x mode gre dev nosuch", 1),
         ("tunnel change x mss 4", 255),
         ("tunnel change x csum seq reset", 1),
         ("tunnel change csum", 1),
@@ -415,6 +416,15 @@ fn exit_codes_are_iproute2s() {
         assert_eq!(outcome.status.code(), Some(code), "{line}: {outcome:?}");
         assert!(outcome.stdout.is_empty());
     }
+}
+
+#[test]
+fn a_device_that_does_not_exist_is_named() {
+    let outcome = xgre("tunnel add x mode gre dev nosuch");
+    assert_eq!(
+        String::from_utf8(outcome.stderr).unwrap(),
+        "Cannot find device \"nosuch\"\n`ip link` lists the interfaces\n"
+    );
 }
 
 #[test]
@@ -713,6 +723,13 @@ tunnel0: gre/ipv6 remote :: local 2001:db8::1 encaplimit none hoplimit inherit t
     sequence next sent 5
 "
     );
+}
+
+#[test]
+fn a_tunnel_to_any_remote_needs_no_route_to_it() {
+    let open = TunnelInfo { underlay: None, via: None, ..ip6() };
+    let shown = cli::tunnels_text(&[open], None, NOON, Paint(false));
+    assert_eq!(shown.lines().nth(1), Some("    state UP mtu 1472"));
 }
 
 #[test]

@@ -44,6 +44,7 @@ fn the_example_is_read_as_it_says() {
             ikey: Some(43),
             okey: Some(43),
             pmtudisc: false,
+            ignore_df: true,
             mtu: Some(1400),
             addresses: vec![
                 Address {
@@ -58,7 +59,25 @@ fn the_example_is_read_as_it_says() {
             ..tunnel("tunnel1")
         }
     );
-    assert_eq!(desired.tunnels.len(), 2);
+    let (local, remote) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+    assert_eq!(
+        desired.tunnels["tunnel6"],
+        Tunnel {
+            dev: Some("eth0".into()),
+            tos: 1,
+            icsum: true,
+            ocsum: true,
+            iseq: true,
+            seq_mode: SeqMode::Rfc2890,
+            flow_label: FlowLabel::Fixed(0x12345),
+            mss: Mss::Auto,
+            addresses: vec![Address { local: "fd00::1/64".parse().unwrap(), peer: None }],
+            routes: vec!["fd00:1::/32".parse().unwrap()],
+            up: true,
+            ..Tunnel::new("tunnel6", Mode::Ip6gre, local, remote)
+        }
+    );
+    assert_eq!(desired.tunnels.len(), 3);
     assert_eq!(
         desired.ports,
         [("eth0".into(), XdpMode::Auto), ("eth1".into(), XdpMode::Generic)].into()
@@ -156,17 +175,16 @@ fn ip6gre_has_options_of_its_own() {
 fn a_keyless_and_a_key_0_tunnel_open_to_all_are_warned_of() {
     let open = |name: &str, mode: &str, key: &str| {
         format!(
-            "[[tunnel]]\nname = \"{name}\"\nmode = \"{mode}\"\nlocal = \"any\"\nremote = \"any\"\n{key}\n"
+            "[[tunnel]]\nname = \"{name}\"\nmode = \"{mode}\"\n\
+             local = \"any\"\nremote = \"any\"\n{key}\n"
         )
     };
     let warnings = |text: &str| config::warnings(&config::parse("xgre.toml", text).unwrap());
     let pair = open("a", "gre", "") + &open("b", "gre", "key = 0");
     assert_eq!(
         warnings(&pair),
-        [
-            "tunnels `a` without a key and `b` with key 0 both have local any and remote any: on Linux \
-          the packets of both land on one of them; give one an address, or another key"
-        ]
+        ["tunnels `a` without a key and `b` with key 0 both have local any and remote any: on \
+             Linux the packets of both land on one of them; give one an address, or another key"]
     );
     assert_eq!(warnings(&pair.replace("key = 0", "key = 1")), [""; 0]);
     assert_eq!(warnings(&pair.replacen("remote = \"any\"", "remote = \"10.0.0.1\"", 1)), [""; 0]);

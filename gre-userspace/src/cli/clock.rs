@@ -19,7 +19,8 @@ impl Clock {
     pub(super) fn local() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let seconds = now as libc::time_t;
-        // SAFETY: `tm` is plain data, for which zero is a value; the call fills it and keeps nothing.
+        // SAFETY: `tm` is plain data, for which zero is a value; the call fills it in and keeps
+        // neither pointer.
         let offset = unsafe {
             let mut tm: libc::tm = std::mem::zeroed();
             libc::localtime_r(&raw const seconds, &raw mut tm);

@@ -5,6 +5,7 @@ mod json;
 mod show;
 
 use clap::Subcommand;
+use nix::net::if_::if_nametoindex;
 
 pub use self::{json::json, show::text};
 use super::{
@@ -115,6 +116,7 @@ pub(super) fn execute(verb: Verb, output: Output) -> Result<(), Failure> {
 
 fn add(words: &[String]) -> Result<(), Failure> {
     let tunnel = words::tunnel(words)?;
+    find_device(&tunnel)?;
     with_daemon(async |daemon| {
         let added = daemon.add_tunnel(&tunnel).await;
         added.map_err(|error| failed("add", &tunnel.name, error))
@@ -139,6 +141,7 @@ fn change(words: &[String]) -> Result<(), Failure> {
         };
         let tunnel = Tunnel::try_from(TunnelSpec::from(info)).map_err(ClientError::Refused)?;
         let tunnel = words::change(words, &tunnel)?;
+        find_device(&tunnel)?;
         let changed = daemon.change_tunnel(&name, &tunnel).await;
         changed.map_err(|error| failed("change", &name, error))
     })
@@ -152,6 +155,16 @@ fn delete(words: &[String]) -> Result<(), Failure> {
         let deleted = daemon.delete_tunnel(&name).await;
         deleted.map_err(|error| failed("delete", &name, error))
     })
+}
+
+/// As iproute2, so that a mistyped interface is noticed; the config file may name one to come.
+fn find_device(tunnel: &Tunnel) -> Result<(), Failure> {
+    match &tunnel.dev {
+        Some(dev) if if_nametoindex(dev.as_str()).is_err() => Err(Failure::refused(format!(
+            "Cannot find device \"{dev}\"\n`ip link` lists the interfaces"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// iproute2's line for what was refused; the error's second line says more.

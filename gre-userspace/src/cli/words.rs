@@ -1,5 +1,5 @@
-//! The grammar of `ip tunnel`: words in any order. What is refused is refused in iproute2's words; a
-//! line of our own may follow.
+//! The grammar of `ip tunnel`: words in any order. What is refused is refused in iproute2's words;
+//! a line of our own may follow.
 
 mod values;
 

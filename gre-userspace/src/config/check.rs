@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Desired, FlowLabel, Mode, Mss, Tunnel};
+use crate::model::{Desired, FlowLabel, Mode, Tunnel};
 
 /// Why a tunnel cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +52,6 @@ pub fn unfit(tunnel: &Tunnel) -> Option<Unfit> {
             "ignore-df and pmtudisc are incompatible: add nopmtudisc, or leave ignore-df out";
         return unfit("ignore-df", reason.to_owned());
     }
-    if let Mss::Fixed(mss) = tunnel.mss
-        && !Mss::RANGE.contains(&mss)
-    {
-        let (least, most) = (Mss::RANGE.start(), Mss::RANGE.end());
-        return unfit("mss", format!("an mss is {least} to {most} bytes, not {mss}"));
-    }
     let largest = MAX_PACKET - tunnel.overhead();
     if let Some(mtu) = tunnel.mtu.filter(|mtu| !(MIN_MTU..=largest).contains(mtu)) {
         let reason = format!("the MTU of this tunnel is {MIN_MTU} to {largest} bytes, not {mtu}");
@@ -70,12 +64,14 @@ pub fn unfit(tunnel: &Tunnel) -> Option<Unfit> {
 fn other_modes_option(tunnel: &Tunnel) -> Option<(&'static str, String)> {
     let ip6gre_only = |word| {
         format!(
-            "{word} belongs to the outer IPv6 header, and mode gre has none: leave it out, or use mode ip6gre"
+            "{word} belongs to the outer IPv6 header, and mode gre has none: leave it out, or use \
+             mode ip6gre"
         )
     };
     let gre_only = |word| {
         format!(
-            "{word} belongs to the outer IPv4 header, and mode ip6gre has none: leave it out, or use mode gre"
+            "{word} belongs to the outer IPv4 header, and mode ip6gre has none: leave it out, or \
+             use mode gre"
         )
     };
     match tunnel.mode {
@@ -91,16 +87,13 @@ fn other_modes_option(tunnel: &Tunnel) -> Option<(&'static str, String)> {
             "tos",
             "a traffic class is inherited or fixed, and not fixed for some packets only".to_owned(),
         )),
-        Mode::Ip6gre if matches!(tunnel.flow_label, FlowLabel::Fixed(l) if l > FlowLabel::MAX) => {
-            Some(("flowlabel", format!("{:?} has more than 20 bits", tunnel.flow_label)))
-        }
         Mode::Gre | Mode::Ip6gre => None,
     }
 }
 
 /// What is legal and yet hardly meant.
 pub fn warnings(desired: &Desired) -> Vec<String> {
-    // The kernel's last resort compares keys alone, and a packet without one has 0 (ip_tunnel_lookup).
+    // The kernel's last resort compares keys alone, and no key is 0 there (ip_tunnel_lookup).
     let open = |ikey: Option<u32>, mode: Mode| {
         desired.tunnels.values().find(move |tunnel| {
             (tunnel.ikey, tunnel.mode) == (ikey, mode)
@@ -113,9 +106,9 @@ pub fn warnings(desired: &Desired) -> Vec<String> {
         .filter_map(|mode| {
             let (keyless, zero) = (open(None, mode)?, open(Some(0), mode)?);
             Some(format!(
-                "tunnels `{}` without a key and `{}` with key 0 both have local any and remote any: \
-                 on Linux the packets of both land on one of them; give one an address, or another \
-                 key",
+                "tunnels `{}` without a key and `{}` with key 0 both have local any and remote \
+                 any: on Linux the packets of both land on one of them; give one an address, or \
+                 another key",
                 keyless.name, zero.name
             ))
         })
@@ -146,8 +139,8 @@ fn bad_endpoint(key: &str, address: IpAddr, mode: Mode) -> Option<String> {
         ))
     } else if address.is_multicast() {
         Some(format!(
-            "{key} {address} is a multicast group: tunnels to several hosts are not supported, with a \
-             key or without; make one tunnel for each host"
+            "{key} {address} is a multicast group: tunnels to several hosts are not supported, with \
+             a key or without; make one tunnel for each host"
         ))
     } else if address == IpAddr::from([255; 4]) {
         Some(format!("{key} {address} is not the address of one host"))

@@ -1,8 +1,8 @@
 //! What a tunnel's device says of itself, in its alias (`ip -d link`): it outlives the daemon, so
 //! that the next one knows the tunnel again. iproute2's words, on a line that starts with "xgre";
-//! where two IPv6 addresses leave no room for a word, it is shortened (`elim`, `fl`). Words are added
-//! and never change, since an earlier daemon may have written them. Addresses and routes are told by
-//! the kernel, which has them.
+//! where two IPv6 addresses leave no room for a word, it is shortened (`elim`, `fl`). Words are
+//! added and never change, since an earlier daemon may have written them. Addresses and routes are
+//! the device's, which the kernel keeps.
 
 use std::str::SplitAsciiWhitespace;
 

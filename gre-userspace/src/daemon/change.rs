@@ -1,13 +1,19 @@
 //! Changes tunnels in place: the device stays, with its addresses, its routes and its counters.
 
+use std::sync::Arc;
+
+use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::model::{Mode, Tunnel};
+use crate::{
+    model::{Mode, Tunnel},
+    observed::Snapshot,
+};
 
 use super::{
     alias,
     handle::Refusal,
-    tunnels::{clash, kernel},
+    tunnels::{PATIENCE, clash, kernel},
     world::World,
 };
 
@@ -33,7 +39,8 @@ impl World {
         if mtu != link.mtu {
             self.kernel.set_mtu(link.ifindex, mtu).await.map_err(kernel)?;
         }
-        if let Err(error) = self.kernel.set_alias(link.ifindex, &alias::of(&tunnel)).await {
+        let alias = alias::of(&tunnel);
+        if let Err(error) = self.kernel.set_alias(link.ifindex, &alias).await {
             if mtu != link.mtu
                 && let Err(error) = self.kernel.set_mtu(link.ifindex, link.mtu).await
             {
@@ -46,6 +53,14 @@ impl World {
             *given = mtu;
         }
         self.desired.tunnels.insert(name.to_owned(), tunnel);
+        // The next change starts from this one's MTU, which was set before the alias.
+        let shows = |snapshot: &Arc<Snapshot>| {
+            let link = snapshot.links.get(&link.ifindex);
+            link.is_none_or(|link| link.alias.as_ref() == Some(&alias))
+        };
+        if timeout(PATIENCE, self.snapshots.wait_for(shows)).await.is_err() {
+            warn!(tunnel = name, "the kernel did not report its change within {PATIENCE:?}");
+        }
         self.follow().await;
         info!(tunnel = name, "changed");
         Ok(())
@@ -109,6 +124,17 @@ fn adjusted(mtu: u32, old: &Tunnel, new: &Tunnel) -> u32 {
     adjusted.max(smallest.min(mtu))
 }
 
+/// The MTU, in bytes, of a device that an earlier daemon left as `old` and that is `new` now; what
+/// users have set otherwise stays, unless the configured MTU is another. `default` is that of `new`.
+pub(super) fn taken_over(mtu: u32, old: &Tunnel, new: &Tunnel, default: u32) -> u32 {
+    match (old.mtu, new.mtu) {
+        (None, None) => adjusted(mtu, old, new),
+        (Some(before), Some(now)) if before == now => mtu,
+        (_, Some(now)) => now,
+        (Some(_), None) => default,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +175,19 @@ mod tests {
         ] {
             assert_eq!(refusal(new), devices);
         }
+    }
+
+    #[test]
+    fn a_device_taken_over_gets_the_mtu_of_what_it_is_now() {
+        let plain = tunnel("tunnel0");
+        let keyed = Tunnel { okey: Some(1), ..plain.clone() };
+        let at = |mtu| Tunnel { mtu: Some(mtu), ..keyed.clone() };
+        assert_eq!(taken_over(1476, &plain, &keyed, 1472), 1472);
+        assert_eq!(taken_over(1414, &plain, &plain, 1476), 1414, "the user's");
+        assert_eq!(taken_over(1414, &at(1400), &at(1400), 1472), 1414, "the user's");
+        assert_eq!(taken_over(1414, &at(1400), &at(1300), 1472), 1300);
+        assert_eq!(taken_over(1476, &plain, &at(1400), 1472), 1400);
+        assert_eq!(taken_over(1400, &at(1400), &keyed, 1472), 1472);
     }
 
     #[test]

@@ -12,10 +12,10 @@ use crate::{
     reconcile,
 };
 
-use super::{alias, handle::Refusal, world::World};
+use super::{alias, change::taken_over, handle::Refusal, world::World};
 
 /// The kernel shows a device within milliseconds; after this long something is wrong.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 impl World {
     /// Makes a tunnel: its device, addresses and routes, and its place in the maps.
@@ -64,7 +64,14 @@ impl World {
         let alias = alias::of(tunnel);
         match device_named(&snapshot, name) {
             // An earlier daemon left it, perhaps configured otherwise.
-            Some(link) => self.kernel.set_alias(link.ifindex, &alias).await.map_err(kernel)?,
+            Some(link) => {
+                let old = alias::parse(name, link.alias.as_deref().unwrap_or_default());
+                let mtu = old.map_or(mtu, |(_, old)| taken_over(link.mtu, &old, tunnel, mtu));
+                if mtu != link.mtu {
+                    self.kernel.set_mtu(link.ifindex, mtu).await.map_err(kernel)?;
+                }
+                self.kernel.set_alias(link.ifindex, &alias).await.map_err(kernel)?;
+            }
             None => self
                 .kernel
                 .create_tunnel_device(name, &peer_name(name), mtu, &alias)

@@ -49,8 +49,8 @@ struct Json<'a> {
     sequence: Option<Sequence>,
 }
 
-/// What `ip tunnel` and `ip -6 tunnel` name differently. `Some(())` becomes null: keys that iproute2
-/// prints without a value.
+/// What `ip tunnel` and `ip -6 tunnel` name differently. `Some(())` becomes null: keys that
+/// iproute2 prints without a value.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum JsonOuter<'a> {

@@ -48,9 +48,7 @@ fn iproute2_lines(tunnel: &TunnelInfo, paint: Paint) -> String {
 }
 
 fn gre_words(line: &mut String, tunnel: &TunnelInfo) {
-    fn any(address: &str) -> &str {
-        if address == "0.0.0.0" { "any" } else { address }
-    }
+    let any = |address| if is_any(address) { "any" } else { address };
     _ = write!(line, "remote {} local {}", any(&tunnel.remote), any(&tunnel.local));
     if let Some(dev) = &tunnel.dev {
         _ = write!(line, " dev {dev}");
@@ -68,6 +66,10 @@ fn gre_words(line: &mut String, tunnel: &TunnelInfo) {
     if !tunnel.pmtudisc {
         line.push_str(" nopmtudisc");
     }
+}
+
+fn is_any(address: &str) -> bool {
+    matches!(address, "0.0.0.0" | "::")
 }
 
 /// As `ip -6 tunnel show`, which has no word for any address.
@@ -126,6 +128,8 @@ fn state(tunnel: &TunnelInfo, paint: Paint) -> String {
     match (&tunnel.via, &tunnel.underlay) {
         (Some(via), Some(underlay)) => _ = write!(text, " via {via} dev {}", paint.name(underlay)),
         (None, Some(underlay)) => _ = write!(text, " dev {}", paint.name(underlay)),
+        // Each packet's destination is its own.
+        (_, None) if is_any(&tunnel.remote) => {}
         (_, None) => _ = write!(text, " {}", paint.bad("no route to the remote")),
     }
     text.push('\n');
