@@ -1,7 +1,10 @@
 //! Tier 3: what the daemon does itself with packets that the programs cannot finish.
 
+pub mod answer;
 pub mod fragment;
+pub mod icmp;
 pub mod limit;
+pub mod oversize;
 pub mod packet;
 pub mod path_mtu;
 pub mod reason;
