@@ -34,7 +34,9 @@ const CODE_IN_TRANSIT: u8 = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Problem {
     /// The next link takes no more than this, in bytes.
-    TooBig { mtu: u16 },
+    TooBig {
+        mtu: u16,
+    },
     Unreachable,
     HopLimitExceeded,
     /// Says nothing about the way to the remote: parameter problems, a failed source route, an
@@ -73,7 +75,9 @@ pub enum QuotedKey {
 /// What follows from an error for the tunnel it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    LearnPathMtu { mtu: u16 },
+    LearnPathMtu {
+        mtu: u16,
+    },
     /// To be told to the inner packet's sender.
     Relay(Complaint),
     Ignored(Reason),

@@ -3,7 +3,9 @@
 pub mod answer;
 pub mod fragment;
 pub mod icmp;
+pub mod io;
 pub mod limit;
+pub mod offload;
 pub mod oversize;
 pub mod packet;
 pub mod path_mtu;

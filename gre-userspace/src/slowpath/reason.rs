@@ -123,9 +123,9 @@ impl Counts {
 
     /// Label, help and packets of what has happened, the programs' outcomes first.
     pub fn happened(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-        let outcomes = Outcome::ALL.iter().map(|outcome| {
-            (outcome.label(), outcome.help(), self.outcomes[*outcome as usize])
-        });
+        let outcomes = Outcome::ALL
+            .iter()
+            .map(|outcome| (outcome.label(), outcome.help(), self.outcomes[*outcome as usize]));
         let reasons = Reason::ALL
             .iter()
             .map(|reason| (reason.label(), reason.help(), self.reasons[*reason as usize]));

@@ -13,11 +13,8 @@ const KEYLESS: [u8; 4] = [0, 0, 8, 0];
 fn error_v4(kind: u8, code: u8, rest: [u8; 4], quoted: &[u8]) -> Vec<u8> {
     let outer = etherparse::Ipv4Header::new(1480, 1, 47.into(), LOCAL, REMOTE).unwrap();
     let quote = [&outer.to_bytes()[..], quoted].concat();
-    let mut icmp = Icmpv4Header::new(Icmpv4Type::Unknown {
-        type_u8: kind,
-        code_u8: code,
-        bytes5to8: rest,
-    });
+    let mut icmp =
+        Icmpv4Header::new(Icmpv4Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: rest });
     icmp.update_checksum(&quote);
     let message = [&icmp.to_bytes()[..], &quote].concat();
     let ip =
@@ -36,7 +33,8 @@ fn error_v6(kind: u8, code: u8, rest: [u8; 4], quoted: &[u8]) -> Vec<u8> {
         ..Default::default()
     };
     let options = [47, 0, 4, 1, 4, 1, 0, 0];
-    let icmp = Icmpv6Header::new(Icmpv6Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: rest });
+    let icmp =
+        Icmpv6Header::new(Icmpv6Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: rest });
     [&icmp.to_bytes()[..], &outer.to_bytes(), &options, quoted].concat()
 }
 

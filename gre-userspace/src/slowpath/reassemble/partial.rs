@@ -125,7 +125,8 @@ impl Partial {
     }
 
     fn contradicts_end(&self, end: usize, more: bool) -> bool {
-        let furthest = self.pieces.last_key_value().map_or(0, |(offset, piece)| offset + piece.len());
+        let furthest =
+            self.pieces.last_key_value().map_or(0, |(offset, piece)| offset + piece.len());
         match self.end {
             Some(known) => !more || end > known,
             None => !more && furthest > end,
