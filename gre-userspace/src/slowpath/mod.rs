@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod fragment;
+pub mod handle;
 pub mod icmp;
 pub mod io;
 pub mod limit;
@@ -9,5 +10,10 @@ pub mod offload;
 pub mod oversize;
 pub mod packet;
 pub mod path_mtu;
+pub mod pipeline;
 pub mod reason;
 pub mod reassemble;
+pub mod tables;
+
+#[cfg(test)]
+mod testing;

@@ -3,7 +3,7 @@
 
 use super::{
     answer::Complaint,
-    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4, Ipv6, MIN_MTU_IPV4, MIN_MTU_IPV6},
+    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4, MIN_MTU_IPV4, MIN_MTU_IPV6},
     reason::Reason,
 };
 
@@ -28,7 +28,7 @@ pub enum Decision {
     Drop(Reason),
 }
 
-/// What to do with the packet behind `ethertype`, if the path of its tunnel carries inner packets
+/// What to do with a packet with this EtherType, if the path of its tunnel carries inner packets
 /// of `payload_mtu` bytes.
 pub fn decide(ethertype: u16, packet: &[u8], payload_mtu: u16, policy: Policy) -> Decision {
     let min_mtu = match ethertype {
@@ -36,7 +36,7 @@ pub fn decide(ethertype: u16, packet: &[u8], payload_mtu: u16, policy: Policy) -
         ETHERTYPE_IPV6 => MIN_MTU_IPV6,
         _ => 0,
     };
-    if len(ethertype, packet) <= usize::from(payload_mtu) {
+    if packet.len() <= usize::from(payload_mtu) {
         return Decision::Encapsulate;
     }
     // No sender can be asked for less than what every link carries.
@@ -51,16 +51,6 @@ pub fn decide(ethertype: u16, packet: &[u8], payload_mtu: u16, policy: Policy) -
         _ if !policy.pmtudisc => Decision::CutOuter,
         _ => Decision::Drop(Reason::TooBigProtocol),
     }
-}
-
-/// Bytes of the packet, without what Ethernet padded it with.
-fn len(ethertype: u16, packet: &[u8]) -> usize {
-    let inner = match ethertype {
-        ETHERTYPE_IPV4 => Ipv4::whole(packet).map(Ipv4::bytes),
-        ETHERTYPE_IPV6 => Ipv6::whole(packet).map(Ipv6::bytes),
-        _ => None,
-    };
-    inner.unwrap_or(packet).len()
 }
 
 #[cfg(test)]
@@ -121,13 +111,5 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn padding_does_not_count() {
-        let mut packet = packet(V4, 40, true);
-        packet.resize(46, 0);
-        let policy = Policy { pmtudisc: true, ignore_df: false };
-        assert_eq!(decide(V4, &packet, 40, policy), Decision::Encapsulate);
     }
 }

@@ -164,11 +164,17 @@ impl<'a> Ipv6<'a> {
 
     /// Walks over hop-by-hop options, destination options and routing headers: the part that every
     /// fragment repeats, as the kernel cuts it (ip6_find_1stfragopt), so that each carries the
-    /// tunnel encapsulation limit. `None` where the packet ends in between.
+    /// tunnel encapsulation limit. A routing header that leads on to another node ends the chain.
+    /// `None` where the packet ends in between.
     pub fn chain(self) -> Option<Chain> {
         let mut chain = Chain { protocol: self.0[6], at: Self::HEADER_LEN, named_at: 6 };
         while matches!(chain.protocol, HOP_BY_HOP | DESTINATION_OPTIONS | ROUTING) {
-            let [next, len] = *self.0.get(chain.at..chain.at + 2)? else { return None };
+            let [next, len, _, segments_left] = *self.0.get(chain.at..chain.at + 4)? else {
+                return None;
+            };
+            if chain.protocol == ROUTING && segments_left > 0 {
+                break;
+            }
             let end = chain.at + 8 + 8 * usize::from(len);
             chain = Chain { protocol: next, at: end, named_at: chain.at };
         }
@@ -206,6 +212,16 @@ impl FragmentHeader {
         let [c, d, e, f] = self.identification.to_be_bytes();
         [self.protocol, 0, a, b, c, d, e, f]
     }
+}
+
+/// The packet behind an EtherType, without what Ethernet padded it with.
+pub fn trimmed(ethertype: u16, packet: &[u8]) -> &[u8] {
+    let inner = match ethertype {
+        ETHERTYPE_IPV4 => Ipv4::whole(packet).map(Ipv4::bytes),
+        ETHERTYPE_IPV6 => Ipv6::whole(packet).map(Ipv6::bytes),
+        _ => None,
+    };
+    inner.unwrap_or(packet)
 }
 
 /// The checksum (RFC 1071) of the parts one after another, each but the last of an even length:
@@ -266,6 +282,16 @@ mod tests {
     }
 
     #[test]
+    fn padding_is_trimmed_from_what_tells_its_length() {
+        let mut packet = [0u8; 46];
+        (packet[0], packet[3]) = (0x45, 28);
+        assert_eq!(trimmed(ETHERTYPE_IPV4, &packet).len(), 28);
+        assert_eq!(trimmed(0x8847, &packet).len(), 46);
+        (packet[0], packet[5]) = (0x60, 2);
+        assert_eq!(trimmed(ETHERTYPE_IPV6, &packet).len(), 42);
+    }
+
+    #[test]
     fn the_chain_ends_at_what_is_no_option_and_never_behind_the_packet() {
         let mut packet = vec![0u8; 64];
         (packet[0], packet[6]) = (0x60, DESTINATION_OPTIONS);
@@ -273,6 +299,11 @@ mod tests {
         let chain = Chain { protocol: PROTOCOL_GRE, at: 56, named_at: 40 };
         assert_eq!(Ipv6::quoted(&packet).unwrap().chain(), Some(chain));
         assert_eq!(Ipv6::quoted(&packet[..55]).unwrap().chain(), None);
+        packet[6] = ROUTING;
+        assert_eq!(Ipv6::quoted(&packet).unwrap().chain(), Some(chain));
+        packet[43] = 1;
+        let elsewhere = Chain { protocol: ROUTING, at: 40, named_at: 6 };
+        assert_eq!(Ipv6::quoted(&packet).unwrap().chain(), Some(elsewhere));
     }
 
     #[test]

@@ -1,0 +1,47 @@
+//! Out of a tunnel: fragments are put together, options skipped, and the inner packet sent to the
+//! tunnel's device.
+
+use std::time::Instant;
+
+use gre_ebpf_common::outcome::Outcome;
+
+use super::{
+    super::{
+        pipeline::{self, Received},
+        tables::Device,
+    },
+    Action, SlowPath,
+};
+
+impl SlowPath {
+    /// Takes an outer packet or a fragment of one.
+    pub(super) fn inward(&mut self, packet: &[u8], now: Instant) -> Vec<Action> {
+        let Some(packet) = self.reassembler.add(packet, now, &mut self.counts) else {
+            return Vec::new();
+        };
+        match self.decapsulate(&packet) {
+            Ok(action) => {
+                self.counts.add(Outcome::ToDevice);
+                vec![action]
+            }
+            Err(outcome) => {
+                self.counts.add(outcome);
+                Vec::new()
+            }
+        }
+    }
+
+    fn decapsulate(&mut self, packet: &[u8]) -> Result<Action, Outcome> {
+        let received = Received::parse(packet)?;
+        let receiver = self.tables.receiver(received.local, received.remote, received.key);
+        let (id, tunnel) = receiver.ok_or(Outcome::NoTunnel)?;
+        let (ethertype, inner) = pipeline::decapsulate(&tunnel.record, &received)?;
+
+        let rx = &mut self.carried.entry(id).or_default().rx;
+        rx.packets += 1;
+        rx.bytes += inner.len() as u64;
+        let Device { mac, peer_ifindex, peer_mac } = tunnel.device;
+        let frame = [&mac[..], &peer_mac, &ethertype.to_be_bytes(), inner].concat();
+        Ok(Action::SendFrame { ifindex: peer_ifindex, frame })
+    }
+}

@@ -1,0 +1,315 @@
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use etherparse::{Icmpv4Header, Icmpv4Type, Ipv4Header, PacketBuilder, icmpv4};
+
+use super::{
+    super::{
+        answer::{self, Complaint},
+        fragment,
+        oversize::Policy,
+        path_mtu::LIFETIME,
+        reassemble::TIMEOUT,
+        testing::{DEVICE_MAC, LOCAL, PEER_MAC, REMOTE, entry},
+    },
+    *,
+};
+
+const HOST: [u8; 4] = [10, 1, 0, 2];
+const ROUTER: [u8; 4] = [10, 1, 0, 1];
+const OTHER: [u8; 4] = [10, 2, 0, 2];
+const TUNNEL: u32 = 5;
+const PATH: Path =
+    Path { tunnel: TUNNEL, remote: IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)) };
+
+/// A slow path, what has come of it so far, and the time.
+struct Bench {
+    slow: SlowPath,
+    told: Vec<(&'static str, u64)>,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(tunnel: TunnelEntry) -> Self {
+        let mut slow = SlowPath::new(0);
+        slow.set_tunnels(BTreeMap::from([(TUNNEL, tunnel)]));
+        Self { slow, told: Vec::new(), now: Instant::now() }
+    }
+
+    fn handle(&mut self, input: &Input) -> Vec<Action> {
+        let actions = self.slow.handle(input, self.now);
+        self.told = self.slow.counts.happened().map(|(label, _, n)| (label, n)).collect();
+        actions
+    }
+
+    /// From the tunnel's device.
+    fn oversize(&mut self, packet: &[u8]) -> Vec<Action> {
+        self.handle(&handed_up(Kind::Oversize, packet))
+    }
+}
+
+fn handed_up(kind: Kind, packet: &[u8]) -> Input {
+    let frame = [&[0; 12][..], &[8, 0], packet].concat();
+    Input::HandedUp(HandedUp { kind, tunnel: TUNNEL, ifindex: 7, frame })
+}
+
+/// An inner UDP packet of `len` bytes.
+fn inner(len: usize, dont_fragment: bool) -> Vec<u8> {
+    let mut header = Ipv4Header::new(0, 63, 17.into(), HOST, OTHER).unwrap();
+    header.dont_fragment = dont_fragment;
+    header.identification = 0x1234;
+    let mut packet = Vec::new();
+    let payload: Vec<_> = (0..len - 28).map(|i| i as u8).collect();
+    PacketBuilder::ip(etherparse::IpHeaders::Ipv4(header, Default::default()))
+        .udp(7, 9)
+        .write(&mut packet, &payload)
+        .unwrap();
+    packet
+}
+
+/// As etherparse encapsulates it.
+fn outer(inner: &[u8], identification: u16, addresses: [[u8; 4]; 2]) -> Vec<u8> {
+    let len = inner.len() as u16 + 4;
+    let [source, destination] = addresses;
+    let mut header = Ipv4Header::new(len, 64, 47.into(), source, destination).unwrap();
+    header.identification = identification;
+    header.dont_fragment = true;
+    header.header_checksum = header.calc_header_checksum();
+    [&header.to_bytes()[..], &[0, 0, 8, 0], inner].concat()
+}
+
+/// An ICMP error of a router about a packet of the tunnel around `inner`.
+fn icmp(error: icmpv4::DestUnreachableHeader, inner: &[u8]) -> Input {
+    let quote = outer(inner, 1, [LOCAL, REMOTE]);
+    let mut header = Icmpv4Header::new(Icmpv4Type::DestinationUnreachable(error));
+    header.update_checksum(&quote);
+    let message = [&header.to_bytes()[..], &quote].concat();
+    let ip = Ipv4Header::new(message.len() as u16, 64, 1.into(), [203, 0, 113, 1], LOCAL).unwrap();
+    Input::IcmpV4([&ip.to_bytes()[..], &message].concat())
+}
+
+fn frag_needed(mtu: u16) -> Input {
+    let error = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu };
+    icmp(error, &inner(1476, true))
+}
+
+fn to_device(inner: &[u8]) -> Action {
+    let frame = [&DEVICE_MAC[..], &PEER_MAC, &[8, 0], inner].concat();
+    Action::SendFrame { ifindex: 8, frame }
+}
+
+/// The ICMP error that tells of `mtu`.
+fn told_mtu(offender: &[u8], mtu: u16) -> Action {
+    let complaint = Complaint::TooBig { mtu };
+    Action::Send(answer::ipv4(complaint, offender, ROUTER).unwrap())
+}
+
+fn sent(actions: Vec<Action>) -> Vec<Vec<u8>> {
+    let packets = actions.into_iter().map(|action| match action {
+        Action::Send(packet) => packet,
+        other => panic!("{other:?}"),
+    });
+    packets.collect()
+}
+
+#[test]
+fn an_outer_packet_in_fragments_is_decapsulated_once_it_is_whole() {
+    let mut bench = Bench::new(entry());
+    let inner = inner(1476, true);
+    let whole = outer(&inner, 9, [REMOTE, LOCAL]);
+    let fragments = fragment::ipv4(&whole, 1000).unwrap();
+    assert_eq!(fragments.len(), 2);
+
+    assert_eq!(bench.handle(&handed_up(Kind::OuterFragment, &fragments[1])), []);
+    let actions = bench.handle(&handed_up(Kind::OuterFragment, &fragments[0]));
+
+    assert_eq!(actions, [to_device(&inner)]);
+    assert_eq!(bench.told, [("to-device", 1), ("fragment-held", 1)]);
+    let rx = Traffic { packets: 1, bytes: 1476 };
+    assert_eq!(bench.slow.carried[&TUNNEL], Carried { rx, ..Carried::default() });
+}
+
+#[test]
+fn an_outer_packet_with_options_is_decapsulated() {
+    let mut bench = Bench::new(entry());
+    let inner = inner(100, true);
+    let mut header = Ipv4Header::new(104, 64, 47.into(), REMOTE, LOCAL).unwrap();
+    header.options = [0x94, 4, 0, 0].into();
+    header.set_payload_len(104).unwrap();
+    header.header_checksum = header.calc_header_checksum();
+    let mut packet = [&header.to_bytes()[..], &[0, 0, 8, 0], &inner].concat();
+
+    assert_eq!(bench.handle(&handed_up(Kind::OuterOptions, &packet)), [to_device(&inner)]);
+
+    packet[10] ^= 1;
+    assert_eq!(bench.handle(&handed_up(Kind::OuterOptions, &packet)), []);
+    let elsewhere = outer(&inner, 9, [OTHER, LOCAL]);
+    assert_eq!(bench.handle(&handed_up(Kind::OuterOptions, &elsewhere)), []);
+    assert_eq!(bench.told, [("to-device", 1), ("ipv4-malformed", 1), ("no-tunnel", 1)]);
+}
+
+#[test]
+fn a_long_packet_that_may_be_cut_is_encapsulated_in_pieces() {
+    let mut bench = Bench::new(entry());
+    let inner = inner(1500, false);
+    let pieces = fragment::ipv4(&inner, 1476).unwrap();
+
+    let packets = sent(bench.oversize(&inner));
+
+    let expected: Vec<_> =
+        pieces.iter().zip(1..).map(|(piece, id)| outer(piece, id, [LOCAL, REMOTE])).collect();
+    // Don't Fragment is the tunnel's.
+    assert_eq!(packets, expected);
+    assert_eq!(packets.iter().map(Vec::len).collect::<Vec<_>>(), [1500, 68]);
+    assert_eq!(bench.told, [("inner-fragmented", 1)]);
+    let tx = Traffic { packets: 2, bytes: 1476 + 44 };
+    assert_eq!(bench.slow.carried[&TUNNEL], Carried { tx, ..Carried::default() });
+}
+
+#[test]
+fn the_sender_of_a_long_packet_that_may_not_be_cut_is_told_the_payload_mtu() {
+    let mut bench = Bench::new(entry());
+    let inner = inner(1477, true);
+    assert_eq!(bench.oversize(&inner), [told_mtu(&inner, 1476)]);
+    assert_eq!(bench.told, [("answered-too-big", 1)]);
+
+    // What a local socket left to the device is completed before it is cut, and only then.
+    let mut fits = inner.clone();
+    fits.truncate(1400);
+    fits[2..4].copy_from_slice(&1400u16.to_be_bytes());
+    packet::seal_ipv4(&mut fits[..20]);
+    assert_eq!(sent(bench.oversize(&fits)), [outer(&fits, 1, [LOCAL, REMOTE])]);
+    assert_eq!(bench.told, [("encapsulated", 1), ("answered-too-big", 1)]);
+}
+
+#[test]
+fn with_ignore_df_the_outer_packet_is_cut() {
+    let policy = Policy { pmtudisc: false, ignore_df: true };
+    let mut bench = Bench::new(TunnelEntry { policy, ..entry() });
+    let inner = inner(2000, true);
+
+    let packets = sent(bench.oversize(&inner));
+
+    let expected = fragment::ipv4(&outer(&inner, 1, [LOCAL, REMOTE]), 1500).unwrap();
+    assert_eq!(packets, expected);
+    assert!(packets.iter().all(|packet| packet.len() <= 1500 && packet[6] & 0x40 == 0));
+    assert_eq!(bench.told, [("outer-fragmented", 1)]);
+}
+
+#[test]
+fn a_learned_path_mtu_is_told_to_senders_for_ten_minutes() {
+    let mut bench = Bench::new(entry());
+    let inner = inner(1400, true);
+
+    let learned = bench.handle(&frag_needed(1300));
+    assert_eq!(learned, [Action::PathMtu { path: PATH, mtu: Some(1300) }]);
+    assert_eq!(bench.handle(&frag_needed(1300)), []);
+    assert_eq!(bench.oversize(&inner), [told_mtu(&inner, 1276)]);
+    let told = [("answered-too-big", 1), ("path-mtu-learned", 1), ("path-mtu-known", 1)];
+    assert_eq!(bench.told, told);
+
+    let expiry = bench.now + LIFETIME;
+    assert_eq!(bench.slow.next_expiry(), Some(expiry));
+    assert_eq!(bench.slow.expire(expiry), [Action::PathMtu { path: PATH, mtu: None }]);
+    assert_eq!(bench.slow.next_expiry(), None);
+    bench.now = expiry;
+    assert_eq!(sent(bench.oversize(&inner)).len(), 1);
+    assert_eq!(bench.told[0], ("encapsulated", 1));
+}
+
+#[test]
+fn other_errors_are_relayed_to_the_inner_sender() {
+    let mut bench = Bench::new(entry());
+    let inner = inner(28, true);
+    let unreachable = icmp(icmpv4::DestUnreachableHeader::Network, &inner);
+
+    let packets = sent(bench.handle(&unreachable));
+
+    let complaint = Complaint::Unreachable;
+    assert_eq!(packets, [answer::ipv4(complaint, &inner, ROUTER).unwrap()]);
+    // A quote of the inner header and seven bytes, and one about a reflected error.
+    let short = icmp(icmpv4::DestUnreachableHeader::Network, &inner[..27]);
+    assert_eq!(bench.handle(&short), []);
+    let mut error = inner.clone();
+    (error[9], error[20]) = (1, 3);
+    assert_eq!(bench.handle(&icmp(icmpv4::DestUnreachableHeader::Network, &error)), []);
+    assert_eq!(bench.told, [("icmp-relayed", 1), ("icmp-unrelayable", 2)]);
+}
+
+#[test]
+fn icmp_errors_about_others_packets_change_nothing() {
+    let keyed = TunnelEntry { sent_key: Some(7), ..entry() };
+    let elsewhere = TunnelEntry { local: OTHER.into(), ..entry() };
+    for tunnel in [keyed, elsewhere] {
+        let mut bench = Bench::new(tunnel);
+        assert_eq!(bench.handle(&frag_needed(1300)), []);
+        assert_eq!(bench.told, [("icmp-not-ours", 1)]);
+    }
+    let mut bench = Bench::new(entry());
+    assert_eq!(bench.handle(&Input::IcmpV4(vec![0; 28])), []);
+    assert_eq!(bench.handle(&Input::IcmpV6(vec![2; 7])), []);
+    assert_eq!(bench.told, [("icmp-malformed", 2)]);
+}
+
+#[test]
+fn icmp_errors_to_senders_are_limited() {
+    let mut bench = Bench::new(entry());
+    let inner = inner(1477, true);
+    let answers: usize = (0..60).map(|_| bench.oversize(&inner).len()).sum();
+    assert_eq!(answers, 50);
+    assert_eq!(bench.told, [("answered-too-big", 50), ("rate-limited", 10)]);
+}
+
+#[test]
+fn without_an_ipv6_address_nothing_is_told_to_ipv6_senders() {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv6([0xfd; 16], [0xfe; 16], 63)
+        .udp(1, 2)
+        .write(&mut packet, &[0; 1500])
+        .unwrap();
+    let frame = [&[0; 12][..], &[0x86, 0xdd], &packet].concat();
+    let input =
+        Input::HandedUp(HandedUp { kind: Kind::Oversize, tunnel: TUNNEL, ifindex: 7, frame });
+    let mut bench = Bench::new(entry());
+    assert_eq!(bench.handle(&input), []);
+    assert_eq!(bench.told, [("no-source-address", 1)]);
+}
+
+#[test]
+fn what_is_forgotten_with_a_tunnel() {
+    let mut bench = Bench::new(entry());
+    bench.handle(&frag_needed(1300));
+    bench.oversize(&inner(1500, false));
+    let moved = TunnelEntry { remote: OTHER.into(), ..entry() };
+    bench.slow.set_tunnels(BTreeMap::from([(TUNNEL, moved)]));
+    assert_eq!((bench.slow.next_expiry(), bench.slow.carried.len()), (None, 1));
+    bench.slow.set_tunnels(BTreeMap::new());
+    assert_eq!(bench.slow.carried.len(), 0);
+    assert_eq!(bench.oversize(&inner(1500, true)), []);
+    assert!(bench.told.contains(&("unknown-tunnel", 1)), "{:?}", bench.told);
+}
+
+#[test]
+fn fragments_that_stay_alone_are_given_up() {
+    let mut bench = Bench::new(entry());
+    let whole = outer(&inner(1476, true), 9, [REMOTE, LOCAL]);
+    let fragments = fragment::ipv4(&whole, 1000).unwrap();
+    bench.handle(&handed_up(Kind::OuterFragment, &fragments[0]));
+    assert_eq!(bench.slow.next_expiry(), Some(bench.now + TIMEOUT));
+    assert_eq!(bench.slow.expire(bench.now + TIMEOUT), []);
+    bench.now += TIMEOUT + Duration::from_secs(1);
+    assert_eq!(bench.handle(&handed_up(Kind::OuterFragment, &fragments[1])), []);
+    assert_eq!(bench.told, [("fragment-held", 2), ("reassembly-timeout", 1)]);
+}
+
+#[test]
+fn a_frame_that_is_none_is_counted() {
+    let mut bench = Bench::new(entry());
+    let frame = vec![0; 13];
+    let input =
+        Input::HandedUp(HandedUp { kind: Kind::Oversize, tunnel: TUNNEL, ifindex: 7, frame });
+    assert_eq!(bench.handle(&input), []);
+    assert_eq!(bench.told, [("frame-malformed", 1)]);
+}

@@ -1,0 +1,190 @@
+//! What the slow path knows of the tunnels. The daemon replaces it whole when it refreshes the maps.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use gre_ebpf_common::tunnel::{Flags, Tunnel};
+
+use super::oversize::Policy;
+
+/// A tunnel that is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelEntry {
+    /// As in the map `TUNNELS`.
+    pub record: Tunnel,
+    pub name: String,
+    /// Unspecified is any, in both.
+    pub local: IpAddr,
+    pub remote: IpAddr,
+    /// Keys that received and sent packets carry, in host order.
+    pub received_key: Option<u32>,
+    pub sent_key: Option<u32>,
+    /// MTU of the interface that outer packets leave by, in bytes.
+    pub underlay_mtu: u16,
+    pub device: Device,
+    pub policy: Policy,
+    pub sources: Sources,
+}
+
+impl TunnelEntry {
+    pub fn ttl_inherit(&self) -> bool {
+        self.record.flags.has(Flags::TTL_INHERIT)
+    }
+}
+
+/// The pair of veths that people see the tunnel as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Device {
+    /// MAC address of the device.
+    pub mac: [u8; 6],
+    /// The other end, from which what is sent arrives on the device.
+    pub peer_ifindex: u32,
+    pub peer_mac: [u8; 6],
+}
+
+/// Addresses of this host that ICMP errors to inner senders come from: the device's, or any that
+/// may be told to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sources {
+    /// Without one the kernel takes the address from which it reaches the sender.
+    pub v4: Option<Ipv4Addr>,
+    /// Without one no ICMPv6 error is sent.
+    pub v6: Option<Ipv6Addr>,
+}
+
+#[derive(Debug, Default)]
+pub struct Tables {
+    tunnels: BTreeMap<u32, TunnelEntry>,
+    by_ends: HashMap<Ends, u32>,
+    /// Tunnels with one remote, by it.
+    by_remote: HashMap<IpAddr, Vec<u32>>,
+}
+
+/// What tells received packets apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Ends {
+    local: IpAddr,
+    remote: IpAddr,
+    key: Option<u32>,
+}
+
+impl Ends {
+    /// Only IPv4 with an address given tells a key of zero from none, as in the kernel.
+    fn new(local: IpAddr, remote: IpAddr, key: Option<u32>) -> Self {
+        let numbers_alone = remote.is_ipv6() || local.is_unspecified() && remote.is_unspecified();
+        let key = if numbers_alone { key.filter(|&number| number != 0) } else { key };
+        Self { local, remote, key }
+    }
+}
+
+impl Tables {
+    /// By tunnel id.
+    pub fn new(tunnels: BTreeMap<u32, TunnelEntry>) -> Self {
+        let mut by_ends = HashMap::new();
+        let mut by_remote: HashMap<_, Vec<_>> = HashMap::new();
+        for (&id, tunnel) in &tunnels {
+            let ends = Ends::new(tunnel.local, tunnel.remote, tunnel.received_key);
+            // The first wins, as the maps have it.
+            by_ends.entry(ends).or_insert(id);
+            if !tunnel.remote.is_unspecified() {
+                by_remote.entry(tunnel.remote).or_default().push(id);
+            }
+        }
+        Self { tunnels, by_ends, by_remote }
+    }
+
+    pub fn get(&self, id: u32) -> Option<&TunnelEntry> {
+        self.tunnels.get(&id)
+    }
+
+    /// The tunnel of a received packet, in the kernel's order of preference (ip_tunnel_lookup).
+    pub fn receiver(
+        &self,
+        local: IpAddr,
+        remote: IpAddr,
+        key: Option<u32>,
+    ) -> Option<(u32, &TunnelEntry)> {
+        let any = unspecified_like(local);
+        let id = [(local, remote), (any, remote), (local, any), (any, any)]
+            .into_iter()
+            .find_map(|(local, remote)| self.by_ends.get(&Ends::new(local, remote, key)))?;
+        Some((*id, &self.tunnels[id]))
+    }
+
+    pub fn towards(&self, remote: IpAddr) -> impl Iterator<Item = (u32, &TunnelEntry)> {
+        let ids = self.by_remote.get(&remote).map(Vec::as_slice).unwrap_or_default();
+        ids.iter().map(|id| (*id, &self.tunnels[id]))
+    }
+}
+
+fn unspecified_like(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::entry, *};
+
+    const LOCAL: &str = "192.0.2.1";
+    const REMOTE: &str = "198.51.100.1";
+
+    fn tables(tunnels: &[(&str, &str, Option<u32>)]) -> Tables {
+        let entries = tunnels.iter().enumerate().map(|(id, (local, remote, key))| {
+            let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
+            let key = *key;
+            let entry = TunnelEntry { local, remote, received_key: key, sent_key: key, ..entry() };
+            (id as u32, entry)
+        });
+        Tables::new(entries.collect())
+    }
+
+    fn receiver(tables: &Tables, local: &str, remote: &str, key: Option<u32>) -> Option<u32> {
+        let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
+        tables.receiver(local, remote, key).map(|(id, _)| id)
+    }
+
+    #[test]
+    fn the_kernels_order_of_preference_holds() {
+        let tables = tables(&[
+            ("0.0.0.0", "0.0.0.0", None),
+            (LOCAL, "0.0.0.0", None),
+            ("0.0.0.0", REMOTE, None),
+            (LOCAL, REMOTE, None),
+            (LOCAL, REMOTE, Some(0)),
+        ]);
+        assert_eq!(receiver(&tables, LOCAL, REMOTE, None), Some(3));
+        assert_eq!(receiver(&tables, LOCAL, REMOTE, Some(0)), Some(4));
+        assert_eq!(receiver(&tables, "192.0.2.2", REMOTE, None), Some(2));
+        assert_eq!(receiver(&tables, LOCAL, "198.51.100.2", None), Some(1));
+        assert_eq!(receiver(&tables, "192.0.2.2", "198.51.100.2", Some(0)), Some(0));
+        assert_eq!(receiver(&tables, LOCAL, REMOTE, Some(1)), None);
+    }
+
+    #[test]
+    fn over_ipv6_a_key_of_zero_is_none() {
+        let tables = tables(&[("fd00::1", "fd00::2", Some(0))]);
+        assert_eq!(receiver(&tables, "fd00::1", "fd00::2", None), Some(0));
+        assert_eq!(receiver(&tables, "fd00::1", "fd00::2", Some(0)), Some(0));
+        assert_eq!(receiver(&tables, "fd00::1", "fd00::2", Some(1)), None);
+    }
+
+    #[test]
+    fn all_tunnels_to_a_remote_are_found() {
+        let tables = tables(&[
+            (LOCAL, REMOTE, None),
+            (LOCAL, "198.51.100.2", None),
+            (LOCAL, REMOTE, Some(1)),
+            (LOCAL, "0.0.0.0", None),
+        ]);
+        let towards = |remote: &str| -> Vec<u32> {
+            tables.towards(remote.parse().unwrap()).map(|(id, _)| id).collect()
+        };
+        assert_eq!(towards(REMOTE), [0, 2]);
+        assert_eq!(towards("0.0.0.0"), [0u32; 0]);
+    }
+}
