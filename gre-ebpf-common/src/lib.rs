@@ -11,14 +11,18 @@
 
 pub mod checksum;
 pub mod counters;
+pub mod decapsulate;
 pub mod demux;
+pub mod ecn;
 pub mod encapsulate;
 pub mod event;
+pub mod mismatch;
 pub mod next_hop;
 pub mod outcome;
 pub mod pod;
 pub mod port;
 pub mod route;
 pub mod route6;
+pub mod sequence;
 pub mod tunnel;
 pub mod wire;

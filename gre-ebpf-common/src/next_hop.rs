@@ -1,5 +1,10 @@
 //! Where a packet leaves, and the Ethernet addresses it leaves with.
 
+use crate::wire::{
+    ethernet,
+    vlan::{TAG_LEN, Tag},
+};
+
 /// Map `NEXT_HOPS`: next hop id to this. All zero is none.
 #[repr(C, align(32))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,7 +17,8 @@ pub struct NextHop {
     /// The longest IP packet, in bytes.
     pub mtu: u32,
     pub flags: Flags,
-    reserved: [u32; 2],
+    /// VLAN tags of its frames, outer first.
+    pub tags: [Tag; 2],
 }
 
 const _: () = assert!(size_of::<NextHop>() == 32);
@@ -55,7 +61,15 @@ impl NextHop {
             ifindex,
             mtu,
             flags,
-            reserved: [0; 2],
+            tags: [Tag::NONE; 2],
         }
+    }
+
+    /// Bytes of its frames' Ethernet header, VLAN tags included.
+    #[inline(always)]
+    pub const fn frame_header_len(&self) -> usize {
+        ethernet::HEADER_LEN
+            + if self.tags[0].0 != 0 { TAG_LEN } else { 0 }
+            + if self.tags[1].0 != 0 { TAG_LEN } else { 0 }
     }
 }

@@ -6,6 +6,8 @@
 pub enum Disposition {
     /// It went on its way.
     Forward,
+    /// It ends here, as it should: the daemon has a copy, or it was for xgre itself.
+    Consume,
     /// Handed on untouched to the next tier, and so to the kernel.
     Pass,
     /// Dropped for this reason.
@@ -74,13 +76,21 @@ outcomes! {
         "Decapsulated from one tunnel and encapsulated into another.";
     ToDevice = 3, "to-device", Forward, Receive,
         "Decapsulated and handed to the tunnel's device: for this host, or for the kernel to route.";
+    Keepalive = 4, "keepalive", Consume, Receive,
+        "An empty packet of protocol type 0, with which a peer answers a keepalive.";
+    Reassembling = 5, "reassembling", Consume, Receive,
+        "A fragment of a tunnel's packet, given to the daemon, which puts it together.";
+    Unwrapping = 6, "unwrapping", Consume, Receive,
+        "A tunnel's packet that only the daemon can decapsulate: it has IP options, or is very short.";
+    Oversize = 7, "oversize", Consume, Transmit,
+        "Longer than the path takes: the daemon fragments it, or answers with ICMP.";
 
     UnknownPort = 8, "unknown-port", Pass, Transmit,
         "The interface is not a port of xgre.";
     OtherHost = 9, "other-host", Pass, Transmit,
         "The frame is not addressed to the port's MAC address (broadcast, multicast, another host).";
-    NotIpv4 = 10, "not-ipv4", Pass, Transmit,
-        "The frame does not carry IPv4.";
+    NotIp = 10, "not-ip", Pass, Transmit,
+        "The frame carries neither IPv4 nor IPv6.";
     Ipv4Options = 11, "ipv4-options", Pass, Transmit,
         "The IPv4 header has options: the kernel handles it.";
     Ipv4Malformed = 12, "ipv4-malformed", Pass, Transmit,
@@ -111,6 +121,16 @@ outcomes! {
         "The source or destination is multicast, broadcast or loopback: the kernel handles it.";
     Pptp = 25, "pptp", Pass, Receive,
         "Version 1 of GRE (PPTP) between a tunnel's addresses: not a tunnel of ours, the host gets it.";
+    ForeignProtocol = 26, "foreign-protocol", Pass, Receive,
+        "WCCP or ERSPAN between a tunnel's addresses: not a tunnel of ours, the host gets it.";
+    Ipv6Malformed = 27, "ipv6-malformed", Pass, Transmit,
+        "The IPv6 header's version or length is wrong: the kernel drops and counts it.";
+    Ipv6Extension = 28, "ipv6-extension", Pass, Transmit,
+        "An IPv6 extension header that the fast path does not skip: the kernel handles it.";
+    VlanUnknown = 29, "vlan-unknown", Pass, Transmit,
+        "The frame has VLAN tags of which no VLAN device on this port is a port of xgre.";
+    DeviceFinishes = 30, "device-finishes", Pass, Transmit,
+        "The tunnel's device first cuts it and does its checksums; then it comes again and is encapsulated.";
 
     GreTruncated = 32, "gre-truncated", Drop, Receive,
         "The packet ends inside the GRE header: the sender or something on the path cut it short.";
@@ -129,7 +149,7 @@ outcomes! {
     ChecksumUnexpected = 39, "checksum-unexpected", Drop, Receive,
         "The peer sends checksums but the tunnel expects none: turn `csum` off at the peer.";
     ProtocolUnsupported = 40, "protocol-unsupported", Drop, Receive,
-        "The tunnel carries IPv4 only and the packet holds another protocol.";
+        "The packet's protocol type is no EtherType, so that no device can receive it.";
     InnerTruncated = 41, "inner-truncated", Drop, Receive,
         "The packet ends inside the inner header, or before the inner packet's own length.";
     InnerMalformed = 42, "inner-malformed", Drop, Receive,
@@ -145,11 +165,28 @@ outcomes! {
     NoRoute = 47, "no-route", Drop, Transmit,
         "No route leads to the tunnel's remote: `ip route get REMOTE`.";
     TunnelProtocol = 48, "tunnel-protocol", Drop, Transmit,
-        "The kernel sent something other than IPv4 into the tunnel, which carries IPv4 only.";
+        "The kernel sent something other than IP into the tunnel, and the daemon was not there to take it.";
     TunnelLoop = 49, "tunnel-loop", Drop, Transmit,
         "The route to the tunnel's remote leads into the tunnel itself: `ip route get REMOTE`.";
     Aborted = 50, "aborted", Abort, Transmit,
-        "A step failed after the packet had been changed: a fault of xgre, please report it.";
+        "A step failed after the packet had been changed: a fault of xgre, please report it.";    ChecksumMissing = 51, "checksum-missing", Drop, Receive,
+        "The peer sends no checksums but the tunnel expects them: turn `csum` on at the peer.";
+    ChecksumWrong = 52, "checksum-wrong", Drop, Receive,
+        "The GRE checksum is wrong: something on the path damages packets.";
+    SequenceMissing = 53, "sequence-missing", Drop, Receive,
+        "The peer sends no sequence numbers but the tunnel expects them: turn `seq` on at the peer, or `seq-mode rfc2890` on here.";
+    SequenceOld = 54, "sequence-old", Drop, Receive,
+        "The sequence number is older than one already received: the path reorders, or the peer restarted.";
+    SequenceDuplicate = 55, "sequence-duplicate", Drop, Receive,
+        "The sequence number is that of the packet before it.";
+    EcnInvalid = 56, "ecn-invalid", Drop, Receive,
+        "The path marked congestion on a packet whose transport does not know ECN (RFC 6040).";
+    EthernetFrame = 57, "ethernet-frame", Drop, Receive,
+        "The peer sends Ethernet frames (gretap) but this is a tunnel for IP.";
+    Nested = 58, "nested", Drop, Transmit,
+        "The tunnel runs inside itself or inside too many others: `ip route get REMOTE`.";
+    EncapsulationLimit = 59, "encapsulation-limit", Drop, Transmit,
+        "The packet's own encapsulation limit allows no further tunnel (RFC 2473).";
 }
 
 /// Counters there are room for.

@@ -4,7 +4,14 @@
 
 use core::ptr;
 
-use crate::{demux::Bucket, next_hop::NextHop, port::Port, tunnel::Tunnel};
+use crate::{
+    demux::Bucket,
+    mismatch::Mismatch,
+    next_hop::NextHop,
+    port::Port,
+    sequence::Sequence,
+    tunnel::{Addresses6, Tunnel},
+};
 
 /// Values that are their bytes.
 ///
@@ -18,11 +25,17 @@ pub unsafe trait Plain: Copy + Default + PartialEq {
 
 // SAFETY: an array of `u64`.
 unsafe impl Plain for Bucket {}
-// SAFETY: three and five `u32`.
+// SAFETY: eight `u32`.
 unsafe impl Plain for NextHop {}
+// SAFETY: two `u32`, two `u64`, two `u32`.
+unsafe impl Plain for Mismatch {}
+// SAFETY: one `u64`, fourteen `u32`.
+unsafe impl Plain for Sequence {}
+// SAFETY: eight `u32`.
+unsafe impl Plain for Addresses6 {}
 // SAFETY: four `u16`, two `u32`.
 unsafe impl Plain for Port {}
-// SAFETY: five `u32`, two `u16`, ten `u32`.
+// SAFETY: five `u32`, two `u16`, seven `u32`, four `u16`, one `u32`.
 unsafe impl Plain for Tunnel {}
 
 /// Writes `value` into its `T::WORDS` words.

@@ -10,7 +10,8 @@ pub struct Port {
     pub flags: Flags,
     /// The tunnel whose device this is, plus one; 0 for a port.
     tunnel: u32,
-    reserved: u32,
+    /// Its own interface index, that of the VLAN device for tagged frames.
+    pub ifindex: u32,
 }
 
 const _: () = assert!(size_of::<Port>() == 16);
@@ -30,6 +31,13 @@ impl Flags {
     pub const REVERSE_PATH_STRICT: Self = Self(1 << 3);
     /// rp_filter is loose: sources must be routed somewhere.
     pub const REVERSE_PATH_LOOSE: Self = Self(1 << 4);
+    /// net.ipv6.conf.IF.forwarding
+    pub const FORWARDING6: Self = Self(1 << 5);
+    /// A tunnel is bound to this interface.
+    pub const TUNNEL_BOUND: Self = Self(1 << 6);
+    /// The other end of a tunnel's device: what arrives on it the device has sent, cut to its MTU
+    /// and with its checksums done.
+    pub const PEER: Self = Self(1 << 7);
 
     #[inline(always)]
     pub const fn has(self, flag: Self) -> bool {
@@ -43,18 +51,24 @@ impl Flags {
 
 impl Port {
     /// An interface that frames arrive on.
-    pub const fn new(mac: [u8; 6], flags: Flags) -> Self {
+    pub const fn new(mac: [u8; 6], flags: Flags, ifindex: u32) -> Self {
         Self {
             mac: Mac::from_bytes(mac),
             flags: flags.with(Flags::VALID, true),
             tunnel: 0,
-            reserved: 0,
+            ifindex,
         }
     }
 
     /// The device of a tunnel, where the kernel sends what it routes into the tunnel.
-    pub const fn device_of(tunnel: u32) -> Self {
-        Self { mac: Mac::from_bytes([0; 6]), flags: Flags::VALID, tunnel: tunnel + 1, reserved: 0 }
+    pub const fn device_of(tunnel: u32, ifindex: u32) -> Self {
+        Self { mac: Mac::from_bytes([0; 6]), flags: Flags::VALID, tunnel: tunnel + 1, ifindex }
+    }
+
+    /// The other end of a tunnel's device.
+    pub const fn peer_of(tunnel: u32, ifindex: u32) -> Self {
+        let device = Self::device_of(tunnel, ifindex);
+        Self { flags: Flags::VALID.with(Flags::PEER, true), ..device }
     }
 
     /// The id of the tunnel whose device this is, or [`NO_TUNNEL`].
@@ -64,4 +78,4 @@ impl Port {
     }
 }
 
-const _: () = assert!(Port::new([0; 6], Flags(0)).tunnel() == NO_TUNNEL);
+const _: () = assert!(Port::new([0; 6], Flags(0), 1).tunnel() == NO_TUNNEL);

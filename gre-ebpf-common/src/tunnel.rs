@@ -1,8 +1,12 @@
 //! A tunnel as the data plane sees it: one cache line, ready to be written in front of a packet.
 
-use crate::wire::{
-    gre::{self, GreBase},
-    ipv4::{self, DONT_FRAGMENT, PROTOCOL_GRE},
+use crate::{
+    demux::{Key, Kind},
+    wire::{
+        gre::{self, GreBase},
+        ipv4::{self, DONT_FRAGMENT, PROTOCOL_GRE},
+        ipv6,
+    },
 };
 
 /// Map `TUNNELS`: tunnel id to this. All zero is no tunnel.
@@ -20,17 +24,39 @@ pub struct Tunnel {
     pub key: u32,
     /// MTU of the tunnel's device: the longest inner packet, in bytes.
     pub mtu: u16,
-    /// Bytes that encapsulation adds: [`ipv4::HEADER_LEN`] and the GRE header.
+    /// Bytes that encapsulation adds: outer IP header, its options, GRE header.
     pub overhead: u16,
-    /// Outer header, in memory order: IPv4 (length, identification and checksum zero), GRE, key.
+    /// Start of the outer header, in memory order. IPv4: all of it (length, identification and
+    /// checksum zero). IPv6: its first two words (length zero), then the Destination Options header
+    /// where there is an encapsulation limit; the addresses are in `TUNNELS6`.
     pub outer: [u32; OUTER_WORDS],
-    reserved: [u32; 3],
+    /// Start of the GRE header that is sent, protocol type zero.
+    pub gre: GreBase,
+    /// Key that is sent, in memory order.
+    pub sent_key: u32,
+    /// What TCP's maximum segment size is lowered to, for IPv4 and for IPv6 inside; 0 leaves it.
+    pub mss: [u16; 2],
+    /// The longest outer packet that the path is known to take, in bytes; 0 where nothing is known.
+    pub path_mtu: u16,
+    reserved: u16,
+    /// The underlay interface that the tunnel is bound to; 0 is any.
+    pub link: u32,
 }
 
-/// Words of the longest outer header: IPv4, GRE base, key.
-pub const OUTER_WORDS: usize = 7;
+/// Words of [`Tunnel::outer`].
+pub const OUTER_WORDS: usize = 5;
 
 const _: () = assert!(size_of::<Tunnel>() == 64);
+
+/// Map `TUNNELS6`: tunnel id to the addresses of a tunnel over IPv6, in memory order.
+#[repr(C, align(32))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Addresses6 {
+    pub local: [u32; 4],
+    pub remote: [u32; 4],
+}
+
+const _: () = assert!(size_of::<Addresses6>() == 32);
 
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,7 +65,7 @@ pub struct Flags(pub u32);
 impl Flags {
     /// The record is in use and its device is administratively up.
     pub const UP: Self = Self(1);
-    /// Packets carry a key, both ways.
+    /// Received packets carry a key.
     pub const KEY: Self = Self(1 << 1);
     /// `ttl inherit`.
     pub const TTL_INHERIT: Self = Self(1 << 2);
@@ -51,6 +77,32 @@ impl Flags {
     pub const REVERSE_PATH_STRICT: Self = Self(1 << 5);
     /// rp_filter is loose on the device: sources must be routed somewhere.
     pub const REVERSE_PATH_LOOSE: Self = Self(1 << 6);
+    /// Received packets carry a checksum (`icsum`).
+    pub const CHECKSUM: Self = Self(1 << 7);
+    /// Received packets carry sequence numbers (`iseq`).
+    pub const SEQUENCE: Self = Self(1 << 8);
+    /// Sequence numbers as RFC 2890 has them, packets without one included (`seq-mode rfc2890`).
+    pub const RFC2890: Self = Self(1 << 9);
+    /// Packets are sent with a checksum (`ocsum`).
+    pub const CHECKSUM_SENT: Self = Self(1 << 10);
+    /// Packets are sent with sequence numbers (`oseq`).
+    pub const SEQUENCE_SENT: Self = Self(1 << 11);
+    /// The outer packet is IPv6.
+    pub const IPV6: Self = Self(1 << 12);
+    /// An encapsulation limit is sent (RFC 2473, 4.1).
+    pub const ENCAPSULATION_LIMIT: Self = Self(1 << 13);
+    /// `flowlabel inherit`.
+    pub const FLOW_LABEL_INHERIT: Self = Self(1 << 14);
+    /// The inner packet's Don't Fragment is not copied (`ignore-df`).
+    pub const IGNORE_DF: Self = Self(1 << 15);
+    /// net.ipv6.conf.TUNNEL.forwarding
+    pub const FORWARDING6: Self = Self(1 << 16);
+    /// `local any`.
+    pub const LOCAL_ANY: Self = Self(1 << 17);
+    /// `remote any`.
+    pub const REMOTE_ANY: Self = Self(1 << 18);
+    /// It runs inside itself, or inside too many other tunnels.
+    pub const NESTED: Self = Self(1 << 19);
 
     #[inline(always)]
     pub const fn has(self, flag: Self) -> bool {
@@ -60,76 +112,212 @@ impl Flags {
     pub const fn with(self, flag: Self, on: bool) -> Self {
         if on { Self(self.0 | flag.0) } else { self }
     }
+
+    /// Of these flags only those in `mask`.
+    #[inline(always)]
+    pub const fn only(self, mask: Self) -> Self {
+        Self(self.0 & mask.0)
+    }
+
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
-/// What the outer header is made of. Addresses are in memory order, the key in host order.
+/// The addresses of a tunnel or of an outer packet, in memory order; all zero is any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ends {
+    V4 { local: u32, remote: u32 },
+    V6 { local: [u32; 4], remote: [u32; 4] },
+}
+
+/// What the outer header is made of. The key is in host order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outer {
-    pub local: u32,
-    pub remote: u32,
+    pub ends: Ends,
     /// 0 inherits.
     pub ttl: u8,
     /// Bit 0 inherits.
     pub tos: u8,
     pub dont_fragment: bool,
+    pub ignore_df: bool,
     pub key: Option<u32>,
+    pub checksum: bool,
+    pub sequence: bool,
+    /// Over IPv6 only.
+    pub encapsulation_limit: Option<u8>,
+    /// Over IPv6 only; none inherits.
+    pub flow_label: Option<u32>,
+}
+
+impl Outer {
+    /// Without options; of IPv4 Don't Fragment is set.
+    pub const fn new(ends: Ends) -> Self {
+        Self {
+            ends,
+            ttl: 0,
+            tos: 0,
+            dont_fragment: true,
+            ignore_df: false,
+            key: None,
+            checksum: false,
+            sequence: false,
+            encapsulation_limit: None,
+            flow_label: Some(0),
+        }
+    }
+}
+
+/// What received packets must look like. The key is in host order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Expected {
+    pub key: Option<u32>,
+    pub checksum: bool,
+    pub sequence: bool,
+    pub rfc2890: bool,
 }
 
 impl Tunnel {
-    /// A record with the outer header filled in; next hops and state are the caller's.
-    pub const fn new(outer: Outer) -> Self {
-        let tos = if outer.tos & 1 == 1 { 0 } else { outer.tos };
-        let fragment = (if outer.dont_fragment { DONT_FRAGMENT } else { 0 }).to_be_bytes();
-        let (gre_flags, key) = match outer.key {
-            Some(key) => (gre::KEY, key.to_be()),
-            None => (0, 0),
+    /// A record with the outer header filled in; next hops and state are the caller's, as are the
+    /// addresses of a tunnel over IPv6.
+    pub const fn new(outer: Outer, expected: Expected) -> Self {
+        let gre_flags = (if outer.checksum { gre::CHECKSUM } else { 0 })
+            | (if outer.key.is_some() { gre::KEY } else { 0 })
+            | (if outer.sequence { gre::SEQUENCE } else { 0 });
+        let gre = GreBase::new(gre_flags, 0);
+        let (words, len, is_v6) = match outer.ends {
+            Ends::V4 { local, remote } => (outer.ipv4(local, remote), ipv4::HEADER_LEN, false),
+            Ends::V6 { .. } => (outer.ipv6(), outer.ipv6_len(), true),
         };
         Self {
             flags: Flags(0)
-                .with(Flags::KEY, outer.key.is_some())
                 .with(Flags::TTL_INHERIT, outer.ttl == 0)
-                .with(Flags::TOS_INHERIT, outer.tos & 1 == 1),
+                .with(Flags::TOS_INHERIT, outer.tos & 1 == 1)
+                .with(Flags::IGNORE_DF, outer.ignore_df)
+                .with(Flags::CHECKSUM_SENT, outer.checksum)
+                .with(Flags::SEQUENCE_SENT, outer.sequence)
+                .with(Flags::IPV6, is_v6)
+                .with(Flags::ENCAPSULATION_LIMIT, is_v6 && outer.encapsulation_limit.is_some())
+                .with(Flags::FLOW_LABEL_INHERIT, is_v6 && outer.flow_label.is_none())
+                .with(Flags::KEY, expected.key.is_some())
+                .with(Flags::CHECKSUM, expected.checksum)
+                .with(Flags::SEQUENCE, expected.sequence)
+                .with(Flags::RFC2890, expected.rfc2890),
             next_hop: 0,
             device: 0,
             ifindex: 0,
-            key,
+            key: match expected.key {
+                Some(key) => key.to_be(),
+                None => 0,
+            },
             mtu: 0,
-            overhead: (ipv4::HEADER_LEN + GreBase::new(gre_flags, 0).header_len()) as u16,
-            outer: [
-                u32::from_ne_bytes([0x45, tos, 0, 0]),
-                u32::from_ne_bytes([0, 0, fragment[0], fragment[1]]),
-                u32::from_ne_bytes([outer.ttl, PROTOCOL_GRE, 0, 0]),
-                outer.local,
-                outer.remote,
-                GreBase::new(gre_flags, gre::PROTOCOL_IPV4).0,
-                key,
-            ],
-            reserved: [0; 3],
+            overhead: (len + gre.header_len()) as u16,
+            outer: words,
+            gre,
+            sent_key: match outer.key {
+                Some(key) => key.to_be(),
+                None => 0,
+            },
+            mss: [0; 2],
+            path_mtu: 0,
+            reserved: 0,
+            link: 0,
         }
     }
 
-    /// In memory order.
+    /// Whether it is one that a search for this key looks for, its addresses apart: up, with the key
+    /// and with addresses that are any where the key's are.
     #[inline(always)]
-    pub const fn local(&self) -> u32 {
-        self.outer[3]
-    }
-
-    /// In memory order.
-    #[inline(always)]
-    pub const fn remote(&self) -> u32 {
-        self.outer[4]
-    }
-
-    /// Whether a packet with these outer addresses and this key is the tunnel's.
-    #[inline(always)]
-    pub const fn accepts(&self, local: u32, remote: u32, key: Option<u32>) -> bool {
-        let (has_key, key) = match key {
-            Some(key) => (true, key),
-            None => (false, 0),
+    pub const fn is_found_by(&self, key: &Key) -> bool {
+        let (local_any, remote_any, is_v6) = match key.ends {
+            Ends::V4 { local, remote } => (local == 0, remote == 0, false),
+            Ends::V6 { local: l, remote: r } => {
+                (l[0] | l[1] | l[2] | l[3] == 0, r[0] | r[1] | r[2] | r[3] == 0, true)
+            }
         };
-        self.local() == local
-            && self.remote() == remote
-            && self.flags.has(Flags::KEY) == has_key
-            && self.key == key
+        let ends = Flags(0)
+            .with(Flags::IPV6, is_v6)
+            .with(Flags::LOCAL_ANY, local_any)
+            .with(Flags::REMOTE_ANY, remote_any);
+        let mask = Flags::IPV6.and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
+        // Only IPv4 with both addresses given tells a key of zero from none.
+        let numbers_alone = is_v6 || local_any && remote_any;
+        match key.kind {
+            Kind::Pair => self.flags.only(mask).0 == ends.0,
+            Kind::Address => false,
+            Kind::Keyless if numbers_alone => {
+                self.flags.only(mask.and(Flags::UP)).0 == ends.and(Flags::UP).0 && self.key == 0
+            }
+            Kind::Keyless => {
+                self.flags.only(mask.and(Flags::UP).and(Flags::KEY)).0 == ends.and(Flags::UP).0
+            }
+            Kind::Keyed(number) => {
+                let wanted = ends.and(Flags::UP).and(Flags::KEY);
+                self.flags.only(mask.and(Flags::UP).and(Flags::KEY)).0 == wanted.0
+                    && self.key == number
+            }
+        }
+    }
+
+    /// The addresses in the outer IPv4 header, in memory order: local, remote.
+    #[inline(always)]
+    pub const fn addresses4(&self) -> (u32, u32) {
+        (self.outer[3], self.outer[4])
+    }
+
+    /// Bytes of the outer IP header and its options.
+    #[inline(always)]
+    pub const fn ip_len(&self) -> usize {
+        if !self.flags.has(Flags::IPV6) {
+            ipv4::HEADER_LEN
+        } else if !self.flags.has(Flags::ENCAPSULATION_LIMIT) {
+            ipv6::HEADER_LEN
+        } else {
+            ipv6::HEADER_LEN + ipv6::ENCAPSULATION_LIMIT_LEN
+        }
+    }
+}
+
+impl Outer {
+    const fn tos(&self) -> u8 {
+        self.tos & !1
+    }
+
+    const fn ipv4(&self, local: u32, remote: u32) -> [u32; OUTER_WORDS] {
+        let fragment = (if self.dont_fragment { DONT_FRAGMENT } else { 0 }).to_be_bytes();
+        [
+            u32::from_ne_bytes([0x45, self.tos(), 0, 0]),
+            u32::from_ne_bytes([0, 0, fragment[0], fragment[1]]),
+            u32::from_ne_bytes([self.ttl, PROTOCOL_GRE, 0, 0]),
+            local,
+            remote,
+        ]
+    }
+
+    const fn ipv6_len(&self) -> usize {
+        ipv6::HEADER_LEN
+            + match self.encapsulation_limit {
+                Some(_) => ipv6::ENCAPSULATION_LIMIT_LEN,
+                None => 0,
+            }
+    }
+
+    const fn ipv6(&self) -> [u32; OUTER_WORDS] {
+        let flow_label = match self.flow_label {
+            Some(label) => label & ipv6::FLOW_LABEL,
+            None => 0,
+        };
+        let first = (6 << 28 | (self.tos() as u32) << 20 | flow_label).to_be();
+        let (next_header, options) = match self.encapsulation_limit {
+            Some(limit) => {
+                let bytes = ipv6::encapsulation_limit(PROTOCOL_GRE, limit);
+                let [a, b, c, d, e, f, g, h] = bytes;
+                let words = [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])];
+                (ipv6::NEXT_HEADER_DESTINATION_OPTIONS, words)
+            }
+            None => (PROTOCOL_GRE, [0; 2]),
+        };
+        [first, u32::from_ne_bytes([0, 0, next_header, self.ttl]), options[0], options[1], 0]
     }
 }

@@ -1,109 +1,148 @@
 //! Out of a tunnel: what the inner packet must be, and its way on.
 
 use aya_ebpf::{
-    bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{
+        BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO,
+        BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
     helpers::{bpf_redirect, bpf_xdp_adjust_head},
     programs::{TcContext, XdpContext},
 };
 use gre_ebpf_common::{
     counters::Tier,
-    next_hop,
+    decapsulate::{self, Payload},
+    event,
+    next_hop::{self, NextHop},
     outcome::{Outcome, Stop},
-    port::Port,
     route::Entry,
-    tunnel::{Flags, Tunnel},
+    tunnel::{Ends, Flags, Tunnel},
     wire::{
-        ethernet, gre,
-        ipv4::{self, Ipv4Header},
+        ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+        ipv4::Ipv4Header,
+        ipv6::Ipv6Header,
     },
 };
 
-use crate::{counters, encap, forward, packet::Packet, tunnels::Received, verdict};
+use crate::{
+    checksum, counters, encap, events, forward,
+    header::Header,
+    mismatch, mss,
+    packet::{self, Packet},
+    parse::Frame,
+    sequence::{self, Judged},
+    tunnels::{self, Received},
+    verdict,
+};
+
+/// What is in a packet that the tunnel takes, and its sequence number. A checksum is checked only
+/// where `packets` is one: the kernel has checked those that it merged.
+#[inline(always)]
+fn accept(
+    packet: &Packet,
+    received: &Received,
+    packets: u32,
+) -> Result<(Payload, Option<Judged>), Outcome> {
+    if let Err(outcome) = decapsulate::flags(received.tunnel, received.gre) {
+        mismatch::note(received.id, received.gre, received.tunnel.key, outcome);
+        return Err(outcome);
+    }
+    if received.gre.has_checksum()
+        && packets == 1
+        && checksum::sum(packet, received.gre_offset, received.gre_len) != Some(0xffff)
+    {
+        return Err(Outcome::ChecksumWrong);
+    }
+    let judged = sequence::judge(packet, received)?;
+    match decapsulate::payload(received.gre, received.inner_len) {
+        Ok(payload) => Ok((payload, judged)),
+        Err(outcome) => {
+            if matches!(outcome, Outcome::Keepalive) {
+                sequence::accept(received.id, judged);
+            }
+            Err(outcome)
+        }
+    }
+}
 
 /// The header of the inner packet, which is whole and may be let out of the tunnel.
 #[inline(always)]
-pub fn inner(packet: &Packet, outer: &Ipv4Header, received: &Received) -> Result<Ipv4Header, Stop> {
-    inspect(packet, outer, received).map_err(|outcome| Stop::on(received.id, outcome))
+fn inner<H: Header>(packet: &Packet, received: &Received) -> Result<H, Outcome> {
+    let header: H = packet
+        .read(received.inner_offset)
+        .filter(|_| received.inner_len >= H::HEADER_LEN as u32)
+        .ok_or(Outcome::InnerTruncated)?;
+    header.inspect(received.inner_len)?;
+    decapsulate::congestion(header, received.dsfield)
 }
 
+/// Whether a packet from the tunnel that is routed into tunnel `next` goes back to where it came
+/// from: into the same tunnel, or out of the same device to the same peer.
 #[inline(always)]
-fn inspect(
-    packet: &Packet,
-    outer: &Ipv4Header,
-    received: &Received,
-) -> Result<Ipv4Header, Outcome> {
-    if received.gre.has_checksum() {
-        return Err(Outcome::ChecksumUnexpected);
+fn is_loop(received: &Received, next: u32) -> bool {
+    if next == received.id {
+        return true;
     }
-    if received.gre.protocol() != gre::PROTOCOL_IPV4 {
-        return Err(Outcome::ProtocolUnsupported);
+    if !received.tunnel.flags.has(Flags::REMOTE_ANY) {
+        return false;
     }
-    let room = u32::from(outer.total_len()).wrapping_sub(received.overhead as u32);
-    let inner: Ipv4Header = packet
-        .read(ethernet::HEADER_LEN + received.overhead)
-        .filter(|_| room >= ipv4::HEADER_LEN as u32 && room <= 0xffff)
-        .ok_or(Outcome::InnerTruncated)?;
-    if inner.version() != 4 || inner.header_len() < ipv4::HEADER_LEN {
-        return Err(Outcome::InnerMalformed);
-    }
-    if u32::from(inner.total_len()) < inner.header_len() as u32 {
-        return Err(Outcome::InnerMalformed);
-    }
-    if u32::from(inner.total_len()) > room {
-        return Err(Outcome::InnerTruncated);
-    }
-    // With options the kernel, which gets the packet, checks the sum over all of the header.
-    if inner.is_plain() && !inner.checksum_is_right() {
-        return Err(Outcome::InnerChecksum);
-    }
-    if inner.source_is_martian() {
-        return Err(Outcome::InnerMartian);
-    }
-    Ok(inner)
+    tunnels::get(next).is_some_and(|tunnel| {
+        tunnel.ifindex == received.tunnel.ifindex
+            && match received.ends {
+                Ends::V4 { remote, .. } => tunnel.addresses4().1 == remote,
+                Ends::V6 { remote, .. } => {
+                    tunnels::addresses6(next).is_some_and(|a| tunnels::is_same(&a.remote, &remote))
+                }
+            }
+    })
 }
 
 /// Where the inner packet goes.
 enum Way {
     /// To the tunnel's device: it is for this host, or only the kernel can forward it.
     Device,
-    NextHop(&'static next_hop::NextHop),
-    Tunnel(u32, &'static Tunnel, &'static next_hop::NextHop),
+    NextHop(&'static NextHop),
+    Tunnel(u32, &'static Tunnel, &'static NextHop),
 }
 
 #[inline(always)]
-fn way(port: &Port, packet: &Packet, received: &Received, inner: &Ipv4Header) -> Result<Way, Stop> {
-    let entry = forward::route(inner.destination());
-    if entry == Entry::Tunnel(received.id) && inner.destination_is_unicast() {
+fn way<H: Header>(
+    packet: &Packet,
+    frame: &Frame,
+    received: &Received,
+    inner: &H,
+) -> Result<Way, Stop> {
+    let entry = inner.route();
+    if let Entry::Tunnel(next) = entry
+        && inner.destination_is_unicast()
+        && is_loop(received, next)
+    {
         return Err(Stop::on(received.id, Outcome::Loop));
     }
     let flags = received.tunnel.flags;
-    if !flags.has(Flags::FORWARDING)
-        || !inner.is_plain()
-        || inner.ttl() <= 1
-        || !inner.destination_is_unicast()
+    if !H::tunnel_forwards(flags) || !inner.may_be_forwarded() {
+        return Ok(Way::Device);
+    }
+    if H::HAS_REVERSE_PATH
+        && (flags.has(Flags::REVERSE_PATH_STRICT)
+            && inner.reverse_route() != Entry::Tunnel(received.id)
+            || flags.has(Flags::REVERSE_PATH_LOOSE) && inner.reverse_route() == Entry::Punt)
     {
         return Ok(Way::Device);
     }
-    if flags.has(Flags::REVERSE_PATH_STRICT)
-        && forward::route(inner.source()) != Entry::Tunnel(received.id)
-        || flags.has(Flags::REVERSE_PATH_LOOSE) && forward::route(inner.source()) == Entry::Punt
-    {
-        return Ok(Way::Device);
-    }
-    let len = inner_frame_len(packet, received);
+    let len = frame_len(packet, received);
     Ok(match entry {
         Entry::Punt => Way::Device,
         Entry::NextHop(id) => match forward::next_hop(id) {
             Some(next_hop)
                 if next_hop.flags.has(next_hop::Flags::RESOLVED)
                     && len <= next_hop.mtu
-                    && forward::can_redirect(port, next_hop) =>
+                    && forward::can_redirect(frame.port, next_hop) =>
             {
                 Way::NextHop(next_hop)
             }
             _ => Way::Device,
         },
-        Entry::Tunnel(id) => match encap::ready(port, id, len) {
+        Entry::Tunnel(id) => match encap::ready(frame.port, id, len) {
             Ok((tunnel, next_hop)) => Way::Tunnel(id, tunnel, next_hop),
             Err(_) => Way::Device,
         },
@@ -113,63 +152,117 @@ fn way(port: &Port, packet: &Packet, received: &Received, inner: &Ipv4Header) ->
 /// Bytes that are left without the outer header, those behind the inner packet included: a device
 /// counts them too.
 #[inline(always)]
-fn inner_frame_len(packet: &Packet, received: &Received) -> u32 {
-    packet.len() - (ethernet::HEADER_LEN + received.overhead) as u32
+fn frame_len(packet: &Packet, received: &Received) -> u32 {
+    packet.len() - received.inner_offset as u32
 }
 
 /// XDP: takes the outer header off and sends the packet on.
 #[inline(always)]
 pub fn xdp(
     ctx: &XdpContext,
-    port: &Port,
     packet: &Packet,
-    outer: &Ipv4Header,
+    frame: &Frame,
     received: &Received,
 ) -> Result<Outcome, Stop> {
-    let inner = inner(packet, outer, received)?;
-    let len = u32::from(inner.total_len());
-    match way(port, packet, received, &inner)? {
+    let on = |outcome| Stop::on(received.id, outcome);
+    let (payload, judged) = accept(packet, received, 1).map_err(on)?;
+    match payload {
+        Payload::Ipv4 => through::<Ipv4Header>(ctx, packet, frame, received, judged),
+        Payload::Ipv6 => through::<Ipv6Header>(ctx, packet, frame, received, judged),
+        Payload::Other(ethertype) => {
+            let ethertype = ethertype.to_be();
+            deliver(ctx, packet, frame, received, judged, ethertype, received.inner_len)?;
+            Ok(Outcome::ToDevice)
+        }
+    }
+}
+
+#[inline(always)]
+fn through<H: Header>(
+    ctx: &XdpContext,
+    packet: &Packet,
+    frame: &Frame,
+    received: &Received,
+    judged: Option<Judged>,
+) -> Result<Outcome, Stop> {
+    let inner: H = inner(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
+    let len = inner.total_len();
+    let way = way(packet, frame, received, &inner)?;
+    let mss = mss::limit(packet, received.tunnel, &inner, received.inner_offset);
+    match way {
         Way::Device => {
-            // A veth takes no frame that is longer than its MTU; TC has another way in.
-            if inner_frame_len(packet, received) > u32::from(received.tunnel.mtu) {
-                return Err(Outcome::TooBig.into());
-            }
-            let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
-            if !forward::can_redirect(port, device) || !forward::redirect(device) {
-                return Err(Outcome::EgressWithoutXdp.into());
-            }
-            strip(ctx, received.overhead as i32)?;
-            // Nothing below hands the packet on as it came: it has been changed.
-            counters::receive(Tier::Xdp, received.id, 1, len);
-            encap::ethernet(&Packet::of_xdp(ctx), device)?;
+            let packet = deliver(ctx, packet, frame, received, judged, H::ETHERTYPE, len)?;
+            inner.write_back(&packet, ethernet::HEADER_LEN).ok_or(Outcome::Aborted)?;
+            clamp(ctx, &inner, ethernet::HEADER_LEN, mss);
             Ok(Outcome::ToDevice)
         }
         Way::NextHop(next_hop) => {
             if !forward::redirect(next_hop) {
                 return Err(Outcome::EgressWithoutXdp.into());
             }
-            strip(ctx, received.overhead as i32)?;
+            strip(ctx, received.inner_offset as i32 - next_hop.frame_header_len() as i32)?;
             // Nothing below hands the packet on as it came: it has been changed.
             counters::receive(Tier::Xdp, received.id, 1, len);
+            sequence::accept(received.id, judged);
             let packet = Packet::of_xdp(ctx);
-            encap::ethernet(&packet, next_hop)?;
-            encap::ttl(&packet, ethernet::HEADER_LEN, &inner)?;
+            let offset = encap::ethernet(&packet, next_hop, H::ETHERTYPE)?;
+            inner.forwarded().write_back(&packet, offset).ok_or(Outcome::Aborted)?;
+            clamp(ctx, &inner, offset, mss);
             Ok(Outcome::Decapsulated)
         }
         Way::Tunnel(id, tunnel, next_hop) => {
+            let onward = mss::limit(packet, tunnel, &inner, received.inner_offset);
             if !forward::redirect(next_hop) {
                 return Err(Outcome::EgressWithoutXdp.into());
             }
-            let surplus = received.overhead as i32 - i32::from(tunnel.overhead);
-            // Mostly both tunnels have a key or neither, and the call is dear.
+            let before = next_hop.frame_header_len() as i32 + i32::from(tunnel.overhead);
+            let surplus = received.inner_offset as i32 - before;
+            // Mostly both tunnels have the same options, and the call is dear.
             if surplus != 0 {
                 strip(ctx, surplus)?;
             }
             // Nothing below hands the packet on as it came: it has been changed.
             counters::receive(Tier::Xdp, received.id, 1, len);
-            encap::write(&Packet::of_xdp(ctx), id, tunnel, next_hop, &inner)?;
+            sequence::accept(received.id, judged);
+            let mss = if mss == 0 || onward != 0 && onward < mss { onward } else { mss };
+            encap::write(ctx, id, tunnel, next_hop, &inner.forwarded(), mss)?;
             Ok(Outcome::Transit)
         }
+    }
+}
+
+/// Hands the inner packet, `len` bytes long, to the tunnel's device. Returns the packet as it is now.
+#[inline(always)]
+fn deliver(
+    ctx: &XdpContext,
+    packet: &Packet,
+    frame: &Frame,
+    received: &Received,
+    judged: Option<Judged>,
+    ethertype: u16,
+    len: u32,
+) -> Result<Packet, Stop> {
+    // A veth takes no frame that is longer than its MTU; TC has another way in.
+    if frame_len(packet, received) > u32::from(received.tunnel.mtu) {
+        return Err(Outcome::TooBig.into());
+    }
+    let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
+    if !forward::can_redirect(frame.port, device) || !forward::redirect(device) {
+        return Err(Outcome::EgressWithoutXdp.into());
+    }
+    strip(ctx, received.inner_offset as i32 - ethernet::HEADER_LEN as i32)?;
+    // Nothing below hands the packet on as it came: it has been changed.
+    counters::receive(Tier::Xdp, received.id, 1, len);
+    sequence::accept(received.id, judged);
+    let packet = Packet::of_xdp(ctx);
+    encap::ethernet(&packet, device, ethertype)?;
+    Ok(packet)
+}
+
+#[inline(always)]
+pub fn clamp<H: Header>(ctx: &XdpContext, inner: &H, offset: usize, mss: u16) {
+    if mss != 0 {
+        mss::clamp_xdp(ctx.ctx, (offset + inner.transport_offset()) as u32, mss);
     }
 }
 
@@ -194,35 +287,98 @@ pub fn packet_count(ctx: &TcContext) -> u32 {
 /// TC: takes the outer header off and sends the packet to the tunnel's device, where the kernel
 /// routes it.
 #[inline(always)]
-pub fn tc(
+pub fn tc(ctx: &TcContext, packet: &Packet, received: &Received) -> Result<Outcome, Stop> {
+    let packets = packet_count(ctx);
+    let summed = received.gre.has_checksum() && packets == 1;
+    let packet = if summed { Packet::of_tc(ctx, ctx.len()) } else { *packet };
+    let (payload, judged) =
+        accept(&packet, received, packets).map_err(|outcome| Stop::on(received.id, outcome))?;
+    let inside = Inside { received, judged, packets };
+    match payload {
+        Payload::Ipv4 => into_device::<Ipv4Header>(ctx, &packet, &inside),
+        Payload::Ipv6 => into_device::<Ipv6Header>(ctx, &packet, &inside),
+        Payload::Other(ethertype) => {
+            lift(ctx, &inside, ethertype.to_be(), received.inner_len)?;
+            hand_over(ctx, &inside)
+        }
+    }
+}
+
+/// A packet that TC takes out of its tunnel.
+struct Inside<'a> {
+    received: &'a Received,
+    judged: Option<Judged>,
+    packets: u32,
+}
+
+#[inline(always)]
+fn into_device<H: Header>(
     ctx: &TcContext,
     packet: &Packet,
-    outer: &Ipv4Header,
-    received: &Received,
+    inside: &Inside<'_>,
 ) -> Result<Outcome, Stop> {
-    let inner = inner(packet, outer, received)?;
-    if forward::route(inner.destination()) == Entry::Tunnel(received.id)
+    let received = inside.received;
+    let inner: H = inner(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
+    if let Entry::Tunnel(next) = inner.route()
         && inner.destination_is_unicast()
+        && is_loop(received, next)
     {
         return Err(Stop::on(received.id, Outcome::Loop));
     }
-    let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
-    let packets = packet_count(ctx);
-    let left = ctx.len() - ethernet::HEADER_LEN as u32 - received.overhead as u32;
+    let mss = mss::limit(packet, received.tunnel, &inner, received.inner_offset);
+    // Ethernet's padding is no part of the packet; where the kernel has merged packets it has also
+    // added up their lengths.
+    lift(ctx, inside, H::ETHERTYPE, inner.total_len())?;
+    inner
+        .write_back(&Packet::of_tc(ctx, packet::INNER), ethernet::HEADER_LEN)
+        .ok_or(Stop::on(received.id, Outcome::Aborted))?;
+    if mss != 0 {
+        let tcp = ethernet::HEADER_LEN + inner.transport_offset();
+        mss::clamp_tc(ctx.skb.skb, tcp as u32, mss);
+    }
+    hand_over(ctx, inside)
+}
+
+/// Takes the outer header off, addresses the frame to the tunnel's device and counts it, `len` bytes
+/// long inside. What the helper cannot shrink is left to the daemon.
+#[inline(always)]
+fn lift(ctx: &TcContext, inside: &Inside<'_>, ethertype: u16, len: u32) -> Result<(), Stop> {
+    let received = inside.received;
+    let bytes = received.inner_offset as i32 - ethernet::HEADER_LEN as i32;
     // A segment's size is not changed by taking the outer header off.
-    ctx.adjust_room(
-        -(received.overhead as i32),
-        BPF_ADJ_ROOM_MAC,
-        u64::from(BPF_F_ADJ_ROOM_FIXED_GSO),
-    )
-    .map_err(|_| Stop::on(received.id, Outcome::Aborted))?;
-    // Ethernet's padding, of which `left` may have some, is no part of the packet; where the kernel
-    // has merged packets it has also added up their lengths.
-    counters::receive(Tier::Tc, received.id, packets, u32::from(inner.total_len()));
-    encap::ethernet(&Packet::of_tc(ctx), device)?;
-    // Out of the peer, so that the device's own counters see it; but an MTU is for what is sent, and
-    // a peer may send more than the device may.
-    let too_big = packets == 1 && left > u32::from(received.tunnel.mtu);
+    let fixed = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+    let shrink = |flags| ctx.adjust_room(-bytes, BPF_ADJ_ROOM_MAC, fixed | flags);
+    let is_v6 = matches!(received.ends, Ends::V6 { .. });
+    // Tells the kernel that the version changes (Linux 6.3). Without it, it takes no inner packet
+    // that is shorter than a header of the outer version.
+    let shrunk = match ethertype {
+        ETHERTYPE_IPV4 if is_v6 => shrink(u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV4)),
+        ETHERTYPE_IPV6 if !is_v6 => shrink(u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6)),
+        _ => shrink(0),
+    };
+    if shrunk.or_else(|_| shrink(0)).is_err() {
+        return Err(if events::send(ctx, event::Kind::OuterOptions, received.id, ctx.len()) {
+            Outcome::Unwrapping.into()
+        } else {
+            Stop::on(received.id, Outcome::Aborted)
+        });
+    }
+    counters::receive(Tier::Tc, received.id, inside.packets, len);
+    sequence::accept(received.id, inside.judged);
+    let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
+    encap::ethernet(&Packet::of_tc(ctx, packet::INNER), device, ethertype)?;
+    Ok(())
+}
+
+/// Out of the peer, so that the device's own counters see it; but an MTU is for what is sent, and a
+/// peer may send more than the device may.
+#[inline(always)]
+fn hand_over(ctx: &TcContext, inside: &Inside<'_>) -> Result<Outcome, Stop> {
+    let Inside { received, packets, .. } = inside;
+    let aborted = Stop::on(received.id, Outcome::Aborted);
+    let device = forward::next_hop(received.tunnel.device).ok_or(aborted)?;
+    let left = ctx.len() - ethernet::HEADER_LEN as u32;
+    let too_big = *packets == 1 && left > u32::from(received.tunnel.mtu);
     let (ifindex, flags) = if too_big {
         (received.tunnel.ifindex, u64::from(BPF_F_INGRESS))
     } else {
@@ -231,7 +387,7 @@ pub fn tc(
     // SAFETY: the helper has no precondition.
     let action = unsafe { bpf_redirect(ifindex, flags) };
     if !verdict::tc_redirects(action) {
-        return Err(Stop::on(received.id, Outcome::Aborted));
+        return Err(aborted);
     }
     Ok(Outcome::ToDevice)
 }

@@ -1,30 +1,42 @@
 //! Into a tunnel: from a port (XDP), or from the tunnel's device (TC).
 
-use core::ptr;
+use core::{num::NonZeroUsize, ptr};
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_GRE, BPF_F_ADJ_ROOM_FIXED_GSO,
-        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_GRE,
+        BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::{bpf_redirect_neigh, bpf_xdp_adjust_head},
     programs::{TcContext, XdpContext},
 };
 use gre_ebpf_common::{
     counters::Tier,
-    encapsulate::outer_header,
+    encapsulate::{self, Inner},
+    event,
     next_hop::{self, NextHop},
     outcome::{Outcome, Stop},
     port::{self, Port},
     route::Entry,
-    tunnel::{Flags, OUTER_WORDS, Tunnel},
+    tunnel::{Flags, Tunnel},
     wire::{
-        ethernet::{self, ETHERTYPE_IPV4},
-        ipv4::{self, Ipv4Header},
+        ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_LEN as ETHERNET_LEN},
+        ip::PROTOCOL_TCP,
+        ipv4::Ipv4Header,
+        ipv6::Ipv6Header,
     },
 };
 
-use crate::{counters, decap, forward, packet::Packet, tunnels, verdict};
+use crate::{
+    checksum, counters, decap, events, forward,
+    header::Header,
+    mss,
+    packet::{self, Packet},
+    parse::Frame,
+    sequence, skb,
+    tunnels::{self, Gre},
+    verdict,
+};
 
 /// The tunnel and the underlay's next hop, if XDP can send `len` bytes that came in on `port` through
 /// them: the inner packet, and what may be behind it.
@@ -53,141 +65,266 @@ pub fn ready(
 
 /// XDP: sends a packet from a port into the tunnel that its destination is routed to.
 #[inline(always)]
-pub fn xdp(
+pub fn xdp<H: Header>(
     ctx: &XdpContext,
-    port: &Port,
     packet: &Packet,
-    inner: &Ipv4Header,
+    frame: &Frame,
+    inner: &H,
+    gre: Gre,
 ) -> Result<Outcome, Stop> {
-    let entry = forward::route(inner.destination());
+    let entry = inner.route();
     let Entry::Tunnel(id) = entry else {
-        let is_gre = inner.protocol() == ipv4::PROTOCOL_GRE && entry == Entry::Punt;
-        return Err(if is_gre { Outcome::NoTunnel } else { Outcome::NoTunnelRoute }.into());
+        let is_stray = matches!(gre, Gre::Foreign) && entry == Entry::Punt;
+        return Err(if is_stray { Outcome::NoTunnel } else { Outcome::NoTunnelRoute }.into());
     };
-    if !port.flags.has(port::Flags::FORWARDING) {
+    if !H::port_forwards(frame.port.flags) {
         return Err(Outcome::ForwardingOff.into());
     }
-    if !inner.destination_is_unicast() || inner.source_is_martian() {
+    if !inner.is_routable() {
         return Err(Outcome::NotUnicast.into());
     }
     if inner.ttl() <= 1 {
         return Err(Outcome::TtlExpiring.into());
     }
-    let (tunnel, next_hop) = ready(port, id, packet.len() - ethernet::HEADER_LEN as u32)?;
-    if !reverse_path(ctx, port, inner) {
+    if !inner.may_be_forwarded() {
+        return Err(Outcome::Ipv6Extension.into());
+    }
+    let (tunnel, next_hop) = ready(frame.port, id, packet.len() - frame.header_len as u32)?;
+    if H::HAS_REVERSE_PATH && !reverse_path(frame, inner) {
         return Err(Outcome::ReversePath.into());
     }
+    let mss = mss::limit(packet, tunnel, inner, frame.header_len);
     if !forward::redirect(next_hop) {
         return Err(Outcome::EgressWithoutXdp.into());
     }
+    let room = i32::from(tunnel.overhead) + next_hop.frame_header_len() as i32;
     // SAFETY: the context is the program's own.
-    if unsafe { bpf_xdp_adjust_head(ctx.ctx, -i32::from(tunnel.overhead)) } != 0 {
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, frame.header_len as i32 - room) } != 0 {
         return Err(Outcome::NoHeadroom.into());
     }
     // Nothing below hands the packet on as it came: it has been changed.
-    write(&Packet::of_xdp(ctx), id, tunnel, next_hop, inner)?;
+    write(ctx, id, tunnel, next_hop, &inner.forwarded(), mss)?;
     Ok(Outcome::Encapsulated)
 }
 
 /// Whether rp_filter, where it is on, would let the packet in on this port.
 #[inline(always)]
-fn reverse_path(ctx: &XdpContext, port: &Port, inner: &Ipv4Header) -> bool {
-    if port.flags.has(port::Flags::REVERSE_PATH_STRICT) {
-        return match forward::route(inner.source()) {
-            Entry::NextHop(id) => forward::next_hop(id)
-                .is_some_and(|next_hop| next_hop.ifindex as usize == ctx.ingress_ifindex()),
+fn reverse_path<H: Header>(frame: &Frame, inner: &H) -> bool {
+    if frame.port.flags.has(port::Flags::REVERSE_PATH_STRICT) {
+        return match inner.reverse_route() {
+            Entry::NextHop(id) => forward::next_hop(id).is_some_and(|next_hop| {
+                next_hop.ifindex == frame.ifindex && next_hop.tags == frame.tags
+            }),
             Entry::Tunnel(_) | Entry::Punt => false,
         };
     }
-    !port.flags.has(port::Flags::REVERSE_PATH_LOOSE)
-        || forward::route(inner.source()) != Entry::Punt
+    !frame.port.flags.has(port::Flags::REVERSE_PATH_LOOSE)
+        || inner.reverse_route() != Entry::Punt
 }
 
-/// Writes Ethernet, the outer header and the inner packet's new TTL at the start of `packet`, which
-/// has been given room for them, and counts it.
+/// Writes Ethernet, the outer header and `inner`, as the tunnel gets it from the kernel: forwarded,
+/// so that `ttl inherit` copies the new TTL. The packet has been given room for them. Counts it.
 #[inline(always)]
-pub fn write(
-    packet: &Packet,
+pub fn write<H: Header>(
+    ctx: &XdpContext,
     id: u32,
     tunnel: &Tunnel,
     next_hop: &NextHop,
-    inner: &Ipv4Header,
+    inner: &H,
+    mss: u16,
 ) -> Result<(), Stop> {
-    let len = u32::from(inner.total_len());
+    let packet = Packet::of_xdp(ctx);
+    let len = inner.total_len();
     let identification = counters::transmit(Tier::Xdp, id, 1, len);
-    ethernet(packet, next_hop)?;
-    // As the tunnel gets it from the kernel: forwarded, so that `ttl inherit` copies the new TTL.
-    let mut forwarded = *inner;
-    forwarded.words[2] = inner.decremented_ttl();
-    let offset = outer(packet, tunnel, outer_header(tunnel, &forwarded, len, identification))?;
-    ttl(packet, offset, inner)
+    let start = ethernet(&packet, next_hop, outer_ethertype(tunnel))?;
+    let summary = Inner::of(inner, len);
+    let header = outer(&packet, start, id, tunnel, &summary, identification)?;
+    inner.write_back(&packet, header.inner).ok_or(Outcome::Aborted)?;
+    decap::clamp(ctx, inner, header.inner, mss);
+    // The packet may have been changed behind the verifier's back.
+    finish(&Packet::of_xdp(ctx), tunnel, &header, len)
 }
 
-/// Writes an outer header behind the Ethernet header. Returns where the inner packet starts: one of
-/// two constants, from which the verifier sees that it lies in the packet.
 #[inline(always)]
-fn outer(packet: &Packet, tunnel: &Tunnel, words: [u32; OUTER_WORDS]) -> Result<usize, Stop> {
-    let [a, b, c, d, e, gre, key] = words;
-    let offset = ethernet::HEADER_LEN;
-    if tunnel.flags.has(Flags::KEY) {
-        packet.write(offset, [a, b, c, d, e, gre, key]).ok_or(Outcome::Aborted)?;
-        Ok(offset + 28)
+fn outer_ethertype(tunnel: &Tunnel) -> u16 {
+    if tunnel.flags.has(Flags::IPV6) { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 }
+}
+
+/// Covers the offset of everything that is written in front of a packet.
+const OFFSETS: usize = 127;
+
+/// Where the parts of an encapsulated packet start.
+struct Written {
+    gre: usize,
+    inner: usize,
+}
+
+/// Writes the outer IP and GRE header at `start`, the checksum apart.
+#[inline(always)]
+fn outer(
+    packet: &Packet,
+    start: usize,
+    id: u32,
+    tunnel: &Tunnel,
+    inner: &Inner,
+    identification: u16,
+) -> Result<Written, Stop> {
+    let gre = if tunnel.flags.has(Flags::IPV6) {
+        let gre = outer6(packet, start, id, inner).ok_or(Outcome::Aborted)?.get();
+        // For the verifier, which the call has made forget.
+        gre & OFFSETS
     } else {
-        packet.write(offset, [a, b, c, d, e, gre]).ok_or(Outcome::Aborted)?;
-        Ok(offset + 24)
+        let words = encapsulate::ipv4(tunnel, inner, identification);
+        packet.write(start, words).ok_or(Outcome::Aborted)?;
+        start + 20
+    };
+    let base = encapsulate::gre(tunnel, inner.protocol).0;
+    let optional = Flags::CHECKSUM_SENT.and(Flags::SEQUENCE_SENT);
+    if tunnel.flags.only(optional).0 != 0 {
+        packet.write(gre, [base]).ok_or(Outcome::Aborted)?;
+        let inner = options(packet, gre + 4, id).ok_or(Outcome::Aborted)?.get();
+        return Ok(Written { gre, inner: inner & OFFSETS });
+    }
+    if tunnel.gre.has_key() {
+        packet.write(gre, [base, tunnel.sent_key]).ok_or(Outcome::Aborted)?;
+        Ok(Written { gre, inner: gre + 8 })
+    } else {
+        packet.write(gre, [base]).ok_or(Outcome::Aborted)?;
+        Ok(Written { gre, inner: gre + 4 })
     }
 }
 
-/// Writes the Ethernet header of a packet to `next_hop`.
+/// Writes the outer IPv6 header at `start`. Returns where the GRE header comes; none where it does
+/// not fit.
+#[inline(never)]
+fn outer6(packet: &Packet, start: usize, id: u32, inner: &Inner) -> Option<NonZeroUsize> {
+    let (tunnel, addresses) = (tunnels::get(id)?, tunnels::addresses6(id)?);
+    packet.write(start, encapsulate::ipv6(tunnel, addresses, inner))?;
+    if !tunnel.flags.has(Flags::ENCAPSULATION_LIMIT) {
+        return NonZeroUsize::new(start + 40);
+    }
+    packet.write(start + 40, encapsulate::encapsulation_limit(tunnel))?;
+    NonZeroUsize::new(start + 48)
+}
+
+/// Writes what is behind the first word of the GRE header, the checksum as zero. Returns where the
+/// inner packet comes. Not inlined: most tunnels have at most a key.
+#[inline(never)]
+fn options(packet: &Packet, start: usize, id: u32) -> Option<NonZeroUsize> {
+    let tunnel = tunnels::get(id)?;
+    let mut offset = start;
+    if tunnel.flags.has(Flags::CHECKSUM_SENT) {
+        packet.write(offset, [0u32])?;
+        offset += 4;
+    }
+    if tunnel.gre.has_key() {
+        packet.write(offset, [tunnel.sent_key])?;
+        offset += 4;
+    }
+    if tunnel.flags.has(Flags::SEQUENCE_SENT) {
+        packet.write(offset, [sequence::next(id)?.to_be()])?;
+        offset += 4;
+    }
+    NonZeroUsize::new(offset)
+}
+
+/// Writes the GRE checksum, where there is one, now that everything else is in place.
 #[inline(always)]
-pub fn ethernet(packet: &Packet, next_hop: &NextHop) -> Result<(), Stop> {
-    packet.write(12, [ETHERTYPE_IPV4]).ok_or(Outcome::Aborted)?;
+fn finish(packet: &Packet, tunnel: &Tunnel, header: &Written, len: u32) -> Result<(), Stop> {
+    if !tunnel.flags.has(Flags::CHECKSUM_SENT) {
+        return Ok(());
+    }
+    let len = (header.inner - header.gre) as u32 + len;
+    let sum = checksum::sum(packet, header.gre, len).ok_or(Outcome::Aborted)?;
+    packet.write(header.gre + 4, [!sum]).ok_or(Outcome::Aborted)?;
+    Ok(())
+}
+
+/// Writes the Ethernet header of a packet to `next_hop`, VLAN tags included. Returns where the IP
+/// header comes.
+#[inline(always)]
+pub fn ethernet(packet: &Packet, next_hop: &NextHop, ethertype: u16) -> Result<usize, Stop> {
+    let [outer, inner] = next_hop.tags;
+    let mut offset = 12;
+    if outer.0 != 0 {
+        packet.write(offset, [outer.0]).ok_or(Outcome::Aborted)?;
+        offset += 4;
+        if inner.0 != 0 {
+            packet.write(offset, [inner.0]).ok_or(Outcome::Aborted)?;
+            offset += 4;
+        }
+    }
+    packet.write(offset, [ethertype]).ok_or(Outcome::Aborted)?;
     packet.write(0, next_hop.ethernet).ok_or(Outcome::Aborted)?;
-    Ok(())
+    Ok(offset + 2)
 }
 
-/// Writes the decremented TTL into the IPv4 header at `offset`, which reads `header`.
+/// TC: encapsulates what the kernel sent to a tunnel's device, a GSO packet whole.
 #[inline(always)]
-pub fn ttl(packet: &Packet, offset: usize, header: &Ipv4Header) -> Result<(), Stop> {
-    packet.write(offset + 8, [header.decremented_ttl()]).ok_or(Outcome::Aborted)?;
-    Ok(())
-}
-
-/// TC: encapsulates what the kernel sent to the device of tunnel `id`, a GSO packet whole.
-#[inline(always)]
-pub fn tc(ctx: &TcContext, id: u32) -> Result<Outcome, Stop> {
-    let stop = |outcome| Stop::on(id, outcome);
+pub fn tc(ctx: &TcContext, device: &Port) -> Result<Outcome, Stop> {
+    let id = device.tunnel();
     let tunnel = tunnels::get(id).ok_or(Outcome::TunnelDown)?;
+    if tunnel.flags.has(Flags::NESTED) {
+        return Err(Stop::on(id, Outcome::Nested));
+    }
+    // Each packet of a GSO packet would get the same number, and the same checksum.
+    let optional = Flags::CHECKSUM_SENT.and(Flags::SEQUENCE_SENT);
+    if tunnel.flags.only(optional).0 != 0 && !device.flags.has(port::Flags::PEER) {
+        return Err(Outcome::DeviceFinishes.into());
+    }
+    match skb(ctx).protocol as u16 {
+        ETHERTYPE_IPV4 => into::<Ipv4Header>(ctx, id, tunnel),
+        ETHERTYPE_IPV6 => into::<Ipv6Header>(ctx, id, tunnel),
+        _ if events::send(ctx, event::Kind::OtherProtocol, id, ctx.len()) => {
+            Err(Outcome::Unwrapping.into())
+        }
+        _ => Err(Stop::on(id, Outcome::TunnelProtocol)),
+    }
+}
+
+#[inline(always)]
+fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<Outcome, Stop> {
+    let packet = Packet::of_tc(ctx, packet::INNER);
+    let inner: H =
+        packet.read(ETHERNET_LEN).ok_or(Stop::on(id, Outcome::TunnelProtocol))?;
+    let (id, tunnel) = leg(id, tunnel, &inner)?;
+    let stop = |outcome| Stop::on(id, outcome);
     let next_hop = forward::next_hop(tunnel.next_hop)
         .filter(|next_hop| next_hop.ifindex != 0)
         .ok_or(stop(Outcome::NoRoute))?;
-    // SAFETY: the context is the program's own.
-    let skb = unsafe { &*ctx.skb.skb };
-    if next_hop.ifindex == skb.ifindex {
+    if next_hop.ifindex == tunnel.ifindex {
         return Err(stop(Outcome::TunnelLoop));
     }
-    if skb.protocol != u32::from(ETHERTYPE_IPV4) {
-        return Err(stop(Outcome::TunnelProtocol));
+    let len = ctx.len() - ETHERNET_LEN as u32;
+    if longest(ctx, &packet, &inner, len) + u32::from(tunnel.overhead) > limit(tunnel, next_hop) {
+        return Err(oversize(ctx, id));
     }
-    let inner: Ipv4Header =
-        Packet::of_tc(ctx).read(ethernet::HEADER_LEN).ok_or(stop(Outcome::TunnelProtocol))?;
-    let len = ctx.len() - ethernet::HEADER_LEN as u32;
-    // The kernel cuts a GSO packet to the device's MTU, so that its segments are no longer than that.
-    let packets = decap::packet_count(ctx);
-    let longest = if packets > 1 { u32::from(tunnel.mtu) } else { len };
-    if longest + u32::from(tunnel.overhead) > next_hop.mtu {
-        return Err(stop(Outcome::TooBigForUnderlay));
+    let mss = mss::limit(&packet, tunnel, &inner, ETHERNET_LEN);
+    if mss != 0 {
+        let tcp = ETHERNET_LEN + inner.transport_offset();
+        mss::clamp_tc(ctx.skb.skb, tcp as u32, mss);
     }
 
     let overhead = i32::from(tunnel.overhead);
-    ctx.adjust_room(overhead, BPF_ADJ_ROOM_MAC, ADJUST_ROOM)
+    let version = if tunnel.flags.has(Flags::IPV6) {
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV6
+    } else {
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+    };
+    ctx.adjust_room(overhead, BPF_ADJ_ROOM_MAC, ADJUST_ROOM | u64::from(version))
         .or_else(|_| ctx.adjust_room(overhead, BPF_ADJ_ROOM_MAC, ADJUST_ROOM_AGAIN))
         .map_err(|_| stop(Outcome::Aborted))?;
+    let packets = decap::packet_count(ctx);
     let identification = counters::transmit(Tier::Tc, id, packets, len);
-    let packet = Packet::of_tc(ctx);
+    let summed = tunnel.flags.has(Flags::CHECKSUM_SENT);
+    let packet = Packet::of_tc(ctx, if summed { ctx.len() } else { packet::OUTER_AND_INNER });
     // A unicast destination: the kernel refuses to redirect what carries a multicast MAC.
     packet.write(0, [0u16; 3]).ok_or(stop(Outcome::Aborted))?;
-    outer(&packet, tunnel, outer_header(tunnel, &inner, len, identification))?;
+    packet.write(12, [outer_ethertype(tunnel)]).ok_or(stop(Outcome::Aborted))?;
+    let summary = Inner::of(&inner, len);
+    let header =
+        outer(&packet, ETHERNET_LEN, id, tunnel, &summary, identification)?;
+    finish(&packet, tunnel, &header, len)?;
     // SAFETY: no parameters are passed, so the helper looks the next hop up itself.
     let action = unsafe { bpf_redirect_neigh(next_hop.ifindex, ptr::null_mut(), 0, 0) };
     if !verdict::tc_redirects(action) {
@@ -196,11 +333,70 @@ pub fn tc(ctx: &TcContext, id: u32) -> Result<Outcome, Stop> {
     Ok(Outcome::Encapsulated)
 }
 
+/// Of a tunnel with many remotes, the leg towards the one that the packet is routed to.
+#[inline(always)]
+fn leg<H: Header>(
+    id: u32,
+    tunnel: &'static Tunnel,
+    inner: &H,
+) -> Result<(u32, &'static Tunnel), Stop> {
+    if !tunnel.flags.has(Flags::REMOTE_ANY) {
+        return Ok((id, tunnel));
+    }
+    if let Entry::Tunnel(leg) = inner.route()
+        && let Some(found) = tunnels::get(leg)
+        && found.ifindex == tunnel.ifindex
+        && leg != id
+    {
+        return Ok((leg, found));
+    }
+    Err(Stop::on(id, Outcome::NoRoute))
+}
+
+/// Bytes of the longest packet that a GSO packet is cut into; the kernel has seen to it that its
+/// transport header can be read.
+#[inline(always)]
+fn longest<H: Header>(ctx: &TcContext, packet: &Packet, inner: &H, len: u32) -> u32 {
+    let size = skb(ctx).gso_size;
+    if size == 0 {
+        return len;
+    }
+    let transport = inner.transport_offset();
+    let header_len = if inner.protocol() == PROTOCOL_TCP {
+        let at = ETHERNET_LEN + transport + 12;
+        usize::from(packet.read::<u8>(at).unwrap_or(0x50) >> 4) * 4
+    } else {
+        8
+    };
+    transport as u32 + header_len as u32 + size
+}
+
+/// The longest outer packet that can be sent in one piece.
+#[inline(always)]
+fn limit(tunnel: &Tunnel, next_hop: &NextHop) -> u32 {
+    match u32::from(tunnel.path_mtu) {
+        0 => next_hop.mtu,
+        path => path.min(next_hop.mtu),
+    }
+}
+
+/// Bytes of a GSO packet that the daemon gets: all that an answer quotes.
+const QUOTED: u32 = 1294;
+
+/// What is too long the daemon fragments or answers.
+#[inline(always)]
+fn oversize(ctx: &TcContext, id: u32) -> Stop {
+    let len = if skb(ctx).gso_size == 0 { ctx.len() } else { QUOTED.min(ctx.len()) };
+    if events::send(ctx, event::Kind::Oversize, id, len) {
+        return Outcome::Oversize.into();
+    }
+    Stop::on(id, Outcome::TooBigForUnderlay)
+}
+
 /// A packet that TC took out of a tunnel, or that GRO merged inside one, is still marked as
 /// encapsulated, and the kernel will not mark it again (EALREADY). The marks are those that it needs:
 /// the inner packet has not moved.
 const ADJUST_ROOM_AGAIN: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
 
 /// Tells the kernel what is put in front, so that it can segment a GSO packet behind it.
-const ADJUST_ROOM: u64 =
-    (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_GRE | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
+const ADJUST_ROOM: u64 = (BPF_F_ADJ_ROOM_ENCAP_L4_GRE | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;

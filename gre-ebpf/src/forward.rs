@@ -5,12 +5,13 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, DevMap},
+    maps::{Array, DevMap, HashMap},
 };
 use gre_ebpf_common::{
     next_hop::{Flags, NextHop},
     port::{self, Port},
-    route::{self, Block, Entry},
+    route::{self, Block, Entry, Slot},
+    route6,
 };
 
 use crate::verdict;
@@ -25,13 +26,43 @@ static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static TX_PORTS: DevMap = DevMap::with_max_entries(1, 0);
 
-/// The route of a destination, in memory order.
+/// Blocks of the IPv6 trie.
+#[map]
+static ROUTES6: Array<Block> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Hosts on links, to the word of their entry.
+#[map]
+static HOSTS6: HashMap<route6::Host, u32> = HashMap::with_max_entries(1, 0);
+
+/// The route of an IPv4 destination, in memory order.
 #[inline(always)]
-pub fn route(destination: u32) -> Entry {
+pub fn route4(destination: u32) -> Entry {
     route::lookup(destination, |block, index| {
         let block = ROUTES.get(block)?;
         Some(block.0[index & (route::BLOCK - 1)])
     })
+}
+
+/// The route of an IPv6 destination. Not inlined: it walks, and its callers are many.
+#[inline(never)]
+fn walk6(destination: &[u32; 4]) -> u32 {
+    let entry = route6::lookup(destination, |block, index| {
+        let block = ROUTES6.get(block)?;
+        Some(block.0[index & (route::BLOCK - 1)])
+    });
+    if entry != route6::HOSTS {
+        return entry.to_word();
+    }
+    // SAFETY: an entry that is replaced meanwhile is still a word.
+    unsafe { HOSTS6.get(destination) }.copied().unwrap_or(Entry::Punt.to_word())
+}
+
+#[inline(always)]
+pub fn route6(destination: &[u32; 4]) -> Entry {
+    match Slot::from_word(walk6(destination)) {
+        Slot::Entry(entry) => entry,
+        Slot::Block(_) => Entry::Punt,
+    }
 }
 
 /// A next hop; a miss is an id beyond the map, which no map of ours names.

@@ -3,12 +3,18 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod checksum;
 mod counters;
 mod decap;
 mod encap;
+mod events;
 mod forward;
+mod header;
+mod mismatch;
+mod mss;
 mod packet;
 mod parse;
+mod sequence;
 mod tunnels;
 mod verdict;
 
@@ -19,53 +25,82 @@ use aya_ebpf::{
 };
 use gre_ebpf_common::{
     outcome::{Outcome, Stop},
-    wire::ipv4::PROTOCOL_GRE,
+    wire::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 use packet::Packet;
+use tunnels::Gre;
 
 /// Tier 1, on every port: out of a tunnel, into one, or both; what it cannot finish it passes on
 /// as it came.
 #[xdp]
+#[inline(always)]
 pub fn xgre_xdp(ctx: XdpContext) -> u32 {
     verdict::xdp(forward_frame(&ctx))
 }
 
 #[inline(always)]
 fn forward_frame(ctx: &XdpContext) -> Result<Outcome, Stop> {
-    let port = parse::port(ctx.ingress_ifindex() as u32).ok_or(Outcome::UnknownPort)?;
     let packet = Packet::of_xdp(ctx);
-    let ip = parse::ipv4(&packet, port)?;
-    if ip.protocol() == PROTOCOL_GRE
-        && let Some(received) = tunnels::receive(&packet, &ip)?
-    {
-        return decap::xdp(ctx, port, &packet, &ip, &received);
-    }
-    encap::xdp(ctx, port, &packet, &ip)
+    let frame = parse::frame(&packet, ctx.ingress_ifindex() as u32)?;
+    let received = match frame.ethertype {
+        ETHERTYPE_IPV4 => {
+            let ip = parse::ipv4(&packet, &frame)?;
+            match tunnels::receive4(&packet, &frame, &ip)? {
+                Gre::Ours(received) => received,
+                other => return encap::xdp(ctx, &packet, &frame, &ip, other),
+            }
+        }
+        ETHERTYPE_IPV6 => {
+            let ip = parse::ipv6(&packet, &frame)?;
+            match tunnels::receive6(&packet, &frame, &ip)? {
+                Gre::Ours(received) => received,
+                other => return encap::xdp(ctx, &packet, &frame, &ip, other),
+            }
+        }
+        _ => return Err(Outcome::NotIp.into()),
+    };
+    decap::xdp(ctx, &packet, &frame, &received)
 }
 
 /// Tier 2, on the ingress of every port: takes GRE that XDP did not see off and hands it to the
 /// tunnel's device.
 #[classifier]
+#[inline(always)]
 pub fn xgre_tc_in(ctx: TcContext) -> i32 {
     verdict::tc(from_underlay(&ctx))
 }
 
 #[inline(always)]
 fn from_underlay(ctx: &TcContext) -> Result<Outcome, Stop> {
-    let port = parse::port(skb(ctx).ifindex).ok_or(Outcome::UnknownPort)?;
-    let packet = Packet::of_tc(ctx);
-    let ip = parse::ipv4(&packet, port)?;
-    if ip.protocol() != PROTOCOL_GRE {
-        return Err(Outcome::NoTunnelRoute.into());
+    // The kernel has taken the tag out of the frame; the VLAN's own device sees it next.
+    if skb(ctx).vlan_present != 0 {
+        return Err(Outcome::VlanUnknown.into());
     }
-    match tunnels::receive(&packet, &ip)? {
-        Some(received) => decap::tc(ctx, &packet, &ip, &received),
-        None => Err(Outcome::NoTunnel.into()),
+    let packet = Packet::of_tc(ctx, packet::OUTER_AND_INNER);
+    let frame = parse::frame(&packet, skb(ctx).ifindex)?;
+    let gre = match frame.ethertype {
+        ETHERTYPE_IPV4 => {
+            let ip = parse::ipv4_with_options(&packet, &frame)?;
+            tunnels::receive4(&packet, &frame, &ip)
+        }
+        ETHERTYPE_IPV6 => {
+            let ip = parse::ipv6(&packet, &frame)?;
+            tunnels::receive6(&packet, &frame, &ip)
+        }
+        _ => return Err(Outcome::NotIp.into()),
+    };
+    match gre {
+        Ok(Gre::Ours(received)) => decap::tc(ctx, &packet, &received),
+        Ok(Gre::Foreign) => Err(Outcome::NoTunnel.into()),
+        Ok(Gre::None) => Err(Outcome::NoTunnelRoute.into()),
+        Err(stop) => Err(events::take_over(ctx, stop)),
     }
 }
 
-/// Tier 2, on the egress of a tunnel's device: encapsulates what the kernel routed into it.
+/// Tier 2, on the egress of a tunnel's device: encapsulates what the kernel routed into it. On the
+/// ingress of the device's other end it does the same for what the device has to cut or to sum first.
 #[classifier]
+#[inline(always)]
 pub fn xgre_tc_out(ctx: TcContext) -> i32 {
     verdict::tc(into_tunnel(&ctx))
 }
@@ -73,7 +108,7 @@ pub fn xgre_tc_out(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn into_tunnel(ctx: &TcContext) -> Result<Outcome, Stop> {
     let device = parse::port(skb(ctx).ifindex).ok_or(Outcome::UnknownPort)?;
-    encap::tc(ctx, device.tunnel())
+    encap::tc(ctx, device)
 }
 
 #[inline(always)]

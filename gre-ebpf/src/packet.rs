@@ -6,10 +6,12 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use gre_ebpf_common::wire::{
     ethernet::{self, EthernetHeader},
     gre::{self, GreBase},
-    ipv4::{self, Ipv4Header},
+    ipv4::Ipv4Header,
+    ipv6::{self, Ipv6Header},
 };
 
 /// The bytes of a packet that can be read directly, and how long the packet is in all.
+#[derive(Clone, Copy)]
 pub struct Packet {
     data: usize,
     end: usize,
@@ -24,22 +26,25 @@ pub unsafe trait Plain: Copy {}
 
 // SAFETY: an integer.
 unsafe impl Plain for u32 {}
-// SAFETY: an array of integers.
-unsafe impl<const N: usize> Plain for [u32; N] {}
+// SAFETY: an array of such.
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 // SAFETY: an integer.
 unsafe impl Plain for u16 {}
-// SAFETY: an array of integers.
-unsafe impl<const N: usize> Plain for [u16; N] {}
+// SAFETY: an integer.
+unsafe impl Plain for u8 {}
 // SAFETY: `repr(C)` around seven `u16`.
 unsafe impl Plain for EthernetHeader {}
 // SAFETY: `repr(C)` around five `u32`.
 unsafe impl Plain for Ipv4Header {}
+// SAFETY: `repr(C)` around ten `u32`.
+unsafe impl Plain for Ipv6Header {}
 // SAFETY: `repr(C)` around one `u32`.
 unsafe impl Plain for GreBase {}
 
-/// Bytes of all headers that are looked at: Ethernet, IPv4, the longest GRE, IPv4.
-const HEADERS: u32 =
-    (ethernet::HEADER_LEN + ipv4::HEADER_LEN + gre::MAX_LEN + ipv4::HEADER_LEN) as u32;
+/// Bytes of Ethernet and an IP header.
+pub const INNER: u32 = (ethernet::HEADER_LEN + ipv6::HEADER_LEN) as u32;
+/// Bytes of all headers before and in a tunnel: Ethernet, IP, the longest GRE, IP.
+pub const OUTER_AND_INNER: u32 = INNER + (gre::MAX_LEN + ipv6::HEADER_LEN) as u32;
 
 impl Packet {
     #[inline(always)]
@@ -48,15 +53,28 @@ impl Packet {
         Self { data, end, len: (end - data) as u32 }
     }
 
-    /// Brings the headers together first, should the kernel hold them in pieces.
+    /// Brings the first `wanted` bytes together, should the kernel hold them in pieces.
     #[inline(always)]
-    pub fn of_tc(ctx: &TcContext) -> Self {
-        let wanted = HEADERS.min(ctx.len());
+    pub fn of_tc(ctx: &TcContext, wanted: u32) -> Self {
+        let wanted = wanted.min(ctx.len());
         if ((ctx.data_end() - ctx.data()) as u32) < wanted {
             // Where this fails for want of memory, reading says that the packet is too short.
             let _ = ctx.pull_data(wanted);
         }
         Self { data: ctx.data(), end: ctx.data_end(), len: ctx.len() }
+    }
+
+    /// The bytes between two addresses of a packet.
+    #[inline(always)]
+    pub fn between(data: usize, end: usize) -> Self {
+        Self { data, end, len: 0 }
+    }
+
+    /// Address of the byte at `offset` and of the end, for [`Self::between`].
+    #[inline(always)]
+    pub fn span(&self, offset: usize) -> (usize, usize) {
+        // SAFETY: as in `at`.
+        (unsafe { self.data.unchecked_add(offset) }, self.end)
     }
 
     /// Bytes, the part that cannot be read directly included.

@@ -1,12 +1,18 @@
-//! From a frame to the IPv4 packet in it that a router may handle.
+//! From a frame to the IP packet in it that a router may handle.
 
-use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap},
+};
 use gre_ebpf_common::{
     outcome::Outcome,
     port::{Flags, Port},
     wire::{
-        ethernet::{self, ETHERTYPE_IPV4, EthernetHeader},
+        ethernet::{self, EthernetHeader},
         ipv4::{self, Ipv4Header},
+        ipv6::{self, Ipv6Header},
+        vlan::{self, TAG_LEN, Tag, VlanKey},
     },
 };
 
@@ -16,33 +22,104 @@ use crate::packet::Packet;
 #[map]
 static PORTS: Array<Port> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+/// Port and VLAN tags to the VLAN device, as a port.
+#[map]
+static VLANS: HashMap<VlanKey, Port> = HashMap::with_max_entries(1, 0);
+
 /// The port or tunnel device with this interface index; none where `xgre` has nothing to do.
 #[inline(always)]
 pub fn port(ifindex: u32) -> Option<&'static Port> {
     PORTS.get(ifindex).filter(|port| port.flags.has(Flags::VALID))
 }
 
-/// The IPv4 header of a frame addressed to `port`, whole and without options.
+/// How a frame came in.
+pub struct Frame {
+    /// The port, or the VLAN device on it.
+    pub port: &'static Port,
+    /// Of the port itself.
+    pub ifindex: u32,
+    pub tags: [Tag; 2],
+    /// Bytes before the IP header.
+    pub header_len: usize,
+    /// In memory order.
+    pub ethertype: u16,
+}
+
+/// The frame's way in, where it is addressed to a port or a VLAN device on one.
 #[inline(always)]
-pub fn ipv4(packet: &Packet, port: &Port) -> Result<Ipv4Header, Outcome> {
-    let ethernet: EthernetHeader = packet.read(0).ok_or(Outcome::NotIpv4)?;
-    if !ethernet.destination().is(&port.mac) {
+pub fn frame(packet: &Packet, ifindex: u32) -> Result<Frame, Outcome> {
+    let port = port(ifindex).ok_or(Outcome::UnknownPort)?;
+    let ethernet: EthernetHeader = packet.read(0).ok_or(Outcome::NotIp)?;
+    let mut frame = Frame {
+        port,
+        ifindex,
+        tags: [Tag::NONE; 2],
+        header_len: ethernet::HEADER_LEN,
+        ethertype: ethernet.ethertype(),
+    };
+    if vlan::is_tag(frame.ethertype) {
+        tagged(packet, &mut frame)?;
+    }
+    if !ethernet.destination().is(&frame.port.mac) {
         return Err(Outcome::OtherHost);
     }
-    if ethernet.ethertype() != ETHERTYPE_IPV4 {
-        return Err(Outcome::NotIpv4);
+    Ok(frame)
+}
+
+/// Takes up to two tags off, and finds the VLAN device that they name.
+#[inline(always)]
+fn tagged(packet: &Packet, frame: &mut Frame) -> Result<(), Outcome> {
+    for depth in 0..2 {
+        if !vlan::is_tag(frame.ethertype) {
+            break;
+        }
+        let [control, inner]: [u16; 2] =
+            packet.read(ethernet::HEADER_LEN + depth * TAG_LEN).ok_or(Outcome::NotIp)?;
+        frame.tags[depth] = Tag::from_frame(frame.ethertype, control);
+        frame.ethertype = inner;
+        frame.header_len += TAG_LEN;
     }
-    let header: Ipv4Header = packet.read(ethernet::HEADER_LEN).ok_or(Outcome::Ipv4Malformed)?;
+    let key = VlanKey { ifindex: frame.ifindex, tags: frame.tags };
+    // SAFETY: an entry that is replaced meanwhile is still a port.
+    let port = unsafe { VLANS.get(&key) };
+    frame.port = port.filter(|port| port.flags.has(Flags::VALID)).ok_or(Outcome::VlanUnknown)?;
+    Ok(())
+}
+
+/// The IPv4 header of a packet, whole and without options.
+#[inline(always)]
+pub fn ipv4(packet: &Packet, frame: &Frame) -> Result<Ipv4Header, Outcome> {
+    let header = ipv4_with_options(packet, frame)?;
     if !header.is_plain() {
-        let options = header.version() == 4 && header.header_len() > ipv4::HEADER_LEN;
-        return Err(if options { Outcome::Ipv4Options } else { Outcome::Ipv4Malformed });
+        return Err(Outcome::Ipv4Options);
     }
+    Ok(header)
+}
+
+/// The start of the IPv4 header of a packet that is whole. Where there are options its checksum is
+/// left to whoever handles them.
+#[inline(always)]
+pub fn ipv4_with_options(packet: &Packet, frame: &Frame) -> Result<Ipv4Header, Outcome> {
+    let header: Ipv4Header = packet.read(frame.header_len).ok_or(Outcome::Ipv4Malformed)?;
     let len = u32::from(header.total_len());
-    if len < ipv4::HEADER_LEN as u32
-        || packet.len() < ethernet::HEADER_LEN as u32 + len
-        || !header.checksum_is_right()
-    {
+    let right = if header.is_plain() {
+        header.checksum_is_right()
+    } else {
+        header.version() == 4 && header.header_len() > ipv4::HEADER_LEN
+    };
+    if !right || len < header.header_len() as u32 || packet.len() < frame.header_len as u32 + len {
         return Err(Outcome::Ipv4Malformed);
+    }
+    Ok(header)
+}
+
+/// The IPv6 header of a packet that is whole.
+#[inline(always)]
+pub fn ipv6(packet: &Packet, frame: &Frame) -> Result<Ipv6Header, Outcome> {
+    let header: Ipv6Header = packet.read(frame.header_len).ok_or(Outcome::Ipv6Malformed)?;
+    let len = ipv6::HEADER_LEN as u32 + u32::from(header.payload_len());
+    if header.version() != 6 || packet.len() < frame.header_len as u32 + len {
+        return Err(Outcome::Ipv6Malformed);
     }
     Ok(header)
 }

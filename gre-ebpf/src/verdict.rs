@@ -13,7 +13,9 @@ fn count(tier: Tier, result: Result<Outcome, Stop>) -> Outcome {
     let outcome = match result {
         Ok(outcome) => outcome,
         Err(Stop { outcome, tunnel }) => {
-            if let Some(tunnel) = tunnel {
+            let is_drop =
+                matches!(outcome.disposition(), Disposition::Drop | Disposition::Abort);
+            if let Some(tunnel) = tunnel.filter(|_| is_drop) {
                 counters::tunnel_drop(tunnel, outcome);
             }
             outcome
@@ -28,7 +30,7 @@ pub fn xdp(result: Result<Outcome, Stop>) -> u32 {
     match count(Tier::Xdp, result).disposition() {
         Disposition::Forward => xdp_action::XDP_REDIRECT,
         Disposition::Pass => xdp_action::XDP_PASS,
-        Disposition::Drop => xdp_action::XDP_DROP,
+        Disposition::Drop | Disposition::Consume => xdp_action::XDP_DROP,
         Disposition::Abort => xdp_action::XDP_ABORTED,
     }
 }
@@ -38,7 +40,7 @@ pub fn tc(result: Result<Outcome, Stop>) -> i32 {
     match count(Tier::Tc, result).disposition() {
         Disposition::Forward => TC_ACT_REDIRECT,
         Disposition::Pass => TC_ACT_UNSPEC,
-        Disposition::Drop | Disposition::Abort => TC_ACT_SHOT,
+        Disposition::Drop | Disposition::Abort | Disposition::Consume => TC_ACT_SHOT,
     }
 }
 

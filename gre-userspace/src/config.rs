@@ -179,7 +179,7 @@ impl TunnelTable {
             pmtudisc: self.pmtudisc,
             mtu: self.mtu.as_ref().map(|mtu| *mtu.get_ref()),
             addresses: self.addresses.iter().map(|address| address.0).collect(),
-            routes: self.routes.iter().map(|prefix| prefix.0).collect(),
+            routes: self.routes.iter().map(|prefix| prefix.0.into()).collect(),
             up: true,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use gre_ebpf_common::{
@@ -143,7 +143,10 @@ fn macs(snapshot: &Snapshot) -> HashMap<(u32, Ipv4Addr), [u8; 6]> {
         .neighbours
         .iter()
         .filter(|neighbour| neighbour.state != NeighbourState::Unresolved)
-        .filter_map(|neighbour| Some(((neighbour.ifindex, neighbour.ip), neighbour.mac?)))
+        .filter_map(|neighbour| match neighbour.ip {
+            IpAddr::V4(ip) => Some(((neighbour.ifindex, ip), neighbour.mac?)),
+            IpAddr::V6(_) => None,
+        })
         .collect()
 }
 
@@ -209,11 +212,14 @@ impl Compiler<'_> {
 
     /// The next hop towards a tunnel's remote, if any route leads there.
     fn underlay(&self, remote: Ipv4Addr) -> Option<Hop> {
-        match *self.rib.lookup(remote)? {
-            RouteTarget::Unicast { ifindex, gateway, mtu } => {
-                Some(Hop { ifindex, ip: gateway.unwrap_or(remote), mtu })
+        match *self.rib.lookup(remote.into())? {
+            RouteTarget::Unicast { ifindex, gateway: Some(IpAddr::V4(ip)), mtu, .. } => {
+                Some(Hop { ifindex, ip, mtu })
             }
-            RouteTarget::Kernel => None,
+            RouteTarget::Unicast { ifindex, gateway: None, mtu, .. } => {
+                Some(Hop { ifindex, ip: remote, mtu })
+            }
+            RouteTarget::Unicast { .. } | RouteTarget::Kernel => None,
         }
     }
 
@@ -275,17 +281,17 @@ impl Compiler<'_> {
             .iter()
             .filter_map(|(name, device)| Some((device.link.ifindex, self.states.get(name)?.id)))
             .collect();
-        let prefixes: Vec<_> = self.rib.iter().collect();
+        let prefixes: Vec<_> = self.rib.iter4().collect();
         for (prefix, target) in prefixes {
             let entry = match *target {
-                RouteTarget::Unicast { ifindex, gateway, mtu } => {
+                RouteTarget::Unicast { ifindex, gateway, mtu, .. } => {
                     match (by_ifindex.get(&ifindex), gateway) {
                         (Some(&tunnel), _) => Entry::Tunnel(tunnel),
-                        (None, Some(ip)) => {
+                        (None, Some(IpAddr::V4(ip))) => {
                             Entry::NextHop(self.neighbour(Hop { ifindex, ip, mtu }))
                         }
                         // Each host of the prefix is a next hop of its own.
-                        (None, None) => Entry::Punt,
+                        (None, None | Some(IpAddr::V6(_))) => Entry::Punt,
                     }
                 }
                 RouteTarget::Kernel => Entry::Punt,
@@ -294,8 +300,8 @@ impl Compiler<'_> {
         }
         let hosts: Vec<_> = self.macs.keys().copied().collect();
         for (ifindex, ip) in hosts {
-            if let Some(&RouteTarget::Unicast { ifindex: out, gateway: None, mtu }) =
-                self.rib.lookup(ip)
+            if let Some(&RouteTarget::Unicast { ifindex: out, gateway: None, mtu, .. }) =
+                self.rib.lookup(ip.into())
                 && out == ifindex
                 && !by_ifindex.contains_key(&ifindex)
             {
@@ -401,7 +407,7 @@ mod tests {
             destination: destination.parse().unwrap(),
             tos: 0,
             metric: 0,
-            target: RouteTarget::Unicast { ifindex, gateway, mtu: None },
+            target: RouteTarget::Unicast { ifindex, gateway, prefsrc: None, mtu: None },
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// A tunnel as configured; the identity on the wire is `(local, remote, key)`.
@@ -27,7 +27,7 @@ pub struct Tunnel {
     /// Addresses that the daemon gives the device.
     pub addresses: Vec<Address>,
     /// Prefixes that the daemon routes into the device.
-    pub routes: Vec<Ipv4Net>,
+    pub routes: Vec<IpNet>,
     /// Bring the device up (config file); `xgre tunnel add` leaves that to `ip link set up`.
     pub up: bool,
 }
@@ -57,8 +57,8 @@ impl fmt::Display for Mode {
 /// `ip addr add LOCAL [peer PEER]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Address {
-    pub local: Ipv4Net,
-    pub peer: Option<Ipv4Net>,
+    pub local: IpNet,
+    pub peer: Option<IpNet>,
 }
 
 /// How XDP runs on a port.

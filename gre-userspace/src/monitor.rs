@@ -9,7 +9,7 @@ use std::{future::pending, io, sync::Arc, time::Duration};
 
 use netlink_packet_core::{DecodeError, NLMSG_NOOP};
 use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
-use nix::libc::{AF_INET, ENOBUFS};
+use nix::libc::{AF_INET, AF_INET6, ENOBUFS};
 use thiserror::Error;
 use tokio::{
     sync::watch,
@@ -44,15 +44,23 @@ const RTNLGRP_NEIGH: u32 = 3;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV4_RULE: u32 = 8;
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
+const RTNLGRP_IPV6_RULE: u32 = 19;
 const RTNLGRP_IPV4_NETCONF: u32 = 24;
+const RTNLGRP_IPV6_NETCONF: u32 = 25;
 const RTNLGRP_NEXTHOP: u32 = 32;
-const GROUPS: [u32; 7] = [
+const GROUPS: [u32; 11] = [
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV4_RULE,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_IPV6_RULE,
     RTNLGRP_IPV4_NETCONF,
+    RTNLGRP_IPV6_NETCONF,
     RTNLGRP_NEXTHOP,
 ];
 const RTM_NEWLINK: u16 = 16;
@@ -69,6 +77,7 @@ const RTM_NEWNETCONF: u16 = 80;
 const RTM_DELNETCONF: u16 = 81;
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;
+const RTN_MULTICAST: u8 = 5;
 
 /// Starts following; the first snapshot is in the receiver. The task ends with the last receiver.
 pub async fn watch(kernel: &Kernel) -> Result<watch::Receiver<Arc<Snapshot>>, NetlinkError> {
@@ -205,27 +214,40 @@ fn made_stale(message_type: u16, payload: &[u8]) -> Result<Classes, DecodeError>
             .copied()
             .ok_or_else(|| DecodeError::from(format!("a notification of {} bytes", payload.len())))
     };
-    let is_ipv4 = || Ok::<_, DecodeError>(i32::from(byte(0)?) == AF_INET);
+    let family = || Ok::<_, DecodeError>(i32::from(byte(0)?));
     Ok(match message_type {
         NLMSG_NOOP => Classes::NONE,
         // The kernel takes away the routes of a device that goes down, and what an address brought
         // with it, without a notification for each.
         RTM_NEWLINK | RTM_DELLINK => Classes::LINKS | Classes::ADDRESSES | Classes::ROUTES,
-        RTM_NEWADDR | RTM_DELADDR => Classes::ADDRESSES | Classes::ROUTES,
+        RTM_NEWADDR | RTM_DELADDR => Classes::ADDRESSES | routes_of(family()?),
         // The header's table is 8 bits; one that does not fit is told as 252.
-        RTM_NEWROUTE | RTM_DELROUTE if is_ipv4()? && is_looked_up(byte(4)?.into()) => {
-            Classes::ROUTES
+        RTM_NEWROUTE | RTM_DELROUTE if is_looked_up(family()?, byte(4)?.into()) => {
+            // ff00::/8 of a device: how the kernel tells that IPv6 was turned on or off there
+            // (net.ipv6.conf.IF.disable_ipv6).
+            let of_device = byte(7)? == RTN_MULTICAST && family()? == AF_INET6;
+            routes_of(family()?) | if of_device { Classes::LINKS } else { Classes::NONE }
         }
         RTM_NEWROUTE | RTM_DELROUTE => Classes::NONE,
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Classes::ROUTES,
-        RTM_NEWNEIGH | RTM_DELNEIGH if is_ipv4()? => Classes::NEIGHBOURS,
+        RTM_NEWNEIGH | RTM_DELNEIGH if matches!(family()?, AF_INET | AF_INET6) => {
+            Classes::NEIGHBOURS
+        }
         // Bridges tell their forwarding tables in the same group.
         RTM_NEWNEIGH | RTM_DELNEIGH => Classes::NONE,
         RTM_NEWRULE | RTM_DELRULE => Classes::RULES,
-        // net.ipv4.conf.*.ignore_routes_with_linkdown decides which routes are dead.
-        RTM_NEWNETCONF | RTM_DELNETCONF => Classes::LINKS | Classes::ROUTES,
+        // net.ipvN.conf.*.ignore_routes_with_linkdown decides which routes are dead.
+        RTM_NEWNETCONF | RTM_DELNETCONF => Classes::LINKS | routes_of(family()?),
         _ => Classes::ALL,
     })
+}
+
+fn routes_of(family: i32) -> Classes {
+    match family {
+        AF_INET => Classes::ROUTES4,
+        AF_INET6 => Classes::ROUTES6,
+        _ => Classes::ROUTES,
+    }
 }
 
 /// Notifications were lost, or cannot be understood.
@@ -290,29 +312,40 @@ mod tests {
         const AF_BRIDGE: u8 = 7;
         const AF_INET6: u8 = 10;
         let links_and_theirs = Classes::LINKS | Classes::ADDRESSES | Classes::ROUTES;
+        let mut all_nodes = header(AF_INET6, 255);
+        all_nodes[7] = RTN_MULTICAST;
         for (message_type, header, expected) in [
             (NLMSG_NOOP, header(0, 0), Classes::NONE),
             (RTM_NEWLINK, header(0, 0), links_and_theirs),
             (RTM_NEWLINK, header(AF_BRIDGE, 0), links_and_theirs),
             (RTM_DELLINK, header(0, 0), links_and_theirs),
-            (RTM_NEWADDR, header(2, 0), Classes::ADDRESSES | Classes::ROUTES),
-            (RTM_DELADDR, header(2, 0), Classes::ADDRESSES | Classes::ROUTES),
-            (RTM_NEWROUTE, header(2, 254), Classes::ROUTES),
-            (RTM_NEWROUTE, header(2, 255), Classes::ROUTES),
-            (RTM_DELROUTE, header(2, 253), Classes::ROUTES),
+            (RTM_NEWADDR, header(2, 0), Classes::ADDRESSES | Classes::ROUTES4),
+            (RTM_DELADDR, header(2, 0), Classes::ADDRESSES | Classes::ROUTES4),
+            (RTM_NEWADDR, header(AF_INET6, 0), Classes::ADDRESSES | Classes::ROUTES6),
+            (RTM_DELADDR, header(AF_INET6, 0), Classes::ADDRESSES | Classes::ROUTES6),
+            (RTM_NEWROUTE, header(2, 254), Classes::ROUTES4),
+            (RTM_NEWROUTE, header(2, 255), Classes::ROUTES4),
+            (RTM_DELROUTE, header(2, 253), Classes::ROUTES4),
             (RTM_NEWROUTE, header(2, 100), Classes::NONE),
             (RTM_NEWROUTE, header(2, 252), Classes::NONE),
-            (RTM_NEWROUTE, header(AF_INET6, 254), Classes::NONE),
+            (RTM_NEWROUTE, header(AF_INET6, 254), Classes::ROUTES6),
+            (RTM_DELROUTE, header(AF_INET6, 255), Classes::ROUTES6),
+            (RTM_DELROUTE, all_nodes, Classes::ROUTES6 | Classes::LINKS),
+            (RTM_NEWROUTE, header(AF_INET6, 253), Classes::NONE),
+            (RTM_NEWROUTE, header(AF_INET6, 100), Classes::NONE),
+            (RTM_NEWROUTE, header(AF_BRIDGE, 254), Classes::NONE),
             (RTM_NEWNEXTHOP, header(2, 0), Classes::ROUTES),
             (RTM_DELNEXTHOP, header(2, 0), Classes::ROUTES),
             (RTM_NEWNEIGH, header(2, 0), Classes::NEIGHBOURS),
             (RTM_DELNEIGH, header(2, 0), Classes::NEIGHBOURS),
-            (RTM_NEWNEIGH, header(AF_INET6, 0), Classes::NONE),
+            (RTM_NEWNEIGH, header(AF_INET6, 0), Classes::NEIGHBOURS),
             (RTM_NEWNEIGH, header(AF_BRIDGE, 0), Classes::NONE),
             (RTM_NEWRULE, header(2, 0), Classes::RULES),
             (RTM_DELRULE, header(2, 0), Classes::RULES),
-            (RTM_NEWNETCONF, header(2, 0), Classes::LINKS | Classes::ROUTES),
-            (RTM_DELNETCONF, header(2, 0), Classes::LINKS | Classes::ROUTES),
+            (RTM_DELRULE, header(AF_INET6, 0), Classes::RULES),
+            (RTM_NEWNETCONF, header(2, 0), Classes::LINKS | Classes::ROUTES4),
+            (RTM_DELNETCONF, header(2, 0), Classes::LINKS | Classes::ROUTES4),
+            (RTM_NEWNETCONF, header(AF_INET6, 0), Classes::LINKS | Classes::ROUTES6),
         ] {
             assert_eq!(made_stale(message_type, &header).unwrap(), expected, "{message_type}");
         }

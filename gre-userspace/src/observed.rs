@@ -1,9 +1,9 @@
 //! What the kernel has: an immutable snapshot of links, addresses, routes, neighbours and rules of
 //! one network namespace. Filled by `netlink`, read by `reconcile` and `dataplane`.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::model::Address;
 
@@ -11,14 +11,17 @@ use crate::model::Address;
 pub struct Snapshot {
     /// By interface index.
     pub links: BTreeMap<u32, Link>,
-    /// By interface index; in the kernel's order.
+    /// By interface index; IPv4's before IPv6's, each in the kernel's order.
     pub addresses: BTreeMap<u32, Vec<Address>>,
-    /// Of the tables local, main and default; in the kernel's order within a prefix.
+    /// Of the tables that the kernel's own rules look in: local and main, and for IPv4 default;
+    /// IPv4's before IPv6's, each in the kernel's order within a prefix.
     pub routes: Vec<Route>,
     pub neighbours: Vec<Neighbour>,
-    /// There are rules besides the kernel's three (local, main, default), so that a look-up in
+    /// There are IPv4 rules besides the kernel's three (local, main, default), so that a look-up in
     /// those tables is not the whole answer.
     pub custom_rules: bool,
+    /// There are IPv6 rules besides the kernel's two (local, main).
+    pub custom_rules6: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +37,9 @@ pub struct Link {
     pub loopback: bool,
     /// IFLA_INFO_KIND: "veth", "bridge"...; none for hardware.
     pub kind: Option<String>,
-    /// IFLA_LINK: of a veth, its peer when that is in this namespace.
+    /// IFLA_LINK: of a veth, its peer when that is in this namespace; of a VLAN, the port below.
     pub link: Option<u32>,
+    pub vlan: Option<Vlan>,
     /// IFLA_MASTER: the bridge or bond it belongs to.
     pub master: Option<u32>,
     /// IFLA_IFALIAS.
@@ -44,6 +48,10 @@ pub struct Link {
     pub xdp: Option<AttachedXdp>,
     /// net.ipv4.conf.IF.forwarding
     pub forwarding: bool,
+    /// IPv6 packets that come in are forwarded: net.ipv6.conf.all.forwarding, which is all that the
+    /// kernel looks at (ip6_forward), or IF.force_forwarding (Linux 6.17); never with
+    /// IF.disable_ipv6.
+    pub forwarding6: bool,
     /// The larger of net.ipv4.conf.{all,IF}.rp_filter: 0 off, 1 strict, 2 loose.
     pub rp_filter: u8,
     /// The netdev family's xdp-features bits; none on kernels before 6.3.
@@ -58,6 +66,14 @@ pub mod xdp_features {
     pub const NDO_XMIT: u64 = 4;
 }
 
+/// A tag that the link puts on what the port below sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vlan {
+    pub id: u16,
+    /// The tag's EtherType: 0x8100 (802.1Q) or 0x88a8 (802.1ad).
+    pub protocol: u16,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttachedXdp {
     pub program_id: u32,
@@ -67,7 +83,8 @@ pub struct AttachedXdp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     pub table: u32,
-    pub destination: Ipv4Net,
+    pub destination: IpNet,
+    /// Always 0 for IPv6.
     pub tos: u8,
     pub metric: u32,
     pub target: RouteTarget,
@@ -78,20 +95,22 @@ pub enum RouteTarget {
     /// A plain unicast route: one next hop, no encapsulation of its own.
     Unicast {
         ifindex: u32,
-        gateway: Option<Ipv4Addr>,
+        gateway: Option<IpAddr>,
+        /// The source that the kernel gives its own packets on this route (RTA_PREFSRC).
+        prefsrc: Option<IpAddr>,
         /// RTAX_MTU.
         mtu: Option<u32>,
     },
     /// Everything that only the kernel can act on: local, broadcast, multicast, blackhole,
-    /// unreachable, prohibit, throw, several next hops, lightweight tunnels, an IPv6 gateway, a
-    /// dead next hop.
+    /// anycast, unreachable, prohibit, throw, several next hops, lightweight tunnels, an IPv6
+    /// gateway of an IPv4 route, IPv6 routes for some sources only, a dead next hop.
     Kernel,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
     pub ifindex: u32,
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
     pub mac: Option<[u8; 6]>,
     pub state: NeighbourState,
 }

@@ -90,8 +90,10 @@ pub fn ports(desired: &Desired, snapshot: &Snapshot) -> BTreeMap<u32, (String, X
     };
     let mode = |link: &Link| {
         if desired.ports.is_empty() {
-            let has_address =
-                snapshot.addresses.get(&link.ifindex).is_some_and(|list| !list.is_empty());
+            let has_address = snapshot
+                .addresses
+                .get(&link.ifindex)
+                .is_some_and(|list| list.iter().any(|address| address.local.addr().is_ipv4()));
             has_address.then_some(XdpMode::Auto)
         } else {
             desired.ports.get(&link.name).copied()
@@ -120,7 +122,7 @@ pub fn default_mtu(tunnel: &Tunnel, snapshot: &Snapshot) -> u32 {
 }
 
 fn underlay_mtu(remote: Ipv4Addr, snapshot: &Snapshot) -> Option<u32> {
-    match *Rib::new(snapshot).lookup(remote)? {
+    match *Rib::new(snapshot).lookup(remote.into())? {
         RouteTarget::Unicast { ifindex, mtu, .. } => {
             let link = snapshot.links.get(&ifindex)?;
             // A route into the tunnel itself says nothing about the underlay.
@@ -208,11 +210,12 @@ mod tests {
             destination: "0.0.0.0/0".parse().unwrap(),
             tos: 0,
             metric: 0,
-            target: RouteTarget::Unicast { ifindex: 2, gateway: None, mtu: None },
+            target: RouteTarget::Unicast { ifindex: 2, gateway: None, prefsrc: None, mtu: None },
         }];
         assert_eq!(default_mtu(&tunnel("tunnel0"), &snapshot), 8976);
         assert_eq!(default_mtu(&keyed, &snapshot), 8972);
-        snapshot.routes[0].target = RouteTarget::Unicast { ifindex: 4, gateway: None, mtu: None };
+        snapshot.routes[0].target =
+            RouteTarget::Unicast { ifindex: 4, gateway: None, prefsrc: None, mtu: None };
         assert_eq!(default_mtu(&keyed, &snapshot), 1472, "a route into a tunnel says nothing");
     }
 }

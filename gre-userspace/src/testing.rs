@@ -15,10 +15,12 @@ pub fn link(ifindex: u32, name: &str) -> Link {
         loopback: false,
         kind: None,
         link: None,
+        vlan: None,
         master: None,
         alias: None,
         xdp: None,
         forwarding: true,
+        forwarding6: true,
         rp_filter: 0,
         xdp_features: Some(crate::observed::xdp_features::NDO_XMIT),
     }

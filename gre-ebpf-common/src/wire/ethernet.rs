@@ -7,6 +7,7 @@ pub const HEADER_LEN: usize = EthHdr::LEN;
 
 /// EtherTypes in memory order, as they stand in a frame.
 pub const ETHERTYPE_IPV4: u16 = EtherType::Ipv4 as u16;
+pub const ETHERTYPE_IPV6: u16 = EtherType::Ipv6 as u16;
 
 /// A header of 14 bytes, as seven half words in memory order.
 #[repr(C)]
@@ -77,6 +78,7 @@ mod tests {
     #[test]
     fn ethertypes_are_in_memory_order() {
         assert_eq!(ETHERTYPE_IPV4.to_ne_bytes(), [0x08, 0x00]);
+        assert_eq!(ETHERTYPE_IPV6.to_ne_bytes(), [0x86, 0xdd]);
     }
 
     #[test]

@@ -14,13 +14,23 @@ pub const BASE_LEN: usize = 4;
 /// Bytes with checksum, key and sequence number.
 pub const MAX_LEN: usize = 16;
 
+/// Protocol types, host order. All but ERSPAN's, WCCP's and a keepalive's are EtherTypes.
 pub const PROTOCOL_IPV4: u16 = 0x0800;
+pub const PROTOCOL_IPV6: u16 = 0x86dd;
+pub const PROTOCOL_MPLS: u16 = 0x8847;
+/// A whole Ethernet frame (Transparent Ethernet Bridging).
+pub const PROTOCOL_ETHERNET: u16 = 0x6558;
+pub const PROTOCOL_WCCP: u16 = 0x883e;
+pub const PROTOCOL_ERSPAN: u16 = 0x88be;
+pub const PROTOCOL_ERSPAN_3: u16 = 0x22eb;
+/// Of the empty packet that answers a Cisco keepalive.
+pub const PROTOCOL_KEEPALIVE: u16 = 0;
 
 // Bits of the first half word, host order.
-const CHECKSUM: u16 = 0x8000;
+pub const CHECKSUM: u16 = 0x8000;
 const ROUTING: u16 = 0x4000;
 pub const KEY: u16 = 0x2000;
-const SEQUENCE: u16 = 0x1000;
+pub const SEQUENCE: u16 = 0x1000;
 /// Bits 4 and 5: strict source route and the top bit of Recur. RFC 2784, 2.3: "a receiver MUST
 /// discard a packet where any of bits 1-5 are non-zero", K and S excepted by RFC 2890.
 const RESERVED: u16 = 0x0c00;
@@ -28,7 +38,7 @@ const VERSION: u16 = 0x0007;
 
 /// The four bytes that every GRE header starts with, one word in memory order.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GreBase(pub u32);
 
 impl GreBase {
@@ -37,8 +47,9 @@ impl GreBase {
         Self(u32::from_ne_bytes([flags[0], flags[1], protocol[0], protocol[1]]))
     }
 
+    /// C, R, K, S, s, Recur, Flags and Ver, host order.
     #[inline(always)]
-    const fn flags(&self) -> u16 {
+    pub const fn flags(&self) -> u16 {
         let bytes = self.0.to_ne_bytes();
         u16::from_be_bytes([bytes[0], bytes[1]])
     }
@@ -69,6 +80,14 @@ impl GreBase {
         Ok(())
     }
 
+    /// This header with a protocol type in place of its own, host order.
+    #[inline(always)]
+    pub const fn with_protocol(&self, protocol: u16) -> Self {
+        let [a, b, ..] = self.0.to_ne_bytes();
+        let protocol = protocol.to_be_bytes();
+        Self(u32::from_ne_bytes([a, b, protocol[0], protocol[1]]))
+    }
+
     #[inline(always)]
     pub const fn has_checksum(&self) -> bool {
         self.flags() & CHECKSUM != 0
@@ -90,12 +109,16 @@ impl GreBase {
         BASE_LEN + if self.has_checksum() { 4 } else { 0 }
     }
 
+    /// Offset of the sequence number from the start of the header, in bytes, where there is one.
+    #[inline(always)]
+    pub const fn sequence_offset(&self) -> usize {
+        self.key_offset() + if self.has_key() { 4 } else { 0 }
+    }
+
     /// Bytes of the whole header.
     #[inline(always)]
     pub const fn header_len(&self) -> usize {
-        self.key_offset()
-            + if self.has_key() { 4 } else { 0 }
-            + if self.has_sequence() { 4 } else { 0 }
+        self.sequence_offset() + if self.has_sequence() { 4 } else { 0 }
     }
 }
 

@@ -122,6 +122,19 @@ impl Ipv4Header {
         u32::from_ne_bytes([ttl.wrapping_sub(1), protocol, checksum[0], checksum[1]])
     }
 
+    /// With another TOS, and the checksum to match.
+    #[inline(always)]
+    pub const fn with_tos(mut self, tos: u8) -> Self {
+        let [version, _, len @ ..] = self.words[0].to_ne_bytes();
+        let first = u32::from_ne_bytes([version, tos, len[0], len[1]]);
+        let [ttl, protocol, checksum @ ..] = self.words[2].to_ne_bytes();
+        let checksum =
+            checksum::replace(u16::from_ne_bytes(checksum), self.words[0], first).to_ne_bytes();
+        self.words[0] = first;
+        self.words[2] = u32::from_ne_bytes([ttl, protocol, checksum[0], checksum[1]]);
+        self
+    }
+
     /// A source address that no router forwards (RFC 1812, 5.3.7): 0/8, 127/8, multicast,
     /// reserved, broadcast.
     #[inline(always)]
@@ -186,6 +199,13 @@ mod tests {
             let mut bytes = bytes(&reference);
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert!(!Ipv4Header::from_bytes(bytes).checksum_is_right());
+        }
+
+        #[test]
+        fn another_tos_keeps_the_checksum_right(reference in reference(), tos: u8) {
+            let header = Ipv4Header::from_bytes(bytes(&reference)).with_tos(tos);
+            prop_assert_eq!(header.tos(), tos);
+            prop_assert!(header.checksum_is_right());
         }
 
         #[test]

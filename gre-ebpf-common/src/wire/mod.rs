@@ -2,4 +2,7 @@
 
 pub mod ethernet;
 pub mod gre;
+pub mod ip;
 pub mod ipv4;
+pub mod ipv6;
+pub mod vlan;

@@ -141,10 +141,10 @@ impl<'de> Visitor<'de> for AddressVisitor {
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Address, E> {
         let words: Vec<&str> = text.split_whitespace().collect();
         match words[..] {
-            [local] => Ok(Address { local: net(local).map_err(E::custom)?, peer: None }),
+            [local] => Ok(Address { local: net(local).map_err(E::custom)?.into(), peer: None }),
             [local, "peer", peer] => Ok(Address {
-                local: net(local).map_err(E::custom)?,
-                peer: Some(net(peer).map_err(E::custom)?),
+                local: net(local).map_err(E::custom)?.into(),
+                peer: Some(net(peer).map_err(E::custom)?.into()),
             }),
             _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
         }
@@ -158,7 +158,7 @@ impl<'de> Visitor<'de> for AddressVisitor {
             peer: Option<Net>,
         }
         let table = Table::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Address { local: table.local.0, peer: table.peer.map(|peer| peer.0) })
+        Ok(Address { local: table.local.0.into(), peer: table.peer.map(|peer| peer.0.into()) })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -38,7 +38,7 @@ pub struct World {
     /// MTU that the daemon gave a device; while it still has that, it follows the underlay's.
     pub(super) mtus: BTreeMap<String, u32>,
     /// Neighbours that the kernel has been asked to confirm since they were last known to be good.
-    asked: HashSet<(u32, Ipv4Addr)>,
+    asked: HashSet<(u32, IpAddr)>,
 }
 
 impl World {
@@ -194,7 +194,7 @@ impl World {
             })
             .collect();
         for hop in used {
-            let at = (hop.ifindex, hop.ip);
+            let at = (hop.ifindex, hop.ip.into());
             let doubtful = match known.get(&at) {
                 Some(NeighbourState::Valid) => false,
                 Some(NeighbourState::Stale) => true,
@@ -204,7 +204,7 @@ impl World {
             if !doubtful {
                 self.asked.remove(&at);
             } else if self.asked.insert(at)
-                && let Err(error) = self.kernel.confirm_neighbour(hop.ifindex, hop.ip).await
+                && let Err(error) = self.kernel.confirm_neighbour(hop.ifindex, hop.ip.into()).await
             {
                 debug!(%error, "confirming a neighbour");
             }

@@ -4,6 +4,7 @@ pub mod counters;
 pub mod demux;
 pub mod mapping;
 pub mod routes;
+pub mod routes6;
 
 use std::collections::{BTreeMap, BTreeSet};
 

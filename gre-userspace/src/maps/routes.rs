@@ -165,7 +165,10 @@ fn end(start: u32, len: u8) -> u32 {
 }
 
 /// Prefixes that one set has and the other has not, or has with another entry.
-fn differences(old: &Prefixes, new: &Prefixes) -> Vec<Prefix> {
+pub(super) fn differences<P: Ord + Copy>(
+    old: &BTreeMap<P, Entry>,
+    new: &BTreeMap<P, Entry>,
+) -> Vec<P> {
     let gone_or_changed =
         old.iter().filter(|(prefix, entry)| new.get(prefix) != Some(entry)).map(|(p, _)| *p);
     let added = new.keys().filter(|prefix| !old.contains_key(prefix)).copied();

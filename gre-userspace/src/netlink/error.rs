@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_core::{
     DecodeError, ErrorMessage, NLM_F_ACK_TLVS, NLM_F_CAPPED, NetlinkHeader, NlasIterator,
 };
@@ -32,7 +32,7 @@ pub enum NetlinkError {
         "cannot add the route {prefix} dev {device}: File exists, and it leads elsewhere; see \
          `ip route show {prefix}` and delete one of the two"
     )]
-    RouteLeadsElsewhere { prefix: Ipv4Net, device: String },
+    RouteLeadsElsewhere { prefix: IpNet, device: String },
     #[error("cannot {attempt}: the netlink connection is closed; restart the daemon")]
     Closed { attempt: String },
     #[error(

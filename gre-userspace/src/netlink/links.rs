@@ -2,21 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use netlink_packet_core::{DecodeError, NlasIterator, parse_i32, parse_u8, parse_u32};
+use netlink_packet_core::{
+    DecodeError, NlasIterator, parse_i32, parse_u8, parse_u16, parse_u16_be, parse_u32,
+};
 use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
-use nix::libc::{AF_INET, AF_UNSPEC};
+use nix::libc::{AF_INET, AF_INET6, AF_UNSPEC, EOPNOTSUPP};
 use rtnetlink::LinkUnspec;
 
 use super::{
     Kernel, NetlinkError, device, features,
     socket::{Dump, attribute, split, text, word},
 };
-use crate::observed::{AttachedXdp, Link};
+use crate::observed::{AttachedXdp, Link, Vlan};
 
 // linux/rtnetlink.h, linux/netconf.h
 const RTM_GETLINK: u16 = 18;
 const RTM_GETNETCONF: u16 = 82;
 const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_FORWARDING: u16 = 2;
 const NETCONFA_RP_FILTER: u16 = 3;
 const NETCONFA_IFINDEX_ALL: i32 = -1;
 
@@ -33,7 +36,11 @@ const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VLAN_PROTOCOL: u16 = 5;
 const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_CONF: u16 = 2;
 const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_PROG_ID: u16 = 4;
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
@@ -42,6 +49,10 @@ const XDP_ATTACHED_SKB: u8 = 2;
 // linux/ip.h; the array in IFLA_INET_CONF has no element for index 0.
 const IPV4_DEVCONF_FORWARDING: usize = 1;
 const IPV4_DEVCONF_RP_FILTER: usize = 8;
+
+// linux/ipv6.h
+const DEVCONF_DISABLE_IPV6: usize = 26;
+const DEVCONF_FORCE_FORWARDING: usize = 59;
 
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
@@ -57,14 +68,19 @@ pub(super) async fn read(kernel: &Kernel) -> Result<BTreeMap<u32, Link>, Netlink
 
     // After the links: one made in between would otherwise look like one without features.
     let features = features::read(kernel).await?;
-    let rp_filter_of_all = rp_filter_of_all().await?;
+    let rp_filter_of_all =
+        setting_of_all("IPv4 device settings", AF_INET, NETCONFA_RP_FILTER).await? as u8;
+    let forwarding6_of_all =
+        setting_of_all("IPv6 device settings", AF_INET6, NETCONFA_FORWARDING).await? != 0;
 
     Ok(links
         .into_iter()
-        .map(|mut link| {
+        .map(|(mut link, settings6)| {
             link.xdp_features =
                 features.as_ref().and_then(|features| features.get(&link.ifindex).copied());
             link.rp_filter = link.rp_filter.max(rp_filter_of_all);
+            link.forwarding6 =
+                !settings6.disabled && (forwarding6_of_all || settings6.force_forwarding);
             (link.ifindex, link)
         })
         .collect())
@@ -115,30 +131,45 @@ impl Kernel {
     }
 }
 
-/// net.ipv4.conf.all.rp_filter, over netlink because what /proc shows depends on the thread.
-async fn rp_filter_of_all() -> Result<u8, NetlinkError> {
-    let values = Dump::route("IPv4 device settings", RTM_GETNETCONF, AF_INET, 4)
-        .read(|payload| {
-            let (_, attributes) = split::<4>(payload)?;
-            let mut of_all = false;
-            let mut rp_filter = 0;
-            for attribute in NlasIterator::new(attributes) {
-                let attribute = attribute?;
-                let value = attribute.value();
-                match attribute.kind() {
-                    NETCONFA_IFINDEX => of_all = parse_i32(value)? == NETCONFA_IFINDEX_ALL,
-                    NETCONFA_RP_FILTER => rp_filter = parse_i32(value)?,
-                    _ => {}
-                }
+/// net.ipvN.conf.all.SETTING, over netlink because what /proc shows depends on the thread. 0 where
+/// the kernel has no such family.
+async fn setting_of_all(
+    what: &'static str,
+    family: i32,
+    setting: u16,
+) -> Result<i32, NetlinkError> {
+    let dump = Dump::route(what, RTM_GETNETCONF, family, 4);
+    let values = dump.read(|payload| {
+        let (_, attributes) = split::<4>(payload)?;
+        let mut of_all = false;
+        let mut found = 0;
+        for attribute in NlasIterator::new(attributes) {
+            let attribute = attribute?;
+            let value = attribute.value();
+            match attribute.kind() {
+                NETCONFA_IFINDEX => of_all = parse_i32(value)? == NETCONFA_IFINDEX_ALL,
+                kind if kind == setting => found = parse_i32(value)?,
+                _ => {}
             }
-            Ok(of_all.then_some(rp_filter as u8))
-        })
-        .await?;
-    Ok(values.into_iter().max().unwrap_or(0))
+        }
+        Ok(of_all.then_some(found))
+    });
+    match values.await {
+        Ok(values) => Ok(values.into_iter().max().unwrap_or(0)),
+        Err(error) if error.errno() == Some(EOPNOTSUPP) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Settings in net.ipv6.conf.IF.
+#[derive(Clone, Copy, Default)]
+struct Settings6 {
+    disabled: bool,
+    force_forwarding: bool,
 }
 
 /// An RTM_NEWLINK: `struct ifinfomsg` and attributes. What other dumps tell is left at its default.
-fn parse(payload: &[u8]) -> Result<Option<Link>, DecodeError> {
+fn parse(payload: &[u8]) -> Result<Option<(Link, Settings6)>, DecodeError> {
     let (header, attributes) = split::<16>(payload)?;
     let link_layer = u16::from_ne_bytes([header[2], header[3]]);
     let flags = word(header, 8);
@@ -151,13 +182,16 @@ fn parse(payload: &[u8]) -> Result<Option<Link>, DecodeError> {
         loopback: flags & IFF_LOOPBACK != 0,
         kind: None,
         link: None,
+        vlan: None,
         master: None,
         alias: None,
         xdp: None,
         forwarding: false,
+        forwarding6: false,
         rp_filter: 0,
         xdp_features: None,
     };
+    let mut settings6 = Settings6 { disabled: true, force_forwarding: false };
     let mut link_is_elsewhere = false;
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
@@ -170,26 +204,54 @@ fn parse(payload: &[u8]) -> Result<Option<Link>, DecodeError> {
             IFLA_LINK_NETNSID => link_is_elsewhere = true,
             IFLA_MASTER => link.master = Some(parse_u32(value)?),
             IFLA_IFALIAS => link.alias = Some(text(value)),
-            IFLA_LINKINFO => link.kind = kind(value)?,
+            IFLA_LINKINFO => (link.kind, link.vlan) = link_info(value)?,
             IFLA_XDP => link.xdp = attached_xdp(value)?,
-            IFLA_AF_SPEC => (link.forwarding, link.rp_filter) = ipv4_settings(value)?,
+            IFLA_AF_SPEC => {
+                let ipv4 = settings(value, AF_INET, IFLA_INET_CONF)?;
+                link.forwarding = ipv4.get(IPV4_DEVCONF_FORWARDING - 1).is_some_and(|on| *on != 0);
+                link.rp_filter = ipv4.get(IPV4_DEVCONF_RP_FILTER - 1).map_or(0, |mode| *mode as u8);
+                let ipv6 = settings(value, AF_INET6, IFLA_INET6_CONF)?;
+                settings6.disabled = ipv6.get(DEVCONF_DISABLE_IPV6).is_none_or(|on| *on != 0);
+                settings6.force_forwarding =
+                    ipv6.get(DEVCONF_FORCE_FORWARDING).is_some_and(|on| *on != 0);
+            }
             _ => {}
         }
     }
     if link_is_elsewhere {
         link.link = None;
     }
-    Ok(Some(link))
+    Ok(Some((link, settings6)))
 }
 
-fn kind(link_info: &[u8]) -> Result<Option<String>, DecodeError> {
-    for attribute in NlasIterator::new(link_info) {
+/// IFLA_INFO_KIND, and of a VLAN its tag.
+fn link_info(nested: &[u8]) -> Result<(Option<String>, Option<Vlan>), DecodeError> {
+    let (mut kind, mut data) = (None, None);
+    for attribute in NlasIterator::new(nested) {
         let attribute = attribute?;
-        if attribute.kind() == IFLA_INFO_KIND {
-            return Ok(Some(text(attribute.value())));
+        match attribute.kind() {
+            IFLA_INFO_KIND => kind = Some(text(attribute.value())),
+            IFLA_INFO_DATA => data = Some(attribute.value().to_vec()),
+            _ => {}
         }
     }
-    Ok(None)
+    match data {
+        Some(data) if kind.as_deref() == Some("vlan") => Ok((kind, vlan(&data)?)),
+        _ => Ok((kind, None)),
+    }
+}
+
+fn vlan(data: &[u8]) -> Result<Option<Vlan>, DecodeError> {
+    let (mut id, mut protocol) = (None, None);
+    for attribute in NlasIterator::new(data) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            IFLA_VLAN_ID => id = Some(parse_u16(attribute.value())?),
+            IFLA_VLAN_PROTOCOL => protocol = Some(parse_u16_be(attribute.value())?),
+            _ => {}
+        }
+    }
+    Ok(id.zip(protocol).map(|(id, protocol)| Vlan { id, protocol }))
 }
 
 fn attached_xdp(nested: &[u8]) -> Result<Option<AttachedXdp>, DecodeError> {
@@ -211,28 +273,22 @@ fn attached_xdp(nested: &[u8]) -> Result<Option<AttachedXdp>, DecodeError> {
     Ok(only.or(native).map(|program_id| AttachedXdp { program_id, generic }))
 }
 
-/// net.ipv4.conf.IF.{forwarding,rp_filter}; off for a device without IPv4.
-fn ipv4_settings(af_spec: &[u8]) -> Result<(bool, u8), DecodeError> {
-    for family in NlasIterator::new(af_spec) {
-        let family = family?;
-        if i32::from(family.kind()) != AF_INET {
+/// net.ipvN.conf.IF, in the kernel's order; empty for a device without the family.
+fn settings(af_spec: &[u8], family: i32, kind: u16) -> Result<Vec<i32>, DecodeError> {
+    for of_family in NlasIterator::new(af_spec) {
+        let of_family = of_family?;
+        if i32::from(of_family.kind()) != family {
             continue;
         }
-        for attribute in NlasIterator::new(family.value()) {
+        for attribute in NlasIterator::new(of_family.value()) {
             let attribute = attribute?;
-            if attribute.kind() == IFLA_INET_CONF {
+            if attribute.kind() == kind {
                 let (settings, _) = attribute.value().as_chunks::<4>();
-                let setting = |index: usize| {
-                    settings.get(index - 1).map_or(0, |bytes| i32::from_ne_bytes(*bytes))
-                };
-                return Ok((
-                    setting(IPV4_DEVCONF_FORWARDING) != 0,
-                    setting(IPV4_DEVCONF_RP_FILTER) as u8,
-                ));
+                return Ok(settings.iter().map(|bytes| i32::from_ne_bytes(*bytes)).collect());
             }
         }
     }
-    Ok((false, 0))
+    Ok(Vec::new())
 }
 
 #[cfg(test)]
@@ -243,7 +299,7 @@ mod tests {
         let mut message = vec![0; 16];
         message[2..4].copy_from_slice(&link_layer.to_ne_bytes());
         message.extend(attributes.concat());
-        parse(&message).unwrap().unwrap()
+        parse(&message).unwrap().unwrap().0
     }
 
     #[test]
@@ -261,6 +317,21 @@ mod tests {
 
         assert_eq!(link(ARPHRD_ETHER, std::slice::from_ref(&peer)).link, Some(7));
         assert_eq!(link(ARPHRD_ETHER, &[peer, elsewhere]).link, None);
+    }
+
+    #[test]
+    fn a_vlan_is_read_with_its_tag_and_nothing_else_is_taken_for_one() {
+        let tagged = |kind: &[u8]| {
+            let data = [
+                attribute(IFLA_VLAN_ID, &7u16.to_ne_bytes()),
+                attribute(IFLA_VLAN_PROTOCOL, &0x88a8_u16.to_be_bytes()),
+            ];
+            let info = [attribute(IFLA_INFO_KIND, kind), attribute(IFLA_INFO_DATA, &data.concat())];
+            link(ARPHRD_ETHER, &[attribute(IFLA_LINKINFO, &info.concat())])
+        };
+
+        assert_eq!(tagged(b"vlan\0").vlan, Some(Vlan { id: 7, protocol: 0x88a8 }));
+        assert_eq!(tagged(b"macvlan\0").vlan, None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod tunnel_device;
 
 use std::{
     io,
+    net::IpAddr,
     ops::{BitOr, BitOrAssign},
     sync::Arc,
 };
@@ -23,9 +24,12 @@ use std::{
 use futures_util::StreamExt;
 use genetlink::GenetlinkHandle;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{AsyncSocket, Socket};
-use nix::net::if_::if_indextoname;
+use nix::{
+    libc::{AF_INET, AF_INET6},
+    net::if_::if_indextoname,
+};
 use tokio::sync::OnceCell;
 
 pub(crate) use self::routes::is_looked_up;
@@ -33,7 +37,7 @@ pub use self::{
     error::{DumpFault, NetlinkError},
     tunnel_device::TunnelDevice,
 };
-use crate::observed::Snapshot;
+use crate::observed::{Route, Snapshot};
 
 /// The kernel, as seen from this network namespace; cheap to clone.
 #[derive(Clone, Debug)]
@@ -97,11 +101,11 @@ impl Kernel {
             } else {
                 known.addresses.clone()
             },
-            routes: if stale.contains(Classes::ROUTES) {
-                routes::read().await?
-            } else {
-                known.routes.clone()
-            },
+            routes: [
+                self.routes(known, stale.contains(Classes::ROUTES4), AF_INET).await?,
+                self.routes(known, stale.contains(Classes::ROUTES6), AF_INET6).await?,
+            ]
+            .concat(),
             neighbours: if stale.contains(Classes::NEIGHBOURS) {
                 neighbours::read().await?
             } else {
@@ -112,7 +116,27 @@ impl Kernel {
             } else {
                 known.custom_rules
             },
+            custom_rules6: if stale.contains(Classes::RULES) {
+                rules::custom6().await?
+            } else {
+                known.custom_rules6
+            },
         })
+    }
+
+    /// The routes of one family: `known` ones, or read again. Full tables of IPv4 need not be read for
+    /// each router advertisement.
+    async fn routes(
+        &self,
+        known: &Snapshot,
+        stale: bool,
+        family: i32,
+    ) -> Result<Vec<Route>, NetlinkError> {
+        if stale {
+            return routes::read(family).await;
+        }
+        let of_family = |route: &&Route| route.destination.addr().is_ipv6() == (family == AF_INET6);
+        Ok(known.routes.iter().filter(of_family).cloned().collect())
     }
 
     /// Sends one rtnetlink request and waits for the kernel's verdict. `attempt` completes the
@@ -149,6 +173,10 @@ fn want_reasons(socket: &Socket) -> io::Result<()> {
     socket.set_cap_ack(true)
 }
 
+fn family_of(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
 /// A device's name for messages.
 fn device(ifindex: u32) -> String {
     match if_indextoname(ifindex) {
@@ -165,10 +193,12 @@ impl Classes {
     pub(crate) const NONE: Self = Self(0);
     pub(crate) const LINKS: Self = Self(1);
     pub(crate) const ADDRESSES: Self = Self(2);
-    pub(crate) const ROUTES: Self = Self(4);
+    pub(crate) const ROUTES4: Self = Self(4);
     pub(crate) const NEIGHBOURS: Self = Self(8);
     pub(crate) const RULES: Self = Self(16);
-    pub(crate) const ALL: Self = Self(31);
+    pub(crate) const ROUTES6: Self = Self(32);
+    pub(crate) const ROUTES: Self = Self(Self::ROUTES4.0 | Self::ROUTES6.0);
+    pub(crate) const ALL: Self = Self(63);
 
     pub(crate) fn contains(self, class: Self) -> bool {
         self.0 & class.0 == class.0

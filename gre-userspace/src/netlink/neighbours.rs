@@ -1,17 +1,17 @@
-//! IPv4 neighbours: their dump (RTM_GETNEIGH), and asking the kernel to confirm one.
+//! Neighbours: their dump (RTM_GETNEIGH), and asking the kernel to confirm one.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink_packet_core::{DecodeError, NLM_F_CREATE, NLM_F_REPLACE, NlasIterator};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
+    RouteNetlinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
 };
-use nix::libc::AF_INET;
+use nix::libc::{AF_INET, AF_INET6};
 
 use super::{
-    Kernel, NetlinkError, device,
-    socket::{Dump, ipv4, split, word},
+    Kernel, NetlinkError, device, family_of,
+    socket::{Dump, address, split, word},
 };
 use crate::observed::{Neighbour, NeighbourState};
 
@@ -28,8 +28,11 @@ const NUD_PERMANENT: u16 = 0x80;
 
 /// By interface and address: the kernel's own order is a hash table's, which changes with its size.
 pub(super) async fn read() -> Result<Vec<Neighbour>, NetlinkError> {
-    let mut neighbours =
-        Dump::route("IPv4 neighbours", RTM_GETNEIGH, AF_INET, 12).read(parse).await?;
+    let mut neighbours = Vec::new();
+    for (what, family) in [("IPv4 neighbours", AF_INET), ("IPv6 neighbours", AF_INET6)] {
+        let dump = Dump::route(what, RTM_GETNEIGH, family, 12);
+        neighbours.extend(dump.read(|payload| parse(payload, family)).await?);
+    }
     neighbours.sort_unstable_by_key(|neighbour| (neighbour.ifindex, neighbour.ip));
     Ok(neighbours)
 }
@@ -37,12 +40,16 @@ pub(super) async fn read() -> Result<Vec<Neighbour>, NetlinkError> {
 impl Kernel {
     /// Has the kernel look for `ip` as it does when it has a packet for it: it resolves a neighbour
     /// that is missing or failed, and makes sure of one that is stale.
-    pub async fn confirm_neighbour(&self, ifindex: u32, ip: Ipv4Addr) -> Result<(), NetlinkError> {
+    pub async fn confirm_neighbour(&self, ifindex: u32, ip: IpAddr) -> Result<(), NetlinkError> {
         let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family_of(ip);
         message.header.ifindex = ifindex;
         message.header.flags = NeighbourFlags::Use;
-        message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(ip))];
+        let destination = match ip {
+            IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
+            IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
+        };
+        message.attributes = vec![NeighbourAttribute::Destination(destination)];
         self.change(
             || format!("have the neighbour {ip} confirmed on the device {}", device(ifindex)),
             RouteNetlinkMessage::NewNeighbour(message),
@@ -52,9 +59,12 @@ impl Kernel {
     }
 }
 
-/// An RTM_NEWNEIGH: `struct ndmsg` and attributes.
-fn parse(payload: &[u8]) -> Result<Option<Neighbour>, DecodeError> {
+/// An RTM_NEWNEIGH: `struct ndmsg` and attributes. None for one of another family.
+fn parse(payload: &[u8], family: i32) -> Result<Option<Neighbour>, DecodeError> {
     let (header, attributes) = split::<12>(payload)?;
+    if i32::from(header[0]) != family {
+        return Ok(None);
+    }
     let state = match u16::from_ne_bytes([header[8], header[9]]) {
         NUD_REACHABLE | NUD_PERMANENT | NUD_NOARP | NUD_DELAY | NUD_PROBE => NeighbourState::Valid,
         NUD_STALE => NeighbourState::Stale,
@@ -64,7 +74,7 @@ fn parse(payload: &[u8]) -> Result<Option<Neighbour>, DecodeError> {
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
         match attribute.kind() {
-            NDA_DST => ip = Some(ipv4(attribute.value())?),
+            NDA_DST => ip = Some(address(attribute.value())?),
             NDA_LLADDR => mac = attribute.value().try_into().ok(),
             _ => {}
         }

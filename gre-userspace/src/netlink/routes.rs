@@ -1,18 +1,18 @@
-//! IPv4 routes: their dump (RTM_GETROUTE), and adding and deleting one that leads into a device.
+//! Routes: their dump (RTM_GETROUTE), and adding and deleting one that leads into a device.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_core::{DecodeError, NLM_F_CREATE, NLM_F_EXCL, NlasIterator, parse_u32};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
+    RouteNetlinkMessage,
     route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
-use nix::libc::{AF_INET, EEXIST};
+use nix::libc::{AF_INET, AF_INET6, EEXIST};
 
 use super::{
-    Added, Kernel, NetlinkError, device,
-    socket::{Dump, ipv4, split, word},
+    Added, Kernel, NetlinkError, device, family_of,
+    socket::{Dump, address, split, word},
 };
 use crate::observed::{Route, RouteTarget};
 
@@ -28,6 +28,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
 const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
@@ -36,19 +37,31 @@ const RTA_ENCAP_TYPE: u16 = 21;
 const RTA_ENCAP: u16 = 22;
 const RTAX_MTU: u16 = 2;
 
+/// The metric of an IPv6 route that is added without one (IP6_RT_PRIO_USER).
+const DEFAULT_METRIC6: u32 = 1024;
+
 /// The tables that the kernel's own rules look in.
-pub(crate) fn is_looked_up(table: u32) -> bool {
-    matches!(table, RT_TABLE_DEFAULT | RT_TABLE_MAIN | RT_TABLE_LOCAL)
+pub(crate) fn is_looked_up(family: i32, table: u32) -> bool {
+    match family {
+        AF_INET => matches!(table, RT_TABLE_DEFAULT | RT_TABLE_MAIN | RT_TABLE_LOCAL),
+        AF_INET6 => matches!(table, RT_TABLE_MAIN | RT_TABLE_LOCAL),
+        _ => false,
+    }
 }
 
-pub(super) async fn read() -> Result<Vec<Route>, NetlinkError> {
-    Dump::route("IPv4 routes", RTM_GETROUTE, AF_INET, 12).read(parse).await
+pub(super) async fn read(family: i32) -> Result<Vec<Route>, NetlinkError> {
+    let what = if family == AF_INET { "IPv4 routes" } else { "IPv6 routes" };
+    let parse = |payload: &[u8]| match payload.first() {
+        Some(&other) if i32::from(other) != family => Ok(None),
+        _ => parse(payload),
+    };
+    Dump::route(what, RTM_GETROUTE, family, 12).read(parse).await
 }
 
 impl Kernel {
-    /// `ip route add PREFIX dev DEV`: in the main table, scope link, metric 0. The device must be
-    /// up.
-    pub async fn add_route(&self, prefix: Ipv4Net, ifindex: u32) -> Result<Added, NetlinkError> {
+    /// `ip route add PREFIX dev DEV`: in the main table, scope link, with the metric that the kernel
+    /// gives (0 for IPv4, 1024 for IPv6). The device must be up.
+    pub async fn add_route(&self, prefix: IpNet, ifindex: u32) -> Result<Added, NetlinkError> {
         let mut message = message(prefix, ifindex);
         message.header.protocol = RouteProtocol::Boot;
         message.header.scope = RouteScope::Link;
@@ -64,10 +77,15 @@ impl Kernel {
             Ok(()) => Ok(Added::Now),
             // For the kernel a route to the same prefix exists already wherever it leads.
             Err(refusal) if refusal.errno() == Some(EEXIST) => {
-                let there = read().await?.into_iter().any(|route| {
+                let (family, metric) = if prefix.addr().is_ipv4() {
+                    (AF_INET, 0)
+                } else {
+                    (AF_INET6, DEFAULT_METRIC6)
+                };
+                let there = read(family).await?.into_iter().any(|route| {
                     route.table == RT_TABLE_MAIN
                         && route.destination == prefix
-                        && (route.tos, route.metric) == (0, 0)
+                        && (route.tos, route.metric) == (0, metric)
                         && matches!(
                             route.target,
                             RouteTarget::Unicast { ifindex: to, gateway: None, .. } if to == ifindex
@@ -84,7 +102,7 @@ impl Kernel {
     }
 
     /// `ip route del PREFIX dev DEV`: whatever its scope, type and protocol.
-    pub async fn delete_route(&self, prefix: Ipv4Net, ifindex: u32) -> Result<(), NetlinkError> {
+    pub async fn delete_route(&self, prefix: IpNet, ifindex: u32) -> Result<(), NetlinkError> {
         let mut message = message(prefix, ifindex);
         message.header.scope = RouteScope::NoWhere;
         self.change(
@@ -96,9 +114,9 @@ impl Kernel {
     }
 }
 
-fn message(prefix: Ipv4Net, ifindex: u32) -> RouteMessage {
+fn message(prefix: IpNet, ifindex: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family_of(prefix.addr());
     message.header.destination_prefix_length = prefix.prefix_len();
     message.header.table = RT_TABLE_MAIN as u8;
     message.attributes =
@@ -110,39 +128,47 @@ fn message(prefix: Ipv4Net, ifindex: u32) -> RouteMessage {
 /// looked up.
 fn parse(payload: &[u8]) -> Result<Option<Route>, DecodeError> {
     let (header, attributes) = split::<12>(payload)?;
-    let [_, prefix_length, _, tos, table, _, _, kind, ..] = *header;
+    let [family, prefix_length, source_length, tos, table, _, _, kind, ..] = *header;
     let flags = word(header, 8);
 
     let mut table = u32::from(table);
-    let mut destination = Ipv4Addr::UNSPECIFIED;
+    let mut destination: IpAddr = match i32::from(family) {
+        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return Err(format!("a route of the address family {family}").into()),
+    };
     let mut metric = 0;
-    let (mut ifindex, mut gateway, mut mtu) = (None, None, None);
+    let (mut ifindex, mut gateway, mut prefsrc, mut mtu) = (None, None, None, None);
     let mut plain = kind == RTN_UNICAST && flags & RTNH_F_DEAD == 0;
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
         let value = attribute.value();
         match attribute.kind() {
             RTA_TABLE => table = parse_u32(value)?,
-            RTA_DST => destination = ipv4(value)?,
+            RTA_DST => destination = address(value)?,
             RTA_PRIORITY => metric = parse_u32(value)?,
             RTA_OIF => ifindex = Some(parse_u32(value)?),
-            RTA_GATEWAY => gateway = Some(ipv4(value)?),
+            RTA_GATEWAY => gateway = Some(address(value)?),
+            RTA_PREFSRC => prefsrc = Some(address(value)?),
             RTA_METRICS => mtu = mtu_of(value)?,
             RTA_MULTIPATH | RTA_VIA | RTA_ENCAP_TYPE | RTA_ENCAP => plain = false,
             _ => {}
         }
     }
-    if flags & RTM_F_CLONED != 0 || !is_looked_up(table) {
+    if flags & RTM_F_CLONED != 0 || !is_looked_up(family.into(), table) {
         return Ok(None);
     }
+    // Where an IPv6 prefix has a route for some sources, those are looked at before any metric.
+    if source_length != 0 {
+        (plain, metric) = (false, 0);
+    }
     let target = match ifindex {
-        Some(ifindex) if plain => RouteTarget::Unicast { ifindex, gateway, mtu },
+        Some(ifindex) if plain => RouteTarget::Unicast { ifindex, gateway, prefsrc, mtu },
         // Without a device: a nexthop object that the kernel was told not to spell out
         // (net.ipv4.nexthop_compat_mode), or a route with nowhere to go.
         _ => RouteTarget::Kernel,
     };
-    let destination =
-        Ipv4Net::new(destination, prefix_length).map_err(|error| error.to_string())?;
+    let destination = IpNet::new(destination, prefix_length).map_err(|error| error.to_string())?;
     Ok(Some(Route { table, destination, tos, metric, target }))
 }
 
@@ -179,7 +205,11 @@ mod tests {
         const RTNH_F_ONLINK: u32 = 4;
         const RTA_NH_ID: u16 = 30;
         let mtu = attribute(RTAX_MTU, &1400u32.to_ne_bytes());
-        let more = [attribute(RTA_METRICS, &mtu), attribute(RTA_NH_ID, &1u32.to_ne_bytes())];
+        let more = [
+            attribute(RTA_METRICS, &mtu),
+            attribute(RTA_NH_ID, &1u32.to_ne_bytes()),
+            attribute(RTA_PREFSRC, &[192, 0, 2, 9]),
+        ];
 
         assert_eq!(
             route(RTN_UNICAST, RTNH_F_ONLINK, &more),
@@ -190,7 +220,8 @@ mod tests {
                 metric: 7,
                 target: RouteTarget::Unicast {
                     ifindex: 3,
-                    gateway: Some(Ipv4Addr::new(192, 0, 2, 1)),
+                    gateway: Some([192, 0, 2, 1].into()),
+                    prefsrc: Some([192, 0, 2, 9].into()),
                     mtu: Some(1400),
                 },
             })
@@ -211,6 +242,38 @@ mod tests {
         for case in cases {
             assert_eq!(case.unwrap().target, RouteTarget::Kernel);
         }
+    }
+
+    /// 2001:db8::/32 via fe80::1 dev 3 metric 7 of `table`, for sources in a prefix of this length.
+    fn route6(source_length: u8, table: u8) -> Option<Route> {
+        let mut message = vec![10, 32, source_length, 0, table, 3, 0, RTN_UNICAST, 0, 0, 0, 0];
+        message.extend(attribute(RTA_DST, &"2001:db8::".parse::<Ipv6Addr>().unwrap().octets()));
+        message.extend(attribute(RTA_GATEWAY, &"fe80::1".parse::<Ipv6Addr>().unwrap().octets()));
+        message.extend(attribute(RTA_PRIORITY, &7u32.to_ne_bytes()));
+        message.extend(attribute(RTA_OIF, &3u32.to_ne_bytes()));
+        parse(&message).unwrap()
+    }
+
+    #[test]
+    fn an_ipv6_route_is_decoded_whole_and_left_to_the_kernel_where_it_is_for_some_sources_only() {
+        let plain = Route {
+            table: 254,
+            destination: "2001:db8::/32".parse().unwrap(),
+            tos: 0,
+            metric: 7,
+            target: RouteTarget::Unicast {
+                ifindex: 3,
+                gateway: Some("fe80::1".parse().unwrap()),
+                prefsrc: None,
+                mtu: None,
+            },
+        };
+        assert_eq!(route6(0, 254), Some(plain.clone()));
+        assert_eq!(
+            route6(48, 254),
+            Some(Route { metric: 0, target: RouteTarget::Kernel, ..plain })
+        );
+        assert_eq!(route6(0, 253), None, "IPv6 has no default table");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! IPv4 routing rules (RTM_GETRULE): only whether they are the kernel's own three.
+//! Routing rules (RTM_GETRULE): only whether they are the kernel's own.
 
 use netlink_packet_core::{DecodeError, NlasIterator, parse_u32};
-use nix::libc::{AF_INET, EAFNOSUPPORT, EOPNOTSUPP};
+use nix::libc::{AF_INET, AF_INET6, EAFNOSUPPORT, EOPNOTSUPP};
 
 use super::{
     NetlinkError,
@@ -19,13 +19,28 @@ const FRA_PROTOCOL: u16 = 21;
 
 /// (priority, table) of the rules that the kernel makes in every namespace.
 const DEFAULT: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
+/// IPv6 has no default table.
+const DEFAULT6: [(u32, u32); 2] = [(0, 255), (32766, 254)];
 
-/// Whether a look-up in the tables local, main and default is not the whole answer: there are more
-/// rules than the default ones, or one of those is gone.
+/// Whether a look-up in the tables local, main and default is not the whole answer for IPv4.
 pub(super) async fn custom() -> Result<bool, NetlinkError> {
-    match Dump::route("IPv4 rules", RTM_GETRULE, AF_INET, 12).read(parse).await {
-        Ok(rules) => Ok(rules != DEFAULT.map(Some)),
-        // A kernel without policy routing.
+    differ("IPv4 rules", AF_INET, &DEFAULT).await
+}
+
+/// Whether a look-up in the tables local and main is not the whole answer for IPv6.
+pub(super) async fn custom6() -> Result<bool, NetlinkError> {
+    differ("IPv6 rules", AF_INET6, &DEFAULT6).await
+}
+
+/// Whether there are more rules than the default ones, or one of those is gone.
+async fn differ(
+    what: &'static str,
+    family: i32,
+    default: &[(u32, u32)],
+) -> Result<bool, NetlinkError> {
+    match Dump::route(what, RTM_GETRULE, family, 12).read(parse).await {
+        Ok(rules) => Ok(!rules.into_iter().eq(default.iter().copied().map(Some))),
+        // A kernel without policy routing, or without IPv6.
         Err(error) if matches!(error.errno(), Some(EOPNOTSUPP | EAFNOSUPPORT)) => Ok(false),
         Err(error) => Err(error),
     }

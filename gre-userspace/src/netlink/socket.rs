@@ -3,7 +3,7 @@
 //! lack a route and nobody would know. Here every message counts, and only the attributes that are
 //! needed are decoded, so that one the kernel adds tomorrow does no harm.
 
-use std::{io, net::Ipv4Addr, num::NonZeroI32, time::Duration};
+use std::{io, net::IpAddr, num::NonZeroI32, time::Duration};
 
 use netlink_packet_core::{
     DecodeError, DefaultNla, DoneBuffer, Emitable, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR,
@@ -30,7 +30,8 @@ pub(super) struct Dump {
 
 impl Dump {
     /// An rtnetlink dump, `header_length` being the size of the family's header, all zero but for
-    /// the address family in its first byte.
+    /// the address family in its first byte. A kernel without the family answers with all that it
+    /// has (rtnl_dump_all).
     pub(super) fn route(
         what: &'static str,
         message_type: u16,
@@ -194,10 +195,11 @@ pub(super) fn word(header: &[u8], offset: usize) -> u32 {
     header[offset..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
-pub(super) fn ipv4(value: &[u8]) -> Result<Ipv4Addr, DecodeError> {
-    <[u8; 4]>::try_from(value)
-        .map(Ipv4Addr::from)
-        .map_err(|_| format!("an IPv4 address of {} bytes", value.len()).into())
+/// An address of the family that its length says.
+pub(super) fn address(value: &[u8]) -> Result<IpAddr, DecodeError> {
+    let ipv4 = || <[u8; 4]>::try_from(value).map(IpAddr::from);
+    let ipv6 = || <[u8; 16]>::try_from(value).map(IpAddr::from);
+    ipv4().or_else(|_| ipv6()).map_err(|_| format!("an address of {} bytes", value.len()).into())
 }
 
 /// A string up to its NUL. Names are bytes to the kernel; those that are not UTF-8 are shown as

@@ -1,0 +1,143 @@
+//! IP headers in packets: where they lead, and how they are changed.
+
+use gre_ebpf_common::{
+    decapsulate::Payloads,
+    port,
+    route::Entry,
+    tunnel,
+    wire::{
+        ip::Ip,
+        ipv4::Ipv4Header,
+        ipv6::{Ipv6Header, NEXT_HEADER_HOP_BY_HOP},
+    },
+};
+
+use crate::{
+    forward,
+    packet::{Packet, Plain},
+};
+
+/// A header of either version, as the programs handle it.
+pub trait Header: Payloads + Plain {
+    /// Whether the fast path may forward the packet: its header is plain, it may cross a router, and
+    /// lives on after that.
+    fn may_be_forwarded(&self) -> bool;
+    fn destination_is_unicast(&self) -> bool;
+    /// Whether a router may forward between its addresses.
+    fn is_routable(&self) -> bool;
+    fn route(&self) -> Entry;
+    fn reverse_route(&self) -> Entry;
+    /// Whether forwarding of this version is on where packets come in.
+    fn port_forwards(flags: port::Flags) -> bool;
+    fn tunnel_forwards(flags: tunnel::Flags) -> bool;
+    /// Where the transport header is, from the start of this one; none behind what is not looked at.
+    fn transport_offset(&self) -> usize;
+    /// Writes TTL and DS field into the packet whose header is at `offset`.
+    fn write_back(&self, packet: &Packet, offset: usize) -> Option<()>;
+    /// Whether rp_filter applies: there is none for IPv6.
+    const HAS_REVERSE_PATH: bool;
+    /// Which of a tunnel's segment sizes is this version's.
+    const MSS_INDEX: usize;
+}
+
+impl Header for Ipv4Header {
+    const HAS_REVERSE_PATH: bool = true;
+    const MSS_INDEX: usize = 0;
+
+    #[inline(always)]
+    fn may_be_forwarded(&self) -> bool {
+        self.is_plain() && Ip::ttl(self) > 1 && Self::destination_is_unicast(self)
+    }
+
+    #[inline(always)]
+    fn destination_is_unicast(&self) -> bool {
+        Self::destination_is_unicast(self)
+    }
+
+    #[inline(always)]
+    fn is_routable(&self) -> bool {
+        Self::destination_is_unicast(self) && !self.source_is_martian()
+    }
+
+    #[inline(always)]
+    fn route(&self) -> Entry {
+        forward::route4(self.destination())
+    }
+
+    #[inline(always)]
+    fn reverse_route(&self) -> Entry {
+        forward::route4(self.source())
+    }
+
+    #[inline(always)]
+    fn port_forwards(flags: port::Flags) -> bool {
+        flags.has(port::Flags::FORWARDING)
+    }
+
+    #[inline(always)]
+    fn tunnel_forwards(flags: tunnel::Flags) -> bool {
+        flags.has(tunnel::Flags::FORWARDING)
+    }
+
+    #[inline(always)]
+    fn transport_offset(&self) -> usize {
+        self.header_len()
+    }
+
+    #[inline(always)]
+    fn write_back(&self, packet: &Packet, offset: usize) -> Option<()> {
+        packet.write(offset, [self.words[0]])?;
+        packet.write(offset + 8, [self.words[2]])
+    }
+}
+
+impl Header for Ipv6Header {
+    const HAS_REVERSE_PATH: bool = false;
+    const MSS_INDEX: usize = 1;
+
+    #[inline(always)]
+    fn may_be_forwarded(&self) -> bool {
+        // Every router has to look at hop-by-hop options.
+        self.next_header() != NEXT_HEADER_HOP_BY_HOP && self.hop_limit() > 1 && self.is_routable()
+    }
+
+    #[inline(always)]
+    fn destination_is_unicast(&self) -> bool {
+        self.is_routable()
+    }
+
+    #[inline(always)]
+    fn is_routable(&self) -> bool {
+        Self::is_routable(self)
+    }
+
+    #[inline(always)]
+    fn route(&self) -> Entry {
+        forward::route6(&self.destination())
+    }
+
+    #[inline(always)]
+    fn reverse_route(&self) -> Entry {
+        forward::route6(&self.source())
+    }
+
+    #[inline(always)]
+    fn port_forwards(flags: port::Flags) -> bool {
+        flags.has(port::Flags::FORWARDING6)
+    }
+
+    #[inline(always)]
+    fn tunnel_forwards(flags: tunnel::Flags) -> bool {
+        flags.has(tunnel::Flags::FORWARDING6)
+    }
+
+    #[inline(always)]
+    fn transport_offset(&self) -> usize {
+        Self::HEADER_LEN
+    }
+
+    #[inline(always)]
+    fn write_back(&self, packet: &Packet, offset: usize) -> Option<()> {
+        packet.write(offset, [self.words[0], self.words[1]])
+    }
+}

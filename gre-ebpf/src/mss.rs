@@ -1,0 +1,144 @@
+//! TCP's maximum segment size (RFC 9293, 3.7.1), lowered in passing to what fits the tunnel: hosts
+//! that never learn of its MTU then do not exceed it.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    helpers::{
+        bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_xdp_load_bytes,
+        bpf_xdp_store_bytes,
+    },
+};
+use gre_ebpf_common::{checksum, tunnel::Tunnel, wire::ip::PROTOCOL_TCP};
+
+use crate::{header::Header, packet::Packet};
+
+const FLAGS: usize = 13;
+const SYN: u8 = 2;
+const CHECKSUM: u32 = 16;
+/// Bytes of a TCP header without options.
+const HEADER_LEN: usize = 20;
+const MAX_OPTIONS: usize = 40;
+
+/// Option kinds (RFC 9293, 3.1).
+const END: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const MSS: u8 = 2;
+const MSS_LEN: u8 = 4;
+
+/// The segment size to lower a packet's to, whose IP header is at `offset`; 0 where it is no SYN or
+/// the tunnel does not lower any.
+#[inline(always)]
+pub fn limit<H: Header>(packet: &Packet, tunnel: &Tunnel, header: &H, offset: usize) -> u16 {
+    let limit = tunnel.mss[H::MSS_INDEX];
+    if limit == 0 || header.protocol() != PROTOCOL_TCP {
+        return 0;
+    }
+    let flags = packet.read::<u8>(offset + header.transport_offset() + FLAGS).unwrap_or(0);
+    if flags & SYN == 0 { 0 } else { limit }
+}
+
+/// The value of an option to be replaced, and where it stands.
+struct Found {
+    offset: u32,
+    value: u16,
+}
+
+/// A TCP header that can be read.
+struct Options {
+    words: [u64; MAX_OPTIONS / 8],
+    len: usize,
+}
+
+impl Options {
+    #[inline(always)]
+    fn load(tcp: u32, load: impl Fn(u32, *mut u8, u32) -> bool) -> Option<Self> {
+        let mut data_offset = 0u8;
+        if !load(tcp + 12, &raw mut data_offset, 1) {
+            return None;
+        }
+        let len = (usize::from(data_offset >> 4) * 4).checked_sub(HEADER_LEN)?;
+        // Words one by one: an array would be zeroed by a call.
+        let mut words: [u64; MAX_OPTIONS / 8] = core::array::from_fn(|_| core::hint::black_box(0));
+        if len == 0 || len > MAX_OPTIONS {
+            return None;
+        }
+        load(tcp + HEADER_LEN as u32, words.as_mut_ptr().cast(), len as u32)
+            .then_some(Self { words, len })
+    }
+
+    #[inline(always)]
+    fn byte(&self, at: usize) -> u8 {
+        if at < MAX_OPTIONS { (self.words[at / 8] >> (at % 8 * 8)) as u8 } else { END }
+    }
+
+    /// The MSS option, if it exceeds `limit`.
+    #[inline(always)]
+    fn exceeding(&self, tcp: u32, limit: u16) -> Option<Found> {
+        let mut at = 0;
+        for _ in 0..MAX_OPTIONS {
+            if at + usize::from(MSS_LEN) > self.len {
+                return None;
+            }
+            match (self.byte(at), self.byte(at + 1)) {
+                (END, _) => return None,
+                (NO_OPERATION, _) => at += 1,
+                (MSS, MSS_LEN) => {
+                    let value = u16::from_be_bytes([self.byte(at + 2), self.byte(at + 3)]);
+                    let offset = tcp + (HEADER_LEN + at + 2) as u32;
+                    return (value > limit).then_some(Found { offset, value });
+                }
+                (_, len) if len >= 2 => at += usize::from(len),
+                _ => return None,
+            }
+        }
+        None
+    }
+}
+
+/// How the checksum sees a half word: with its bytes swapped, where it starts on an odd one.
+#[inline(always)]
+fn as_summed(value: u16, tcp: u32, offset: u32) -> u16 {
+    if (offset - tcp) % 2 == 0 { value.to_be() } else { value.to_be().swap_bytes() }
+}
+
+/// Lowers the segment size of the SYN whose TCP header is at `tcp`. Not inlined: SYNs are few.
+#[inline(never)]
+pub fn clamp_xdp(ctx: *mut xdp_md, tcp: u32, limit: u16) {
+    // SAFETY: the helper checks what it reads from the packet; there is room for `len` bytes.
+    let load = |at, to: *mut u8, len| unsafe { bpf_xdp_load_bytes(ctx, at, to.cast(), len) } == 0;
+    let Some(found) = Options::load(tcp, load).and_then(|o| o.exceeding(tcp, limit)) else {
+        return;
+    };
+    let mut sum = 0u16;
+    if !load(tcp + CHECKSUM, (&raw mut sum).cast(), 2) {
+        return;
+    }
+    let old = as_summed(found.value, tcp, found.offset);
+    let new = as_summed(limit, tcp, found.offset);
+    let mut sum = checksum::replace(sum, old.into(), new.into());
+    let mut value = limit.to_be();
+    // SAFETY: the helper checks what it writes to the packet.
+    unsafe {
+        bpf_xdp_store_bytes(ctx, found.offset, (&raw mut value).cast(), 2);
+        bpf_xdp_store_bytes(ctx, tcp + CHECKSUM, (&raw mut sum).cast(), 2);
+    }
+}
+
+/// As [`clamp_xdp`]; the kernel sees to a checksum that is yet to be finished.
+#[inline(never)]
+pub fn clamp_tc(ctx: *mut __sk_buff, tcp: u32, limit: u16) {
+    // SAFETY: the helper checks what it reads from the packet; there is room for `len` bytes.
+    let load =
+        |at, to: *mut u8, len| unsafe { bpf_skb_load_bytes(ctx.cast(), at, to.cast(), len) } == 0;
+    let Some(found) = Options::load(tcp, load).and_then(|o| o.exceeding(tcp, limit)) else {
+        return;
+    };
+    let old = as_summed(found.value, tcp, found.offset);
+    let new = as_summed(limit, tcp, found.offset);
+    let mut value = limit.to_be();
+    // SAFETY: the helpers check what they write to the packet.
+    unsafe {
+        bpf_skb_store_bytes(ctx, found.offset, (&raw mut value).cast(), 2, 0);
+        bpf_l4_csum_replace(ctx, tcp + CHECKSUM, old.into(), new.into(), 2);
+    }
+}
