@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use gre_ebpf_common::event::Kind;
 
+use self::outward::Frame;
 use super::{
     io::events::HandedUp,
     limit::Limiter,
@@ -15,6 +16,7 @@ use super::{
     path_mtu::{Path, PathMtus},
     reason::{Counts, Reason},
     reassemble::Reassembler,
+    sequence::Sequences,
     tables::{Tables, TunnelEntry},
 };
 use crate::report::Traffic;
@@ -80,23 +82,31 @@ impl SlowPath {
     }
 
     /// Deals with one packet, which ends in one count.
-    pub fn handle(&mut self, input: &Input, now: Instant) -> Vec<Action> {
+    pub fn handle(&mut self, input: &Input, sequences: Sequences<'_>, now: Instant) -> Vec<Action> {
         match input {
-            Input::HandedUp(packet) => self.handed_up(packet, now),
+            Input::HandedUp(packet) => self.handed_up(packet, sequences, now),
             Input::IcmpV4(packet) => self.icmp_v4(packet, now),
             Input::IcmpV6(message) => self.icmp_v6(message, now),
         }
     }
 
-    fn handed_up(&mut self, packet: &HandedUp, now: Instant) -> Vec<Action> {
+    fn handed_up(
+        &mut self,
+        packet: &HandedUp,
+        sequences: Sequences<'_>,
+        now: Instant,
+    ) -> Vec<Action> {
         let Some((ethertype, network)) = packet::network_layer(&packet.frame) else {
             self.counts.add(Reason::FrameMalformed);
             return Vec::new();
         };
         match packet.kind {
-            Kind::OuterFragment | Kind::OuterOptions => self.inward(network, now),
+            Kind::OuterFragment | Kind::OuterOptions => {
+                self.inward(network, packet.ifindex, sequences, now)
+            }
             Kind::Oversize | Kind::OtherProtocol => {
-                self.outward(packet.tunnel, ethertype, network, now)
+                let frame = Frame { tunnel: packet.tunnel, ethertype, packet: network };
+                self.outward(frame, sequences, now)
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use super::{
     answer::Complaint,
-    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4, MIN_MTU_IPV4, MIN_MTU_IPV6},
+    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4, Ipv6, MIN_MTU_IPV4, MIN_MTU_IPV6},
     reason::Reason,
 };
 
@@ -36,6 +36,15 @@ pub fn decide(ethertype: u16, packet: &[u8], payload_mtu: u16, policy: Policy) -
         ETHERTYPE_IPV6 => MIN_MTU_IPV6,
         _ => 0,
     };
+    let whole = match ethertype {
+        ETHERTYPE_IPV4 => Ipv4::whole(packet).is_some(),
+        ETHERTYPE_IPV6 => Ipv6::whole(packet).is_some(),
+        _ => true,
+    };
+    // Of a packet that a device was to cut (GSO) only the start is handed up, to be quoted.
+    if !whole {
+        return Decision::Answer(Complaint::TooBig { mtu: payload_mtu });
+    }
     if packet.len() <= usize::from(payload_mtu) {
         return Decision::Encapsulate;
     }
@@ -43,11 +52,11 @@ pub fn decide(ethertype: u16, packet: &[u8], payload_mtu: u16, policy: Policy) -
     if payload_mtu < min_mtu || policy.ignore_df && !policy.pmtudisc {
         return Decision::CutOuter;
     }
-    match (ethertype, Ipv4::whole(packet)) {
-        (ETHERTYPE_IPV4, Some(inner)) if !inner.dont_fragment() => Decision::CutInner,
-        (ETHERTYPE_IPV4 | ETHERTYPE_IPV6, _) => {
-            Decision::Answer(Complaint::TooBig { mtu: payload_mtu })
+    match ethertype {
+        ETHERTYPE_IPV4 if Ipv4::whole(packet).is_some_and(|inner| !inner.dont_fragment()) => {
+            Decision::CutInner
         }
+        ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => Decision::Answer(Complaint::TooBig { mtu: payload_mtu }),
         _ if !policy.pmtudisc => Decision::CutOuter,
         _ => Decision::Drop(Reason::TooBigProtocol),
     }
@@ -70,7 +79,7 @@ mod tests {
                 packet[6] = u8::from(dont_fragment) << 6;
             }
             V6 => {
-                packet[0] = 0x60;
+                (packet[0], packet[6]) = (0x60, 17);
                 packet[4..6].copy_from_slice(&(len - 40).to_be_bytes());
             }
             _ => {}
@@ -109,6 +118,18 @@ mod tests {
                     expected,
                     "{ethertype:#06x} of {len} bytes, DF {df}, MTU {mtu}, {policy:?}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_packet_that_is_not_all_there_its_sender_is_told() {
+        let answer = Decision::Answer(Complaint::TooBig { mtu: 1400 });
+        for ethertype in [V4, V6] {
+            let packet = packet(ethertype, 9000, false);
+            for ignore_df in [false, true] {
+                let policy = Policy { pmtudisc: !ignore_df, ignore_df };
+                assert_eq!(decide(ethertype, &packet[..1280], 1400, policy), answer);
             }
         }
     }

@@ -11,6 +11,7 @@ pub const PROTOCOL_ICMPV6: u8 = 58;
 pub const FRAGMENT_HEADER: u8 = 44;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
+const NO_NEXT_HEADER: u8 = 59;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// Every link carries IPv4 packets of this many bytes (RFC 791, 3.2).
@@ -139,7 +140,9 @@ impl<'a> Ipv6<'a> {
     pub fn whole(bytes: &'a [u8]) -> Option<Self> {
         let packet = Self::quoted(bytes)?;
         let len = Self::HEADER_LEN + usize::from(packet.payload_len());
-        (len <= bytes.len()).then(|| Self(&bytes[..len]))
+        // A length of zero with something in it is that of a packet over 64 KiB.
+        let jumbo = packet.payload_len() == 0 && bytes[6] != NO_NEXT_HEADER;
+        (!jumbo && len <= bytes.len()).then(|| Self(&bytes[..len]))
     }
 
     pub fn bytes(self) -> &'a [u8] {
@@ -279,6 +282,10 @@ mod tests {
         (packet[0], packet[5]) = (0x60, 8);
         assert_eq!(Ipv6::whole(&packet).unwrap().bytes(), &packet[..48]);
         assert!(Ipv6::whole(&packet[..47]).is_none() && Ipv6::quoted(&packet[..40]).is_some());
+        (packet[5], packet[6]) = (0, 6);
+        assert!(Ipv6::whole(&packet).is_none(), "TCP of more than 64 KiB");
+        packet[6] = NO_NEXT_HEADER;
+        assert_eq!(Ipv6::whole(&packet).unwrap().bytes(), &packet[..40]);
     }
 
     #[test]

@@ -1,108 +1,93 @@
 //! The encapsulation and decapsulation of the programs, on byte slices: from the same records and by
 //! the same code.
 
+mod received;
+
 use std::net::IpAddr;
 
 use gre_ebpf_common::{
-    encapsulate::outer_header,
-    outcome::Outcome,
-    tunnel::Tunnel,
-    wire::{
-        gre::{self, GreBase},
-        ipv4::{HEADER_LEN, Ipv4Header},
-    },
+    encapsulate::{self, Inner},
+    tunnel::{Addresses6, Flags},
+    wire::{ipv4::Ipv4Header, ipv6::Ipv6Header},
 };
 
+pub use self::received::{Received, decapsulate};
 use super::{
-    packet::{ETHERTYPE_IPV4, Ipv4, Ipv6, PROTOCOL_GRE},
+    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, checksum},
     tables::TunnelEntry,
 };
 
-/// The outer packet around `inner`; `None` where the tunnel cannot carry it.
+/// What each outer packet has of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamp {
+    /// Over IPv4.
+    pub identification: u16,
+    /// Where the tunnel sends sequence numbers.
+    pub sequence: u32,
+}
+
+/// The outer packet around `inner`; `None` where it would be too long for IP, or `inner` is not what
+/// its EtherType says.
 pub fn encapsulate(
     tunnel: &TunnelEntry,
     ethertype: u16,
     inner: &[u8],
-    identification: u16,
+    stamp: Stamp,
 ) -> Option<Vec<u8>> {
-    let header = inner.first_chunk::<HEADER_LEN>().filter(|_| ethertype == ETHERTYPE_IPV4)?;
-    let header = Ipv4Header::from_bytes(*header);
-    let words = outer_header(&tunnel.record, &header, inner.len() as u32, identification);
-    let mut outer: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    outer.truncate(tunnel.record.overhead.into());
+    let record = &tunnel.record;
+    let len = u16::try_from(inner.len()).ok()?.checked_add(record.overhead)?;
+    let summary = summary(ethertype, inner)?;
+
+    let mut outer = Vec::with_capacity(len.into());
+    let mut put = |words: &[u32]| outer.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+    match (tunnel.local, tunnel.remote) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => {
+            put(&encapsulate::ipv4(record, &summary, stamp.identification));
+        }
+        (IpAddr::V6(local), IpAddr::V6(remote)) => {
+            let ends = Addresses6 { local: words(local.octets()), remote: words(remote.octets()) };
+            put(&encapsulate::ipv6(record, &ends, &summary));
+            if record.flags.has(Flags::ENCAPSULATION_LIMIT) {
+                put(&encapsulate::encapsulation_limit(record));
+            }
+        }
+        _ => return None,
+    }
+    let gre = encapsulate::gre(record, summary.protocol);
+    put(&[gre.0]);
+    if gre.has_checksum() {
+        put(&[0]);
+    }
+    if gre.has_key() {
+        put(&[record.sent_key]);
+    }
+    if gre.has_sequence() {
+        put(&[stamp.sequence.to_be()]);
+    }
     outer.extend(inner);
+    if gre.has_checksum() {
+        let start = record.ip_len();
+        let sum = checksum(&[&outer[start..]]);
+        outer[start + 4..start + 6].copy_from_slice(&sum);
+    }
     Some(outer)
 }
 
-/// A GRE packet, whole, its outer header apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Received<'a> {
-    /// Destination of the outer packet.
-    pub local: IpAddr,
-    pub remote: IpAddr,
-    /// Host order.
-    pub key: Option<u32>,
-    gre: GreBase,
-    payload: &'a [u8],
+fn summary(ethertype: u16, inner: &[u8]) -> Option<Inner> {
+    let len = inner.len() as u32;
+    Some(match ethertype {
+        ETHERTYPE_IPV4 => Inner::of(&Ipv4Header::from_bytes(*inner.first_chunk()?), len),
+        ETHERTYPE_IPV6 => Inner::of(&Ipv6Header::from_bytes(*inner.first_chunk()?), len),
+        other => Inner::other(other, len),
+    })
 }
 
-impl<'a> Received<'a> {
-    /// # Errors
-    /// Why it is no GRE packet of ours.
-    pub fn parse(packet: &'a [u8]) -> Result<Self, Outcome> {
-        let (source, destination, protocol, bytes): (IpAddr, IpAddr, _, _) =
-            if let Some(packet) = Ipv4::whole(packet) {
-                if !packet.checksum_is_right() {
-                    return Err(Outcome::Ipv4Malformed);
-                }
-                let (source, destination) = (packet.source(), packet.destination());
-                (source.into(), destination.into(), packet.protocol(), packet.payload())
-            } else {
-                let packet = Ipv6::whole(packet).ok_or(Outcome::Ipv4Malformed)?;
-                let chain = packet.chain().ok_or(Outcome::Ipv4Malformed)?;
-                let (source, destination) = (packet.source(), packet.destination());
-                let rest = &packet.bytes()[chain.at..];
-                (source.into(), destination.into(), chain.protocol, rest)
-            };
-        if protocol != PROTOCOL_GRE {
-            return Err(Outcome::NoTunnel);
-        }
-        let word = |at: usize| -> Option<[u8; 4]> { bytes.get(at..at + 4)?.try_into().ok() };
-        let base = GreBase(u32::from_ne_bytes(word(0).ok_or(Outcome::GreTruncated)?));
-        base.validate()?;
-        let payload = bytes.get(base.header_len()..).ok_or(Outcome::GreTruncated)?;
-        let key = word(base.key_offset()).filter(|_| base.has_key()).map(u32::from_be_bytes);
-        Ok(Self { local: destination, remote: source, key, gre: base, payload })
-    }
+/// An address in memory order.
+fn words(octets: [u8; 16]) -> [u32; 4] {
+    std::array::from_fn(|i| {
+        u32::from_ne_bytes([octets[4 * i], octets[4 * i + 1], octets[4 * i + 2], octets[4 * i + 3]])
+    })
 }
 
-/// EtherType and bytes of the inner packet, if the tunnel takes it.
-///
-/// # Errors
-/// Why not.
-pub fn decapsulate<'a>(
-    _tunnel: &Tunnel,
-    received: &Received<'a>,
-) -> Result<(u16, &'a [u8]), Outcome> {
-    if received.gre.has_checksum() {
-        return Err(Outcome::ChecksumUnexpected);
-    }
-    if received.gre.protocol() != gre::PROTOCOL_IPV4 {
-        return Err(Outcome::ProtocolUnsupported);
-    }
-    let payload = received.payload;
-    let header = payload.first_chunk::<HEADER_LEN>().ok_or(Outcome::InnerTruncated)?;
-    let header = Ipv4Header::from_bytes(*header);
-    let len = usize::from(header.total_len());
-    if header.version() != 4 || header.header_len() < HEADER_LEN || len < header.header_len() {
-        return Err(Outcome::InnerMalformed);
-    }
-    let inner = payload.get(..len).ok_or(Outcome::InnerTruncated)?;
-    if header.is_plain() && !header.checksum_is_right() {
-        return Err(Outcome::InnerChecksum);
-    }
-    if header.source_is_martian() {
-        return Err(Outcome::InnerMartian);
-    }
-    Ok((ETHERTYPE_IPV4, inner))
-}
+#[cfg(test)]
+mod tests;

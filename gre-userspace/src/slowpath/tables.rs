@@ -68,14 +68,16 @@ struct Ends {
     local: IpAddr,
     remote: IpAddr,
     key: Option<u32>,
+    /// The interface that the tunnel is bound to; 0 is none.
+    link: u32,
 }
 
 impl Ends {
     /// Only IPv4 with an address given tells a key of zero from none, as in the kernel.
-    fn new(local: IpAddr, remote: IpAddr, key: Option<u32>) -> Self {
+    fn new(local: IpAddr, remote: IpAddr, key: Option<u32>, link: u32) -> Self {
         let numbers_alone = remote.is_ipv6() || local.is_unspecified() && remote.is_unspecified();
         let key = if numbers_alone { key.filter(|&number| number != 0) } else { key };
-        Self { local, remote, key }
+        Self { local, remote, key, link }
     }
 }
 
@@ -85,7 +87,8 @@ impl Tables {
         let mut by_ends = HashMap::new();
         let mut by_remote: HashMap<_, Vec<_>> = HashMap::new();
         for (&id, tunnel) in &tunnels {
-            let ends = Ends::new(tunnel.local, tunnel.remote, tunnel.received_key);
+            let ends =
+                Ends::new(tunnel.local, tunnel.remote, tunnel.received_key, tunnel.record.link);
             // The first wins, as the maps have it.
             by_ends.entry(ends).or_insert(id);
             if !tunnel.remote.is_unspecified() {
@@ -99,17 +102,22 @@ impl Tables {
         self.tunnels.get(&id)
     }
 
-    /// The tunnel of a received packet, in the kernel's order of preference (ip_tunnel_lookup).
+    /// The tunnel of a packet received on an interface, in the programs' order of preference: those
+    /// bound to the interface first, and then as the kernel has it (ip_tunnel_lookup).
     pub fn receiver(
         &self,
         local: IpAddr,
         remote: IpAddr,
         key: Option<u32>,
+        ifindex: u32,
     ) -> Option<(u32, &TunnelEntry)> {
         let any = unspecified_like(local);
-        let id = [(local, remote), (any, remote), (local, any), (any, any)]
-            .into_iter()
-            .find_map(|(local, remote)| self.by_ends.get(&Ends::new(local, remote, key)))?;
+        let levels = [(local, remote), (any, remote), (local, any), (any, any)];
+        let id = [ifindex, 0].into_iter().find_map(|link| {
+            levels
+                .into_iter()
+                .find_map(|(local, remote)| self.by_ends.get(&Ends::new(local, remote, key, link)))
+        })?;
         Some((*id, &self.tunnels[id]))
     }
 
@@ -132,6 +140,7 @@ mod tests {
 
     const LOCAL: &str = "192.0.2.1";
     const REMOTE: &str = "198.51.100.1";
+    const IFINDEX: u32 = 3;
 
     fn tables(tunnels: &[(&str, &str, Option<u32>)]) -> Tables {
         let entries = tunnels.iter().enumerate().map(|(id, (local, remote, key))| {
@@ -145,7 +154,7 @@ mod tests {
 
     fn receiver(tables: &Tables, local: &str, remote: &str, key: Option<u32>) -> Option<u32> {
         let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
-        tables.receiver(local, remote, key).map(|(id, _)| id)
+        tables.receiver(local, remote, key, IFINDEX).map(|(id, _)| id)
     }
 
     #[test]
@@ -163,6 +172,21 @@ mod tests {
         assert_eq!(receiver(&tables, LOCAL, "198.51.100.2", None), Some(1));
         assert_eq!(receiver(&tables, "192.0.2.2", "198.51.100.2", Some(0)), Some(0));
         assert_eq!(receiver(&tables, LOCAL, REMOTE, Some(1)), None);
+    }
+
+    #[test]
+    fn a_tunnel_bound_to_the_interface_comes_first_and_one_bound_to_another_never() {
+        let bound = |link, local: &str| {
+            let mut tunnel = TunnelEntry { local: local.parse().unwrap(), ..entry() };
+            tunnel.record.link = link;
+            tunnel
+        };
+        let mut tunnels = BTreeMap::from([(1, bound(IFINDEX + 1, LOCAL))]);
+        assert_eq!(receiver(&Tables::new(tunnels.clone()), LOCAL, REMOTE, None), None);
+        tunnels.insert(2, bound(0, LOCAL));
+        assert_eq!(receiver(&Tables::new(tunnels.clone()), LOCAL, REMOTE, None), Some(2));
+        tunnels.insert(3, bound(IFINDEX, "0.0.0.0"));
+        assert_eq!(receiver(&Tables::new(tunnels), LOCAL, REMOTE, None), Some(3));
     }
 
     #[test]

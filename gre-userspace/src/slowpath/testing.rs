@@ -1,6 +1,6 @@
 //! A tunnel for unit tests.
 
-use gre_ebpf_common::tunnel::{Outer, Tunnel};
+use gre_ebpf_common::tunnel::{Ends, Expected, Outer, Tunnel};
 
 use super::{
     oversize::Policy,
@@ -14,15 +14,9 @@ pub const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// `LOCAL` to `REMOTE` without a key, pmtudisc, over an underlay with an MTU of 1500 bytes.
 pub fn entry() -> TunnelEntry {
+    let ends = Ends::V4 { local: u32::from_ne_bytes(LOCAL), remote: u32::from_ne_bytes(REMOTE) };
     TunnelEntry {
-        record: Tunnel::new(Outer {
-            local: u32::from_ne_bytes(LOCAL),
-            remote: u32::from_ne_bytes(REMOTE),
-            ttl: 64,
-            tos: 0,
-            dont_fragment: true,
-            key: None,
-        }),
+        record: Tunnel::new(Outer { ttl: 64, ..Outer::new(ends) }, Expected::default()),
         name: "tunnel0".to_owned(),
         local: LOCAL.into(),
         remote: REMOTE.into(),

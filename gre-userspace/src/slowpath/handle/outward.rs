@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Instant};
 
-use gre_ebpf_common::outcome::Outcome;
+use gre_ebpf_common::{outcome::Outcome, tunnel::Flags};
 
 use super::{
     super::{
@@ -12,23 +12,31 @@ use super::{
         oversize::{Decision, decide},
         packet::trimmed,
         path_mtu::Path,
-        pipeline,
+        pipeline::{self, Stamp},
         reason::{Fate, Reason},
+        sequence::Sequences,
         tables::TunnelEntry,
     },
     Action, SlowPath,
 };
 
+/// A packet from a tunnel's device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frame<'a> {
+    pub tunnel: u32,
+    pub ethertype: u16,
+    pub packet: &'a [u8],
+}
+
 impl SlowPath {
-    /// Takes a packet from the tunnel's device.
+    /// Takes what is too long, or carried by no program.
     pub(super) fn outward(
         &mut self,
-        id: u32,
-        ethertype: u16,
-        packet: &[u8],
+        frame: Frame<'_>,
+        sequences: Sequences<'_>,
         now: Instant,
     ) -> Vec<Action> {
-        let (fate, actions) = match self.encapsulate(id, ethertype, packet, now) {
+        let (fate, actions) = match self.encapsulate(frame, sequences, now) {
             Ok((fate, actions)) => (fate, actions),
             Err(reason) => (reason.into(), Vec::new()),
         };
@@ -38,11 +46,11 @@ impl SlowPath {
 
     fn encapsulate(
         &mut self,
-        id: u32,
-        ethertype: u16,
-        packet: &[u8],
+        frame: Frame<'_>,
+        sequences: Sequences<'_>,
         now: Instant,
     ) -> Result<(Fate, Vec<Action>), Reason> {
+        let Frame { tunnel: id, ethertype, packet } = frame;
         let tunnel = self.tables.get(id).ok_or(Reason::UnknownTunnel)?.clone();
         let path = Path { tunnel: id, remote: tunnel.remote };
         let path_mtu = self.path_mtus.get(path, tunnel.underlay_mtu, now);
@@ -51,7 +59,7 @@ impl SlowPath {
         match decide(ethertype, &packet, payload_mtu, tunnel.policy) {
             Decision::Encapsulate => {
                 complete_checksum(&mut packet);
-                let outer = self.outer(id, &tunnel, ethertype, &packet)?;
+                let outer = self.outer(id, &tunnel, ethertype, &packet, sequences)?;
                 Ok((Outcome::Encapsulated.into(), vec![Action::Send(outer)]))
             }
             Decision::CutInner => {
@@ -60,13 +68,15 @@ impl SlowPath {
                     .map_err(|_| Reason::CannotFragment)?;
                 let outers = fragments
                     .iter()
-                    .map(|inner| Ok(Action::Send(self.outer(id, &tunnel, ethertype, inner)?)))
+                    .map(|inner| {
+                        Ok(Action::Send(self.outer(id, &tunnel, ethertype, inner, sequences)?))
+                    })
                     .collect::<Result<_, Reason>>()?;
                 Ok((Reason::InnerFragmented.into(), outers))
             }
             Decision::CutOuter => {
                 complete_checksum(&mut packet);
-                let outer = self.outer(id, &tunnel, ethertype, &packet)?;
+                let outer = self.outer(id, &tunnel, ethertype, &packet, sequences)?;
                 let fragments = match tunnel.remote {
                     IpAddr::V4(_) => fragment::ipv4(&outer, path_mtu.into()),
                     IpAddr::V6(_) => fragment::ipv6(&outer, path_mtu.into(), self.identify()),
@@ -89,10 +99,13 @@ impl SlowPath {
         tunnel: &TunnelEntry,
         ethertype: u16,
         inner: &[u8],
+        sequences: Sequences<'_>,
     ) -> Result<Vec<u8>, Reason> {
-        let identification = self.identify() as u16;
-        let outer = pipeline::encapsulate(tunnel, ethertype, inner, identification)
-            .ok_or(Reason::CannotFragment)?;
+        let numbered = tunnel.record.flags.has(Flags::SEQUENCE_SENT);
+        let sequence = if numbered { sequences.next(id) } else { 0 };
+        let stamp = Stamp { identification: self.identify() as u16, sequence };
+        let outer =
+            pipeline::encapsulate(tunnel, ethertype, inner, stamp).ok_or(Reason::CannotFragment)?;
         let tx = &mut self.carried.entry(id).or_default().tx;
         tx.packets += 1;
         tx.bytes += inner.len() as u64;
