@@ -8,6 +8,7 @@ mod values;
 use std::{
     collections::{BTreeMap, HashMap},
     num::NonZeroU32,
+    ops::Range,
     path::Path,
 };
 
@@ -16,12 +17,12 @@ use toml::Spanned;
 
 pub(crate) use self::{check::bad_name, diagnostic::nearest};
 pub use self::{
-    check::{Unfit, unfit},
+    check::{Unfit, unfit, warnings},
     diagnostic::ConfigError,
 };
 use self::{
     diagnostic::Source,
-    values::{AddressValue, Ip, Key, Prefix, Tos, Ttl},
+    values::{AddressValue, EncapLimit, End, Key, Label, Prefix, SegmentSize, Sequence, Tos, Ttl},
 };
 use crate::model::{Desired, Limits, Mode, Tunnel, XdpMode};
 
@@ -32,7 +33,11 @@ pub const DEFAULT_PATH: &str = "/etc/xgre/xgre.toml";
 pub fn load(path: &Path) -> Result<Desired, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    parse(&path.display().to_string(), &text)
+    let desired = parse(&path.display().to_string(), &text)?;
+    for warning in warnings(&desired) {
+        tracing::warn!("{}: {warning}", path.display());
+    }
+    Ok(desired)
 }
 
 /// Checks the text of a config file; `name` stands for it in errors.
@@ -64,15 +69,32 @@ struct TunnelTable {
     name: Spanned<String>,
     #[serde(default = "gre")]
     mode: Mode,
-    local: Spanned<Ip>,
-    remote: Spanned<Ip>,
-    #[serde(default)]
+    local: Spanned<End>,
+    remote: Spanned<End>,
+    dev: Option<Spanned<String>>,
+    #[serde(default, alias = "hoplimit")]
     ttl: Ttl,
+    #[serde(alias = "tclass")]
+    tos: Option<Spanned<Tos>>,
+    key: Option<Key>,
+    ikey: Option<Key>,
+    okey: Option<Key>,
     #[serde(default)]
-    tos: Tos,
-    key: Option<Spanned<Key>>,
-    #[serde(default = "yes")]
-    pmtudisc: bool,
+    csum: bool,
+    icsum: Option<bool>,
+    ocsum: Option<bool>,
+    #[serde(default)]
+    seq: bool,
+    iseq: Option<bool>,
+    oseq: Option<bool>,
+    #[serde(default, rename = "seq-mode")]
+    seq_mode: Sequence,
+    pmtudisc: Option<Spanned<bool>>,
+    #[serde(rename = "ignore-df")]
+    ignore_df: Option<Spanned<bool>>,
+    encaplimit: Option<Spanned<EncapLimit>>,
+    flowlabel: Option<Spanned<Label>>,
+    mss: Option<SegmentSize>,
     mtu: Option<Spanned<u32>>,
     #[serde(default)]
     addresses: Vec<AddressValue>,
@@ -82,10 +104,6 @@ struct TunnelTable {
 
 fn gre() -> Mode {
     Mode::Gre
-}
-
-fn yes() -> bool {
-    true
 }
 
 #[derive(Deserialize)]
@@ -103,6 +121,9 @@ struct LimitsTable {
     next_hops: Option<NonZeroU32>,
     route_blocks: Option<NonZeroU32>,
     interfaces: Option<NonZeroU32>,
+    route6_nodes: Option<NonZeroU32>,
+    hosts6: Option<NonZeroU32>,
+    vlans: Option<NonZeroU32>,
 }
 
 impl From<LimitsTable> for Limits {
@@ -114,6 +135,9 @@ impl From<LimitsTable> for Limits {
             next_hops: or(table.next_hops, default.next_hops),
             route_blocks: or(table.route_blocks, default.route_blocks),
             interfaces: or(table.interfaces, default.interfaces),
+            route6_nodes: or(table.route6_nodes, default.route6_nodes),
+            hosts6: or(table.hosts6, default.hosts6),
+            vlans: or(table.vlans, default.vlans),
         }
     }
 }
@@ -141,9 +165,8 @@ fn tunnels(
             );
             return Err(source.clash(name, first, reason));
         }
-        let identity = (tunnel.local, tunnel.remote, tunnel.key);
         if let Some((other, first)) =
-            identities.insert(identity, (tunnel.name.clone(), name.clone()))
+            identities.insert(tunnel.identity(), (tunnel.name.clone(), name.clone()))
         {
             let reason = format!(
                 "tunnels `{other}` (line {}) and `{}` (line {}) have the same local, remote and \
@@ -168,30 +191,56 @@ fn tunnels(
 
 impl TunnelTable {
     fn tunnel(&self) -> Tunnel {
+        fn value<T>(given: &Option<Spanned<T>>) -> Option<&T> {
+            given.as_ref().map(Spanned::get_ref)
+        }
+        let key = |of_direction: &Option<Key>| {
+            of_direction.as_ref().or(self.key.as_ref()).map(|key| key.0)
+        };
+        let end = |end: &Spanned<End>| end.get_ref().0.address(self.mode);
+        let (local, remote) = (end(&self.local), end(&self.remote));
         Tunnel {
-            name: self.name.get_ref().clone(),
-            mode: self.mode,
-            local: self.local.get_ref().0,
-            remote: self.remote.get_ref().0,
+            dev: value(&self.dev).cloned(),
             ttl: self.ttl.0,
-            tos: self.tos.0,
-            key: self.key.as_ref().map(|key| key.get_ref().0),
-            pmtudisc: self.pmtudisc,
-            mtu: self.mtu.as_ref().map(|mtu| *mtu.get_ref()),
+            tos: value(&self.tos).map_or(0, |tos| tos.0),
+            ikey: key(&self.ikey),
+            okey: key(&self.okey),
+            icsum: self.icsum.unwrap_or(self.csum),
+            ocsum: self.ocsum.unwrap_or(self.csum),
+            iseq: self.iseq.unwrap_or(self.seq),
+            oseq: self.oseq.unwrap_or(self.seq),
+            seq_mode: self.seq_mode.0,
+            pmtudisc: value(&self.pmtudisc).is_none_or(|&on| on),
+            ignore_df: value(&self.ignore_df).is_some_and(|&on| on),
+            encap_limit: value(&self.encaplimit).and_then(|limit| limit.0),
+            flow_label: value(&self.flowlabel).map(|label| label.0).unwrap_or_default(),
+            mss: self.mss.as_ref().map(|mss| mss.0).unwrap_or_default(),
+            mtu: value(&self.mtu).copied(),
             addresses: self.addresses.iter().map(|address| address.0).collect(),
             routes: self.routes.iter().map(|prefix| prefix.0.into()).collect(),
             up: true,
+            ..Tunnel::new(self.name.get_ref(), self.mode, local, remote)
         }
     }
 
     /// Where the value of `key` stands; the tunnel's name where it is left out.
-    fn span_of(&self, key: &str) -> std::ops::Range<usize> {
-        match key {
-            "local" => self.local.span(),
-            "remote" => self.remote.span(),
-            "mtu" => self.mtu.as_ref().map_or(self.name.span(), Spanned::span),
-            _ => self.name.span(),
+    fn span_of(&self, key: &str) -> Range<usize> {
+        fn span<T>(value: &Option<Spanned<T>>) -> Option<Range<usize>> {
+            value.as_ref().map(Spanned::span)
         }
+        let span = match key {
+            "local" => Some(self.local.span()),
+            "remote" => Some(self.remote.span()),
+            "dev" => span(&self.dev),
+            "tos" => span(&self.tos),
+            "pmtudisc" => span(&self.pmtudisc),
+            "ignore-df" => span(&self.ignore_df),
+            "encaplimit" => span(&self.encaplimit),
+            "flowlabel" => span(&self.flowlabel),
+            "mtu" => span(&self.mtu),
+            _ => None,
+        };
+        span.unwrap_or(self.name.span())
     }
 }
 

@@ -24,10 +24,12 @@ use aya::{
 use gre_ebpf_common::{
     counters::{OutcomeCounters, TIERS, TunnelCounters, TunnelDrops},
     demux::Bucket,
+    mismatch::Mismatch,
     next_hop::NextHop,
     port::Port,
     route::Block,
-    tunnel::Tunnel,
+    sequence::Sequence,
+    tunnel::{Addresses6, Tunnel},
 };
 use nix::libc::EEXIST;
 use thiserror::Error;
@@ -38,8 +40,10 @@ use crate::{
         Maps, Table, TxPorts,
         counters::Counters,
         demux::{self, Demux},
+        hash::{Hosts6, Vlans},
         mapping::Mapping,
         routes::{self, RouteTable},
+        routes6::{self, RouteTable6},
     },
     model::{Limits, XdpMode},
 };
@@ -94,16 +98,19 @@ enum Hook {
     Xdp,
     Ingress,
     Egress,
+    /// Of the other end of a tunnel's device.
+    PeerIngress,
 }
 
 impl Hook {
-    const ALL: [Self; 3] = [Self::Xdp, Self::Ingress, Self::Egress];
+    const ALL: [Self; 4] = [Self::Xdp, Self::Ingress, Self::Egress, Self::PeerIngress];
 
     fn name(self) -> &'static str {
         match self {
             Self::Xdp => "xdp",
             Self::Ingress => "tc-ingress",
             Self::Egress => "tc-egress",
+            Self::PeerIngress => "tc-peer-ingress",
         }
     }
 }
@@ -126,15 +133,21 @@ struct Size {
     bytes: usize,
 }
 
-fn sizes(limits: &Limits, cpus: u32) -> [Size; 9] {
+fn sizes(limits: &Limits, cpus: u32) -> [Size; 15] {
     let size = |name, entries, bytes| Size { name, entries, bytes };
     [
         size("PORTS", limits.interfaces, size_of::<Port>()),
         size("TX_PORTS", limits.interfaces, 8),
         size("TUNNELS", limits.tunnels, size_of::<Tunnel>()),
+        size("TUNNELS6", limits.tunnels, size_of::<Addresses6>()),
+        size("VLANS", limits.vlans, size_of::<Port>()),
         size("DEMUX", demux::buckets(limits.tunnels), size_of::<Bucket>()),
         size("NEXT_HOPS", limits.next_hops, size_of::<NextHop>()),
         size("ROUTES", routes::blocks(limits.route_blocks), size_of::<Block>()),
+        size("ROUTES6", routes6::blocks(limits.route6_nodes), size_of::<Block>()),
+        size("HOSTS6", limits.hosts6, 4),
+        size("SEQUENCES", limits.tunnels, size_of::<Sequence>()),
+        size("MISMATCHES", limits.tunnels, size_of::<Mismatch>()),
         size("TUNNEL_COUNTERS", limits.tunnels * cpus, size_of::<TunnelCounters>()),
         size("TUNNEL_DROPS", limits.tunnels, size_of::<TunnelDrops>()),
         size("OUTCOMES", cpus * TIERS, size_of::<OutcomeCounters>()),
@@ -196,7 +209,7 @@ where
 
 fn take_maps(
     ebpf: &mut Ebpf,
-    sizes: &[Size; 9],
+    sizes: &[Size; 15],
     limits: &Limits,
     cpus: u32,
 ) -> Result<Maps, LoadError> {
@@ -205,8 +218,12 @@ fn take_maps(
         Ok((ebpf.take_map(name).ok_or(LoadError::Missing(name))?, size))
     };
     let (tx_ports, _) = take("TX_PORTS")?;
-    let tx_ports =
-        DevMap::try_from(tx_ports).map_err(|source| LoadError::Map { name: "TX_PORTS", source })?;
+    let failed = |name| move |source| LoadError::Map { name, source };
+    let tx_ports = DevMap::try_from(tx_ports).map_err(failed("TX_PORTS"))?;
+    let (vlans, size) = take("VLANS")?;
+    let vlans = Vlans::new(vlans, size.entries).map_err(failed("VLANS"))?;
+    let (hosts6, size) = take("HOSTS6")?;
+    let hosts6 = Hosts6::new(hosts6, size.entries).map_err(failed("HOSTS6"))?;
     let mut mapping = |name| {
         let (map, size) = take(name)?;
         map_memory(map, size)
@@ -215,10 +232,16 @@ fn take_maps(
     Ok(Maps {
         ports: Table::new(mapping("PORTS")?, limits.interfaces, "interface", "interfaces"),
         tunnels: Table::new(mapping("TUNNELS")?, limits.tunnels, "tunnel", "tunnels"),
+        addresses6: Table::new(mapping("TUNNELS6")?, limits.tunnels, "tunnel", "tunnels"),
+        vlans,
         next_hops: Table::new(mapping("NEXT_HOPS")?, limits.next_hops, "next hop", "next_hops"),
         demux: Demux::new(mapping("DEMUX")?, buckets),
         tx_ports: TxPorts::new(tx_ports),
         routes: RouteTable::new(mapping("ROUTES")?, limits.route_blocks),
+        routes6: RouteTable6::new(mapping("ROUTES6")?, limits.route6_nodes),
+        hosts6,
+        sequences: mapping("SEQUENCES")?,
+        mismatches: mapping("MISMATCHES")?,
         counters: Counters::new(
             mapping("TUNNEL_COUNTERS")?,
             mapping("TUNNEL_DROPS")?,
@@ -294,9 +317,14 @@ impl Programs {
         }
     }
 
-    /// Attaches to the device of a tunnel.
-    pub fn attach_device(&mut self, ifindex: u32, interface: &str) -> Result<(), AttachError> {
-        self.attach_tc(ifindex, interface, Hook::Egress)
+    /// Attaches to the device of a tunnel and to its other end, each an interface index and a name.
+    pub fn attach_device(
+        &mut self,
+        device: (u32, &str),
+        peer: (u32, &str),
+    ) -> Result<(), AttachError> {
+        self.attach_tc(device.0, device.1, Hook::Egress)?;
+        self.attach_tc(peer.0, peer.1, Hook::PeerIngress)
     }
 
     /// Takes the programs off an interface, which may be gone already.
@@ -349,6 +377,7 @@ impl Programs {
     fn attach_tc(&mut self, ifindex: u32, interface: &str, hook: Hook) -> Result<(), AttachError> {
         let (name, at) = match hook {
             Hook::Egress => (TC_OUT, TcAttachType::Egress),
+            Hook::PeerIngress => (TC_OUT, TcAttachType::Ingress),
             Hook::Ingress | Hook::Xdp => (TC_IN, TcAttachType::Ingress),
         };
         let failed = |source| AttachError::Program {

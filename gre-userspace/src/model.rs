@@ -1,27 +1,56 @@
 //! What the user asks for: tunnels and ports, however they were given (config file, command line,
 //! control socket). Words and defaults are iproute2's.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// A tunnel as configured; the identity on the wire is `(local, remote, key)`.
+/// A tunnel as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tunnel {
     /// The name of its network device, 1 to 15 bytes.
     pub name: String,
     pub mode: Mode,
-    pub local: Ipv4Addr,
-    pub remote: Ipv4Addr,
-    /// Outer TTL; 0 copies the inner packet's (`ttl inherit`).
+    /// Unspecified (0.0.0.0 or ::) is any address; the family is the mode's.
+    pub local: IpAddr,
+    /// As `local`.
+    pub remote: IpAddr,
+    /// The underlay interface that the tunnel is bound to (`dev`).
+    pub dev: Option<String>,
+    /// Outer TTL or hop limit; 0 copies the inner packet's (`ttl inherit`).
     pub ttl: u8,
-    /// Outer TOS byte; bit 0 set copies the inner packet's (`tos inherit`), as in the kernel.
+    /// Outer TOS byte or traffic class; bit 0 set copies the inner packet's (`tos inherit`), as in
+    /// the kernel.
     pub tos: u8,
-    /// GRE key in host byte order, the same in both directions.
-    pub key: Option<u32>,
-    /// Set Don't Fragment on the outer packet (`pmtudisc`, the default).
+    /// Key that received packets must carry, in host byte order; without one they must carry none.
+    pub ikey: Option<u32>,
+    /// Key of sent packets, in host byte order.
+    pub okey: Option<u32>,
+    /// Received packets must carry a checksum; otherwise they must carry none.
+    pub icsum: bool,
+    /// Sent packets carry a checksum.
+    pub ocsum: bool,
+    /// Received packets that are out of sequence are dropped.
+    pub iseq: bool,
+    /// Sent packets are numbered.
+    pub oseq: bool,
+    pub seq_mode: SeqMode,
+    /// Set Don't Fragment on the outer packet (`pmtudisc`, the default); always of IPv6.
     pub pmtudisc: bool,
+    /// Do not copy the inner packet's Don't Fragment to the outer one.
+    pub ignore_df: bool,
+    /// How many further encapsulations a sent packet may get (RFC 2473, 4.1.1), in an IPv6 option
+    /// of 8 bytes; `None` is `encaplimit none`. Of [`Mode::Ip6gre`] only.
+    pub encap_limit: Option<u8>,
+    /// Of [`Mode::Ip6gre`] only.
+    pub flow_label: FlowLabel,
+    pub mss: Mss,
     /// Device MTU in bytes; by default the underlay's less the encapsulation.
     pub mtu: Option<u32>,
     /// Addresses that the daemon gives the device.
@@ -32,24 +61,246 @@ pub struct Tunnel {
     pub up: bool,
 }
 
+/// What no two tunnels have in common: it tells whose a received packet is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    pub local: IpAddr,
+    pub remote: IpAddr,
+    pub ikey: Option<u32>,
+    pub dev: Option<String>,
+}
+
 impl Tunnel {
-    /// Bytes that encapsulation adds: outer IPv4 header, GRE header, key.
+    /// A tunnel with all options as `ip tunnel add` leaves them, except that `encaplimit` is none.
+    pub fn new(name: impl Into<String>, mode: Mode, local: IpAddr, remote: IpAddr) -> Self {
+        Self {
+            name: name.into(),
+            mode,
+            local,
+            remote,
+            dev: None,
+            ttl: match mode {
+                Mode::Gre => 0,
+                Mode::Ip6gre => 64,
+            },
+            tos: 0,
+            ikey: None,
+            okey: None,
+            icsum: false,
+            ocsum: false,
+            iseq: false,
+            oseq: false,
+            seq_mode: SeqMode::Linux,
+            pmtudisc: true,
+            ignore_df: false,
+            encap_limit: None,
+            flow_label: FlowLabel::default(),
+            mss: Mss::Off,
+            mtu: None,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            up: false,
+        }
+    }
+
+    /// Bytes that encapsulation adds: outer IP header with its option, GRE header.
     pub fn overhead(&self) -> u32 {
-        20 + 4 + if self.key.is_some() { 4 } else { 0 }
+        let ip = match self.mode {
+            Mode::Gre => 20,
+            Mode::Ip6gre => 40,
+        };
+        let option = if self.encap_limit.is_some() { 8 } else { 0 };
+        let words = [self.ocsum, self.okey.is_some(), self.oseq];
+        let gre = 4 + 4 * words.into_iter().filter(|&present| present).count() as u32;
+        ip + option + gre
+    }
+
+    pub fn identity(&self) -> Identity {
+        Identity { local: self.local, remote: self.remote, ikey: self.ikey, dev: self.dev.clone() }
     }
 }
 
+/// What a tunnel runs over; IPv4 and IPv6 both go inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// IPv4 in GRE over IPv4.
+    /// GRE over IPv4.
     Gre,
+    /// GRE over IPv6 (RFC 7676).
+    Ip6gre,
+}
+
+impl Mode {
+    /// The address that stands for any.
+    pub fn any(self) -> IpAddr {
+        match self {
+            Self::Gre => Ipv4Addr::UNSPECIFIED.into(),
+            Self::Ip6gre => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    pub fn has_family_of(self, address: IpAddr) -> bool {
+        self.any().is_ipv4() == address.is_ipv4()
+    }
 }
 
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gre => "gre",
+            Self::Ip6gre => "ip6gre",
+        })
+    }
+}
+
+/// A tunnel's local or remote address, as given before the mode is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Any,
+    Host(IpAddr),
+}
+
+impl Endpoint {
+    pub(crate) fn address(self, mode: Mode) -> IpAddr {
         match self {
-            Self::Gre => f.write_str("gre"),
+            Self::Any => mode.any(),
+            Self::Host(address) => address,
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "any" | "all" | "default" => Ok(Self::Any),
+            _ => text
+                .parse()
+                .map(Self::Host)
+                .map_err(|_| format!("an IP address is expected rather than \"{text}\"")),
+        }
+    }
+}
+
+/// Which sequence numbers are accepted with `iseq`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SeqMode {
+    /// As the kernel: a packet without a number is dropped.
+    #[default]
+    Linux,
+    /// As RFC 2890: a packet without a number is in sequence.
+    Rfc2890,
+}
+
+impl fmt::Display for SeqMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Linux => "linux",
+            Self::Rfc2890 => "rfc2890",
+        })
+    }
+}
+
+impl FromStr for SeqMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "linux" => Ok(Self::Linux),
+            "rfc2890" => Ok(Self::Rfc2890),
+            _ => Err(format!("a seq-mode is linux or rfc2890, not \"{text}\"")),
+        }
+    }
+}
+
+/// The outer IPv6 header's flow label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FlowLabel {
+    /// 20 bits.
+    Fixed(u32),
+    /// The inner packet's.
+    Inherit,
+}
+
+impl FlowLabel {
+    pub const MAX: u32 = 0xf_ffff;
+}
+
+impl Default for FlowLabel {
+    fn default() -> Self {
+        Self::Fixed(0)
+    }
+}
+
+impl fmt::Display for FlowLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(label) => write!(f, "{label:#07x}"),
+            Self::Inherit => f.write_str("inherit"),
+        }
+    }
+}
+
+/// Numbers are hexadecimal, with or without `0x`, as for `ip tunnel`.
+impl FromStr for FlowLabel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "inherit" {
+            return Ok(Self::Inherit);
+        }
+        let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+        match u32::from_str_radix(digits, 16) {
+            Ok(label) if label <= Self::MAX => Ok(Self::Fixed(label)),
+            _ => Err(format!("a flow label is 0x0 to 0xfffff or inherit, not \"{text}\"")),
+        }
+    }
+}
+
+/// The TCP maximum segment size that passing SYN packets are lowered to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Mss {
+    /// They are left alone.
+    #[default]
+    Off,
+    /// What the tunnel's MTU leaves.
+    Auto,
+    /// In bytes.
+    Fixed(u16),
+}
+
+impl Mss {
+    /// What the kernel's TCP takes (`TCP_MIN_MSS`), and what fits the longest packet, in bytes.
+    pub const RANGE: std::ops::RangeInclusive<u16> = 88..=65_495;
+}
+
+impl fmt::Display for Mss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Auto => f.write_str("auto"),
+            Self::Fixed(bytes) => bytes.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Mss {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "auto" => Ok(Self::Auto),
+            _ => match text.parse() {
+                Ok(bytes) if Self::RANGE.contains(&bytes) => Ok(Self::Fixed(bytes)),
+                _ => Err(format!(
+                    "an mss is auto, off, or {} to {} bytes, not \"{text}\"",
+                    Self::RANGE.start(),
+                    Self::RANGE.end()
+                )),
+            },
         }
     }
 }
@@ -59,6 +310,63 @@ impl fmt::Display for Mode {
 pub struct Address {
     pub local: IpNet,
     pub peer: Option<IpNet>,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            None => self.local.fmt(f),
+            Some(peer) => write!(f, "{} peer {peer}", self.local),
+        }
+    }
+}
+
+/// `"LOCAL/LEN"` or `"LOCAL/LEN peer PEER/LEN"`.
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match words[..] {
+            [local] => Self::of(prefix(local)?, None),
+            [local, "peer", peer] => Self::of(prefix(local)?, Some(prefix(peer)?)),
+            _ => Err(format!(
+                "an address such as \"172.16.168.1/30\" or \"10.0.0.1/32 peer 10.0.0.2/32\" is \
+                 expected rather than \"{text}\""
+            )),
+        }
+    }
+}
+
+impl Address {
+    pub(crate) fn of(local: IpNet, peer: Option<IpNet>) -> Result<Self, String> {
+        match peer {
+            Some(peer) if peer.addr().is_ipv4() != local.addr().is_ipv4() => {
+                Err(format!("{local} and its peer {peer} are not of one family"))
+            }
+            _ => Ok(Self { local, peer }),
+        }
+    }
+}
+
+/// A prefix; no length is that of one host, as in `ip route`.
+pub(crate) fn prefix(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.into());
+    }
+    text.parse().map_err(|_| format!("an IP prefix is expected rather than \"{text}\""))
+}
+
+/// A prefix to route: without host bits. `default` is 0.0.0.0/0.
+pub(crate) fn route(text: &str) -> Result<IpNet, String> {
+    let prefix = match text {
+        "default" => IpNet::V4(Default::default()),
+        text => prefix(text)?,
+    };
+    match prefix.trunc() {
+        network if network == prefix => Ok(prefix),
+        network => Err(format!("{prefix} has host bits set; did you mean {network}?")),
+    }
 }
 
 /// How XDP runs on a port.
@@ -83,11 +391,29 @@ pub struct Limits {
     pub route_blocks: u32,
     /// Highest interface index plus one.
     pub interfaces: u32,
+    /// Nodes of the trie of IPv6 routes.
+    pub route6_nodes: u32,
+    /// IPv6 neighbours that are sent to.
+    pub hosts6: u32,
+    /// VLAN interfaces on ports.
+    pub vlans: u32,
+}
+
+impl Limits {
+    pub const DEFAULT: Self = Self {
+        tunnels: 1024,
+        next_hops: 65_536,
+        route_blocks: 16_384,
+        interfaces: 65_536,
+        route6_nodes: 4096,
+        hosts6: 16_384,
+        vlans: 1024,
+    };
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { tunnels: 1024, next_hops: 65_536, route_blocks: 16_384, interfaces: 65_536 }
+        Self::DEFAULT
     }
 }
 
@@ -100,4 +426,45 @@ pub struct Desired {
     /// that has an address is a port.
     pub ports: BTreeMap<String, XdpMode>,
     pub limits: Limits,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_option_on_output_costs_what_it_adds_to_the_packet() {
+        let gre = Tunnel::new("t", Mode::Gre, Mode::Gre.any(), Mode::Gre.any());
+        let all = Tunnel { okey: Some(0), ocsum: true, oseq: true, ..gre.clone() };
+        let receiving = Tunnel { ikey: Some(0), icsum: true, iseq: true, ..gre.clone() };
+        assert_eq!([&gre, &all, &receiving].map(Tunnel::overhead), [24, 36, 24]);
+
+        let ip6gre = Tunnel::new("t", Mode::Ip6gre, Mode::Ip6gre.any(), Mode::Ip6gre.any());
+        let limited = Tunnel { encap_limit: Some(4), ..ip6gre.clone() };
+        assert_eq!([&ip6gre, &limited].map(Tunnel::overhead), [44, 52]);
+    }
+
+    #[test]
+    fn words_of_options_are_read_as_they_are_written() {
+        for text in ["0x00000", "0x00abc", "0xfffff", "inherit"] {
+            assert_eq!(text.parse::<FlowLabel>().unwrap().to_string(), text);
+        }
+        for text in ["off", "auto", "88", "65495"] {
+            assert_eq!(text.parse::<Mss>().unwrap().to_string(), text);
+        }
+        for text in ["linux", "rfc2890"] {
+            assert_eq!(text.parse::<SeqMode>().unwrap().to_string(), text);
+        }
+        for text in ["10.0.0.1/30", "2001:db8::1/64", "10.0.0.1/32 peer 10.0.0.2/31"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused() {
+        assert!("100000".parse::<FlowLabel>().is_err() && "0x".parse::<FlowLabel>().is_err());
+        assert!("87".parse::<Mss>().is_err() && "65496".parse::<Mss>().is_err());
+        assert!("10.0.0.1 peer fd00::1".parse::<Address>().is_err());
+        assert!(route("10.0.0.1/24").is_err() && route("fd00::1/64").is_err());
+    }
 }

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use crate::{
-    dataplane::{Attachment, devices, is_device},
-    model::{Desired, Tunnel, XdpMode},
+    dataplane::{Attachment, devices, is_device, wire},
+    model::{Desired, Mode, Tunnel, XdpMode},
     observed::{Link, RouteTarget, Snapshot},
     rib::Rib,
 };
@@ -16,8 +16,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Attached {
     pub ports: BTreeMap<u32, AttachedPort>,
-    /// Devices of tunnels.
-    pub devices: BTreeSet<u32>,
+    /// Devices of tunnels, with their other ends.
+    pub devices: BTreeMap<u32, u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub enum Change {
     AttachDevice {
         ifindex: u32,
         name: String,
+        peer: u32,
+        peer_name: String,
     },
     /// The interface is no port any more, or gone.
     Detach {
@@ -51,9 +53,9 @@ pub enum Change {
 /// The steps that lead from what is attached to what should be.
 pub fn reconcile(desired: &Desired, snapshot: &Snapshot, attached: &Attached) -> Vec<Change> {
     let ports = ports(desired, snapshot);
-    let devices: BTreeMap<u32, String> = devices(desired, snapshot)
-        .into_iter()
-        .map(|(name, device)| (device.link.ifindex, name))
+    let devices: BTreeMap<u32, _> = devices(desired, snapshot)
+        .into_values()
+        .map(|device| (device.link.ifindex, device))
         .collect();
 
     let stale_ports = attached
@@ -61,7 +63,11 @@ pub fn reconcile(desired: &Desired, snapshot: &Snapshot, attached: &Attached) ->
         .iter()
         .filter(|(ifindex, port)| ports.get(ifindex).is_none_or(|(_, mode)| *mode != port.mode))
         .map(|(&ifindex, _)| ifindex);
-    let stale_devices = attached.devices.iter().filter(|i| !devices.contains_key(i)).copied();
+    let stale_devices = attached
+        .devices
+        .iter()
+        .filter(|(ifindex, _)| !devices.contains_key(ifindex))
+        .flat_map(|(&ifindex, &peer)| [ifindex, peer]);
     let detach = stale_ports.chain(stale_devices).map(|ifindex| Change::Detach { ifindex });
 
     let attach_ports = ports
@@ -76,8 +82,13 @@ pub fn reconcile(desired: &Desired, snapshot: &Snapshot, attached: &Attached) ->
         });
     let attach_devices = devices
         .iter()
-        .filter(|(ifindex, _)| !attached.devices.contains(ifindex))
-        .map(|(&ifindex, name)| Change::AttachDevice { ifindex, name: name.clone() });
+        .filter(|(ifindex, _)| !attached.devices.contains_key(ifindex))
+        .map(|(&ifindex, device)| Change::AttachDevice {
+            ifindex,
+            name: device.link.name.clone(),
+            peer: device.peer.ifindex,
+            peer_name: device.peer.name.clone(),
+        });
     detach.chain(attach_devices).chain(attach_ports).collect()
 }
 
@@ -88,13 +99,21 @@ pub fn ports(desired: &Desired, snapshot: &Snapshot) -> BTreeMap<u32, (String, X
         let peer = link.link.and_then(|peer| snapshot.links.get(&peer));
         is_device(link) || peer.is_some_and(is_device)
     };
+    // Every interface with IPv6 has a link-local address.
+    let has_address = |link: &Link| {
+        let mut addresses = snapshot.addresses.get(&link.ifindex).into_iter().flatten();
+        addresses.any(|address| !is_link_local(address.local.addr()))
+    };
+    // A VLAN device's frames arrive on another interface.
+    let bases: BTreeSet<u32> = snapshot
+        .links
+        .values()
+        .filter(|link| link.vlan.is_some() && has_address(link))
+        .filter_map(|link| Some(wire(snapshot, link.ifindex)?.0))
+        .collect();
     let mode = |link: &Link| {
         if desired.ports.is_empty() {
-            let has_address = snapshot
-                .addresses
-                .get(&link.ifindex)
-                .is_some_and(|list| list.iter().any(|address| address.local.addr().is_ipv4()));
-            has_address.then_some(XdpMode::Auto)
+            (has_address(link) || bases.contains(&link.ifindex)).then_some(XdpMode::Auto)
         } else {
             desired.ports.get(&link.name).copied()
         }
@@ -107,22 +126,34 @@ pub fn ports(desired: &Desired, snapshot: &Snapshot) -> BTreeMap<u32, (String, X
         .collect()
 }
 
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 /// What the underlay of a tunnel may be assumed to take where no route tells, in bytes.
 const DEFAULT_UNDERLAY_MTU: u32 = 1500;
 /// The longest packet of the kernel's tunnels (IP_MAX_MTU less a margin; ip_tunnel.c), in bytes.
 const LARGEST_UNDERLAY_MTU: u32 = 65_520;
-/// The smallest MTU of an IPv4 link (RFC 791), in bytes.
+/// The smallest MTU of a tunnel over IPv4 and over IPv6, in bytes, as in the kernel.
 const SMALLEST_MTU: u32 = 68;
+const SMALLEST_MTU6: u32 = 1280;
 
 /// The MTU of a tunnel's device where none is configured: the underlay's less the encapsulation, as
 /// in the kernel (ip_tunnel_bind_dev).
 pub fn default_mtu(tunnel: &Tunnel, snapshot: &Snapshot) -> u32 {
-    let underlay = underlay_mtu(tunnel.remote, snapshot).unwrap_or(DEFAULT_UNDERLAY_MTU);
-    underlay.min(LARGEST_UNDERLAY_MTU).saturating_sub(tunnel.overhead()).max(SMALLEST_MTU)
+    let link = |name: &String| snapshot.links.values().find(|link| link.name == *name);
+    let bound = || tunnel.dev.as_ref().and_then(link).map(|link| link.mtu);
+    let underlay =
+        underlay_mtu(tunnel.remote, snapshot).or_else(bound).unwrap_or(DEFAULT_UNDERLAY_MTU);
+    let smallest = match tunnel.mode {
+        Mode::Gre => SMALLEST_MTU,
+        Mode::Ip6gre => SMALLEST_MTU6,
+    };
+    underlay.min(LARGEST_UNDERLAY_MTU).saturating_sub(tunnel.overhead()).max(smallest)
 }
 
-fn underlay_mtu(remote: Ipv4Addr, snapshot: &Snapshot) -> Option<u32> {
-    match *Rib::new(snapshot).lookup(remote.into())? {
+fn underlay_mtu(remote: IpAddr, snapshot: &Snapshot) -> Option<u32> {
+    match *Rib::new(snapshot).lookup(remote)? {
         RouteTarget::Unicast { ifindex, mtu, .. } => {
             let link = snapshot.links.get(&ifindex)?;
             // A route into the tunnel itself says nothing about the underlay.
@@ -179,14 +210,19 @@ mod tests {
         assert_eq!(
             steps,
             [
-                Change::AttachDevice { ifindex: 4, name: "tunnel0".to_owned() },
+                Change::AttachDevice {
+                    ifindex: 4,
+                    name: "tunnel0".to_owned(),
+                    peer: 5,
+                    peer_name: "peer".to_owned(),
+                },
                 Change::AttachPort { ifindex: 2, name: "eth0".to_owned(), mode: XdpMode::Auto },
             ]
         );
         let attachment = Attachment::Native;
         let port = AttachedPort { mode: XdpMode::Auto, attachment, note: None };
         attached.ports.insert(2, port);
-        attached.devices.insert(4);
+        attached.devices.insert(4, 5);
         assert_eq!(reconcile(&desired, &snapshot(), &attached), []);
 
         let mut without = snapshot();
@@ -194,7 +230,7 @@ mod tests {
         without.addresses.remove(&2);
         assert_eq!(
             reconcile(&desired, &without, &attached),
-            [Change::Detach { ifindex: 2 }, Change::Detach { ifindex: 4 }]
+            [2, 4, 5].map(|ifindex| Change::Detach { ifindex })
         );
     }
 
@@ -202,7 +238,7 @@ mod tests {
     fn the_default_mtu_is_the_underlays_less_the_encapsulation() {
         let mut snapshot = snapshot();
         let mut keyed = tunnel("tunnel0");
-        keyed.key = Some(1);
+        keyed.okey = Some(1);
         assert_eq!(default_mtu(&tunnel("tunnel0"), &snapshot), 1476, "no route: 1500 is assumed");
         snapshot.links.get_mut(&2).unwrap().mtu = 9000;
         snapshot.routes = vec![Route {

@@ -34,6 +34,45 @@ pub struct TunnelStats {
     pub name: String,
     pub rx: Direction,
     pub tx: Direction,
+    /// What the peer sends that does not fit, where it lately has.
+    pub mismatch: Option<Mismatch>,
+}
+
+/// What a peer sends and its tunnel does not take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct Mismatch {
+    /// The outcome's label, e.g. `key-mismatch`.
+    pub reason: String,
+    /// E.g. `key 42, no checksum`.
+    pub sends: String,
+    /// The same of what the tunnel takes.
+    pub expects: String,
+    /// When the first such packet came, in Unix seconds.
+    pub since: u64,
+    /// When the last came, in Unix seconds.
+    pub last: u64,
+    pub packets: u64,
+    /// The command that makes the tunnel take them.
+    pub fix: String,
+}
+
+/// A path MTU that an ICMP error taught.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct PathMtu {
+    pub remote: String,
+    /// Of the outer packet, in bytes.
+    pub mtu: u32,
+    /// In seconds.
+    pub expires_in: u32,
+}
+
+/// Where the sequence numbers of a tunnel stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct Sequence {
+    pub next_sent: u64,
+    pub next_expected: u64,
+    /// How often the peer was found to have started anew.
+    pub resynchronised: u64,
 }
 
 /// How often each outcome happened in a tier, over all ports.
@@ -54,16 +93,36 @@ pub struct Stats {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct TunnelInfo {
     pub name: String,
-    /// `gre`.
+    /// `gre` or `ip6gre`.
     pub mode: String,
+    /// `0.0.0.0` or `::` is any.
     pub local: String,
+    /// As `local`.
     pub remote: String,
+    /// The underlay interface that it is bound to.
+    pub dev: Option<String>,
     /// 0 is inherit.
     pub ttl: u8,
     /// Bit 0 is inherit.
     pub tos: u8,
+    /// Where it is the same in both directions.
     pub key: Option<u32>,
+    pub ikey: Option<u32>,
+    pub okey: Option<u32>,
+    pub icsum: bool,
+    pub ocsum: bool,
+    pub iseq: bool,
+    pub oseq: bool,
+    /// `linux` or `rfc2890`.
+    pub seq_mode: String,
     pub pmtudisc: bool,
+    pub ignore_df: bool,
+    /// None is `encaplimit none`.
+    pub encap_limit: Option<u8>,
+    /// `inherit`, or a number such as `0x00000`.
+    pub flow_label: String,
+    /// `off`, `auto`, or a number of bytes.
+    pub mss: String,
     pub ifindex: Option<u32>,
     /// The device is administratively up.
     pub up: bool,
@@ -75,6 +134,12 @@ pub struct TunnelInfo {
     /// XDP encapsulates for this tunnel; otherwise `why_not` says what it waits for.
     pub fast: bool,
     pub why_not: Option<String>,
+    /// What the peer sends that does not fit, where it lately has.
+    pub mismatch: Option<Mismatch>,
+    /// Lower than the underlay's, as learned.
+    pub path_mtus: Vec<PathMtu>,
+    /// With sequence numbers in either direction.
+    pub sequence: Option<Sequence>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]

@@ -42,20 +42,8 @@ pub fn address(local: &str) -> Address {
 
 /// From 192.0.2.1 to 198.51.100.1.
 pub fn tunnel(name: &str) -> Tunnel {
-    Tunnel {
-        name: name.to_owned(),
-        mode: Mode::Gre,
-        local: [192, 0, 2, 1].into(),
-        remote: [198, 51, 100, 1].into(),
-        ttl: 64,
-        tos: 0,
-        key: None,
-        pmtudisc: true,
-        mtu: None,
-        addresses: Vec::new(),
-        routes: Vec::new(),
-        up: true,
-    }
+    let (local, remote) = ([192, 0, 2, 1].into(), [198, 51, 100, 1].into());
+    Tunnel { ttl: 64, up: true, ..Tunnel::new(name, Mode::Gre, local, remote) }
 }
 
 pub fn desired<const N: usize>(tunnels: [Tunnel; N]) -> Desired {

@@ -7,9 +7,12 @@ use std::{
 };
 
 use gre_userspace::{
-    cli::{self, Output, Paint, Sample},
-    model::{Mode, Tunnel},
-    report::{Count, Direction, PortInfo, Stats, TierOutcomes, Traffic, TunnelInfo, TunnelStats},
+    cli::{self, Clock, Output, Paint, Sample},
+    model::{FlowLabel, Mode, Mss, SeqMode, Tunnel},
+    report::{
+        Count, Direction, Mismatch, PathMtu, PortInfo, Sequence, Stats, TierOutcomes, Traffic,
+        TunnelInfo, TunnelStats,
+    },
 };
 use serde_json::{Value, json};
 
@@ -19,20 +22,18 @@ fn words(line: &str) -> Vec<String> {
 
 /// `tunnel0 mode gre remote 10.56.88.66 local 192.168.22.196`, and nothing else said.
 fn plain() -> Tunnel {
-    Tunnel {
-        name: "tunnel0".into(),
-        mode: Mode::Gre,
-        local: [192, 168, 22, 196].into(),
-        remote: [10, 56, 88, 66].into(),
-        ttl: 0,
-        tos: 0,
-        key: None,
-        pmtudisc: true,
-        mtu: None,
-        addresses: vec![],
-        routes: vec![],
-        up: false,
-    }
+    let (local, remote) = ([192, 168, 22, 196].into(), [10, 56, 88, 66].into());
+    Tunnel::new("tunnel0", Mode::Gre, local, remote)
+}
+
+/// `tunnel0 mode ip6gre remote 2001:db8::2 local 2001:db8::1`, and nothing else said.
+fn plain6() -> Tunnel {
+    let (local, remote) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+    Tunnel::new("tunnel0", Mode::Ip6gre, local, remote)
+}
+
+fn keyed(key: u32) -> Tunnel {
+    Tunnel { ikey: Some(key), okey: Some(key), ..plain() }
 }
 
 #[test]
@@ -48,18 +49,41 @@ fn words_mean_what_they_mean_to_iproute2() {
         (format!("tunnel0 mode gre {ENDS} ttl inherit"), plain()),
         (format!("tunnel0 mode gre {ENDS} ttl 0"), plain()),
         (format!("tunnel0 mode gre {ENDS} hoplimit 0x40"), Tunnel { ttl: 64, ..plain() }),
-        (format!("tunnel0 mode gre {ENDS} key 42"), Tunnel { key: Some(42), ..plain() }),
-        (format!("tunnel0 mode gre {ENDS} key 0.0.0.42"), Tunnel { key: Some(42), ..plain() }),
+        (format!("tunnel0 mode gre {ENDS} key 42"), keyed(42)),
+        (format!("tunnel0 mode gre {ENDS} key 0.0.0.42"), keyed(42)),
+        (format!("tunnel0 mode gre {ENDS} key 1.2.3.4"), keyed(0x0102_0304)),
+        (format!("tunnel0 mode gre {ENDS} key 0"), keyed(0)),
+        (format!("tunnel0 mode gre {ENDS} key 010"), keyed(8)),
+        (format!("tunnel0 mode gre {ENDS} key 4294967295"), keyed(u32::MAX)),
+        (format!("tunnel0 mode gre {ENDS} ikey 0x2a"), Tunnel { ikey: Some(42), ..plain() }),
+        (format!("tunnel0 mode gre {ENDS} okey 0.0.0.7"), Tunnel { okey: Some(7), ..plain() }),
+        (format!("tunnel0 mode gre {ENDS} key 7 okey 8"), Tunnel { okey: Some(8), ..keyed(7) }),
+        (format!("tunnel0 mode gre {ENDS} key 7 nookey"), Tunnel { okey: None, ..keyed(7) }),
+        (format!("tunnel0 mode gre {ENDS} ikey 7 okey 8 nokey"), plain()),
         (
-            format!("tunnel0 mode gre {ENDS} key 1.2.3.4"),
-            Tunnel { key: Some(0x0102_0304), ..plain() },
+            format!("tunnel0 mode gre {ENDS} dev eth0"),
+            Tunnel { dev: Some("eth0".into()), ..plain() },
         ),
-        (format!("tunnel0 mode gre {ENDS} key 0"), Tunnel { key: Some(0), ..plain() }),
-        (format!("tunnel0 mode gre {ENDS} key 010"), Tunnel { key: Some(8), ..plain() }),
+        (format!("tunnel0 mode gre {ENDS} csum"), Tunnel { icsum: true, ocsum: true, ..plain() }),
+        (format!("tunnel0 mode gre {ENDS} icsum"), Tunnel { icsum: true, ..plain() }),
+        (format!("tunnel0 mode gre {ENDS} ocsum"), Tunnel { ocsum: true, ..plain() }),
+        (format!("tunnel0 mode gre {ENDS} csum noicsum"), Tunnel { ocsum: true, ..plain() }),
+        (format!("tunnel0 mode gre {ENDS} seq"), Tunnel { iseq: true, oseq: true, ..plain() }),
+        (format!("tunnel0 mode gre {ENDS} iseq"), Tunnel { iseq: true, ..plain() }),
+        (format!("tunnel0 mode gre {ENDS} oseq"), Tunnel { oseq: true, ..plain() }),
+        (format!("tunnel0 mode gre {ENDS} seq nooseq"), Tunnel { iseq: true, ..plain() }),
         (
-            format!("tunnel0 mode gre {ENDS} key 4294967295"),
-            Tunnel { key: Some(u32::MAX), ..plain() },
+            format!("tunnel0 mode gre {ENDS} iseq seq-mode rfc2890"),
+            Tunnel { iseq: true, seq_mode: SeqMode::Rfc2890, ..plain() },
         ),
+        (
+            format!("tunnel0 mode gre {ENDS} nopmtudisc ignore-df"),
+            Tunnel { pmtudisc: false, ignore_df: true, ..plain() },
+        ),
+        (format!("tunnel0 mode gre {ENDS} ignore-df noignore-df"), plain()),
+        (format!("tunnel0 mode gre {ENDS} mss auto"), Tunnel { mss: Mss::Auto, ..plain() }),
+        (format!("tunnel0 mode gre {ENDS} mss 1360"), Tunnel { mss: Mss::Fixed(1360), ..plain() }),
+        (format!("tunnel0 mode gre {ENDS} mss off"), plain()),
         (format!("tunnel0 mode gre {ENDS} tos inherit"), Tunnel { tos: 1, ..plain() }),
         (format!("tunnel0 mode gre {ENDS} tos 10"), Tunnel { tos: 0x10, ..plain() }),
         (format!("tunnel0 mode gre {ENDS} tos 0xb8"), Tunnel { tos: 0xb8, ..plain() }),
@@ -70,9 +94,143 @@ fn words_mean_what_they_mean_to_iproute2() {
             format!("tunnel0 mode gre {ENDS} nopmtudisc pmtudisc ttl 9"),
             Tunnel { ttl: 9, ..plain() },
         ),
+        (
+            "tunnel0 mode gre".to_owned(),
+            Tunnel { local: Mode::Gre.any(), remote: Mode::Gre.any(), ..plain() },
+        ),
+        (
+            "tunnel0 mode gre remote any local 192.168.22.196".to_owned(),
+            Tunnel { remote: Mode::Gre.any(), ..plain() },
+        ),
     ];
     for (line, tunnel) in table {
         assert_eq!(cli::tunnel_of_words(&words(&line)), Ok(tunnel), "{line}");
+    }
+}
+
+#[test]
+fn words_of_ip6gre_mean_what_they_mean_to_iproute2() {
+    const ENDS: &str = "remote 2001:db8::2 local 2001:db8::1";
+    let table = [
+        (format!("tunnel0 mode ip6gre {ENDS}"), plain6()),
+        (format!("tunnel0 {ENDS} mode ip6gre/ip"), plain6()),
+        (format!("tunnel0 {ENDS} mode gre/ipv6"), plain6()),
+        (format!("ip6gre7 {ENDS}"), Tunnel { name: "ip6gre7".into(), ..plain6() }),
+        (format!("tunnel0 mode ip6gre {ENDS} hoplimit 9"), Tunnel { ttl: 9, ..plain6() }),
+        (format!("tunnel0 mode ip6gre {ENDS} hlim inherit"), Tunnel { ttl: 0, ..plain6() }),
+        (format!("tunnel0 mode ip6gre {ENDS} tclass 0xb8"), Tunnel { tos: 0xb8, ..plain6() }),
+        (format!("tunnel0 mode ip6gre {ENDS} tc b8"), Tunnel { tos: 0xb8, ..plain6() }),
+        (format!("tunnel0 mode ip6gre {ENDS} tclass inherit"), Tunnel { tos: 1, ..plain6() }),
+        (
+            format!("tunnel0 mode ip6gre {ENDS} encaplimit 4"),
+            Tunnel { encap_limit: Some(4), ..plain6() },
+        ),
+        (format!("tunnel0 mode ip6gre {ENDS} encaplimit none"), plain6()),
+        (
+            format!("tunnel0 mode ip6gre {ENDS} flowlabel 12345"),
+            Tunnel { flow_label: FlowLabel::Fixed(0x12345), ..plain6() },
+        ),
+        (
+            format!("tunnel0 mode ip6gre {ENDS} fl inherit"),
+            Tunnel { flow_label: FlowLabel::Inherit, ..plain6() },
+        ),
+        (
+            format!("tunnel0 mode ip6gre {ENDS} key 7 csum seq dev eth0"),
+            Tunnel {
+                ikey: Some(7),
+                okey: Some(7),
+                icsum: true,
+                ocsum: true,
+                iseq: true,
+                oseq: true,
+                dev: Some("eth0".into()),
+                ..plain6()
+            },
+        ),
+        (
+            "tunnel0 mode ip6gre remote any local 2001:db8::1".to_owned(),
+            Tunnel { remote: Mode::Ip6gre.any(), ..plain6() },
+        ),
+    ];
+    for (line, tunnel) in table {
+        assert_eq!(cli::tunnel_of_words(&words(&line)), Ok(tunnel), "{line}");
+    }
+}
+
+#[test]
+fn a_change_begins_with_what_the_tunnel_is() {
+    let full = Tunnel {
+        ikey: Some(7),
+        okey: Some(8),
+        icsum: true,
+        ocsum: true,
+        iseq: true,
+        oseq: true,
+        dev: Some("eth0".into()),
+        mss: Mss::Auto,
+        ttl: 64,
+        ..plain()
+    };
+    let table = [
+        ("tunnel0", full.clone()),
+        ("tunnel0 key 42", Tunnel { ikey: Some(42), okey: Some(42), ..full.clone() }),
+        ("tunnel0 ikey 42", Tunnel { ikey: Some(42), ..full.clone() }),
+        (
+            "tunnel0 noikey nocsum",
+            Tunnel { ikey: None, icsum: false, ocsum: false, ..full.clone() },
+        ),
+        ("tunnel0 mode gre noseq", Tunnel { iseq: false, oseq: false, ..full.clone() }),
+        ("tunnel0 noiseq mss off", Tunnel { iseq: false, mss: Mss::Off, ..full.clone() }),
+        ("tunnel0 remote 10.0.0.9", Tunnel { remote: [10, 0, 0, 9].into(), ..full.clone() }),
+        ("tunnel0 local any", Tunnel { local: Mode::Gre.any(), ..full.clone() }),
+        ("tunnel0 nopmtudisc ttl inherit", Tunnel { pmtudisc: false, ttl: 0, ..full.clone() }),
+    ];
+    for (line, changed) in table {
+        assert_eq!(cli::change_of_words(&words(line), &full), Ok(changed), "{line}");
+    }
+}
+
+/// The config file takes a fixed TTL with nopmtudisc, and other options can still be changed.
+#[test]
+fn what_a_change_does_not_mention_is_not_held_against_it() {
+    let tunnel = Tunnel { ttl: 64, pmtudisc: false, ..plain() };
+    let keyed = Tunnel { ikey: Some(1), okey: Some(1), ..tunnel.clone() };
+    assert_eq!(cli::change_of_words(&words("tunnel0 key 1"), &tunnel), Ok(keyed));
+    assert_eq!(
+        cli::change_of_words(&words("tunnel0 ttl 9"), &tunnel).unwrap_err().to_string(),
+        "ttl != 0 and nopmtudisc are incompatible"
+    );
+}
+
+#[test]
+fn what_a_change_cannot_do_is_said() {
+    let table = [
+        (
+            plain(),
+            "tunnel0 mode ip6gre",
+            "Error: tunnel0 is gre, and a tunnel keeps its mode\n\
+             delete it and add it again with `mode ip6gre`",
+        ),
+        (
+            plain(),
+            "tunnel0 encaplimit 4",
+            "Error: \"encaplimit\" is an option of mode ip6gre, and tunnel0 is gre\nleave it out",
+        ),
+        (
+            plain(),
+            "tunnel0 ignore-df",
+            "Error: ignore-df and pmtudisc are incompatible: add nopmtudisc, or leave ignore-df out",
+        ),
+        (
+            plain6(),
+            "tunnel0 remote 192.0.2.1",
+            "Error: inet6 address is expected rather than \"192.0.2.1\".\n\
+             mode ip6gre runs over IPv6; over IPv4 it is `mode gre`",
+        ),
+    ];
+    for (tunnel, line, refusal) in table {
+        let failure = cli::change_of_words(&words(line), &tunnel).expect_err(line);
+        assert_eq!(failure.to_string(), refusal, "{line}");
     }
 }
 
@@ -121,32 +279,97 @@ fn words_are_refused_in_iproute2s_words() {
         (
             "tunnel0 remote 10.0.0.1 local 10.0.0.2".to_owned(),
             "cannot determine tunnel mode (ipip, gre, vti or sit)\n\
-             xgre does gre: add `mode gre`",
+             xgre does gre: add `mode gre`, or `mode ip6gre` for GRE over IPv6",
         ),
-        // Ours: what we do not do yet
+        // (ip)
         (
-            "tunnel0 mode gre remote 10.56.88.66".to_owned(),
-            "Error: local is any\n\
-             wildcards are not supported yet: give the tunnel's local address, `local ADDR`",
-        ),
-        (
-            "tunnel0 mode gre remote any local 10.0.0.1".to_owned(),
-            "Error: remote is any\n\
-             wildcards are not supported yet: give the tunnel's remote address, `remote ADDR`",
+            format!("{GOOD} ikey abc"),
+            "invalid value for \"ikey\": \"abc\"; it should be an unsigned integer",
         ),
         (
-            format!("{GOOD} dev eth0"),
-            "Error: \"dev eth0\" is not supported by xgre yet\n\
+            "tunnel0 mode gre mode ip6gre".to_owned(),
+            "You managed to ask for more than one tunnel mode.",
+        ),
+        (
+            "tunnel0 mode ip6gre encaplimit 256".to_owned(),
+            "Error: argument \"256\" is wrong: invalid ELIM",
+        ),
+        // (ip), then a line of our own
+        (
+            "tunnel0 mode gre remote 2001:db8::1".to_owned(),
+            "Error: an IP address is expected rather than \"2001:db8::1\"\n\
+             mode gre runs over IPv4; over IPv6 it is `mode ip6gre`",
+        ),
+        (
+            "tunnel0 mode ip6gre remote 192.0.2.1".to_owned(),
+            "Error: inet6 address is expected rather than \"192.0.2.1\".\n\
+             mode ip6gre runs over IPv6; over IPv4 it is `mode gre`",
+        ),
+        (
+            "tunnel0 mode ip6gre flowlabel 100000".to_owned(),
+            "Error: argument \"100000\" is wrong: invalid Flowlabel\n\
+             a flow label is 0x0 to 0xfffff or inherit, not \"100000\"",
+        ),
+        (
+            "tunnel0 mode ip6gre tclass 3".to_owned(),
+            "Error: argument \"0x03\" is wrong: invalid TClass\n\
+             its last two bits are ECN's, which follows the inner packet",
+        ),
+        (
+            "tunnel0 mode ip6gre tclass inherit/EF".to_owned(),
+            "Error: argument \"0xb8\" is wrong: invalid TClass\n\
+             a traffic class is either inherited or fixed",
+        ),
+        (
+            format!("{GOOD} dev averyveryverylongname"),
+            "Cannot find device \"averyveryverylongname\"\n\
+             a device name has 1 to 15 bytes; `averyveryverylongname` has 21",
+        ),
+        // Ours
+        (
+            format!("{GOOD} dev tunnel0"),
+            "Error: `tunnel0` is the tunnel itself: dev is the interface it runs over",
+        ),
+        (
+            format!("{GOOD} seq-mode strict"),
+            "Error: argument \"strict\" is wrong: invalid seq-mode\n\
+             a seq-mode is linux or rfc2890, not \"strict\"",
+        ),
+        (
+            format!("{GOOD} mss 87"),
+            "Error: argument \"87\" is wrong: invalid mss\n\
+             an mss is auto, off, or 88 to 65495 bytes, not \"87\"",
+        ),
+        (
+            format!("{GOOD} ignore-df"),
+            "Error: ignore-df and pmtudisc are incompatible: add nopmtudisc, or leave ignore-df out",
+        ),
+        (
+            format!("{GOOD} fl 1"),
+            "Error: \"fl\" is an option of mode ip6gre, and tunnel0 is gre\nleave it out",
+        ),
+        (
+            "tunnel0 mode ip6gre nopmtudisc".to_owned(),
+            "Error: \"nopmtudisc\" is an option of mode gre, and tunnel0 is ip6gre\nleave it out",
+        ),
+        (
+            "tunnel0 mode gre remote 239.1.1.1 local 10.0.0.1 key 5".to_owned(),
+            "Error: remote 239.1.1.1 is a multicast group: tunnels to several hosts are not \
+             supported, with a key or without; make one tunnel for each host",
+        ),
+        (
+            "tunnel0 mode ip6gre remote ff02::1".to_owned(),
+            "Error: remote ff02::1 is a multicast group: tunnels to several hosts are not \
+             supported, with a key or without; make one tunnel for each host",
+        ),
+        (
+            format!("{GOOD} fwmark 4"),
+            "Error: \"fwmark 4\" is not supported by xgre yet\n\
              leave it out, or make this tunnel with `ip tunnel`",
         ),
         (
-            format!("{GOOD} ikey 4"),
-            "Error: \"ikey 4\" is not supported by xgre yet\n\
-             leave it out, or make this tunnel with `ip tunnel`",
-        ),
-        (
-            format!("{GOOD} csum"),
-            "Error: \"csum\" is not supported by xgre yet\n\
+            format!("{GOOD} external"),
+            "Error: \"external\" is not supported by xgre yet\n\
              leave it out, or make this tunnel with `ip tunnel`",
         ),
         (
@@ -184,6 +407,9 @@ fn exit_codes_are_iproute2s() {
         ("tunnel add x mode foo", 255),
         ("tunnel add x y z", 255),
         ("tunnel add x remote", 255),
+        ("tunnel change x mss 4", 255),
+        ("tunnel change x csum seq reset", 1),
+        ("tunnel change csum", 1),
     ] {
         let outcome = xgre(line);
         assert_eq!(outcome.status.code(), Some(code), "{line}: {outcome:?}");
@@ -202,6 +428,8 @@ fn verbs_may_be_shortened_and_options_stand_anywhere() {
         "-json -statistics -p tunnel add x remote y",
         "tunnel -j add x remote y",
         "tunnel add x remote y -j",
+        "tunnel change x remote y",
+        "t c x remote y",
         "tunnel show x remote y",
         "t s x remote y",
         "t list x remote y",
@@ -223,6 +451,7 @@ fn every_help_has_examples() {
         "run ",
         "tunnel ",
         "tunnel add ",
+        "tunnel change ",
         "tunnel delete ",
         "tunnel show ",
         "stats ",
@@ -273,7 +502,10 @@ fn run_without_root_says_one_thing() {
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(directory.path(), open).unwrap();
     let copy = directory.path().join("xgre");
-    std::fs::copy(env!("CARGO_BIN_EXE_xgre"), &copy).unwrap();
+    // By another process: a file that this one has open for writing, and so a child that another
+    // test is starting just then, cannot be executed.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_xgre")).arg(&copy).status().unwrap();
+    assert!(copied.success());
 
     let outcome = Command::new(copy).arg("run").uid(65534).gid(65534).output().unwrap();
     assert_eq!(
@@ -292,8 +524,20 @@ fn fast() -> TunnelInfo {
         remote: "10.56.88.66".into(),
         ttl: 245,
         tos: 0,
+        dev: None,
         key: Some(42),
+        ikey: Some(42),
+        okey: Some(42),
+        icsum: false,
+        ocsum: false,
+        iseq: false,
+        oseq: false,
+        seq_mode: "linux".into(),
         pmtudisc: true,
+        ignore_df: false,
+        encap_limit: None,
+        flow_label: "0x00000".into(),
+        mss: "off".into(),
         ifindex: Some(7),
         up: true,
         mtu: Some(1472),
@@ -301,6 +545,78 @@ fn fast() -> TunnelInfo {
         via: Some("192.168.22.1".into()),
         fast: true,
         why_not: None,
+        mismatch: None,
+        path_mtus: vec![],
+        sequence: None,
+    }
+}
+
+/// Every option, and everything that a daemon may have learned.
+fn full() -> TunnelInfo {
+    TunnelInfo {
+        local: "0.0.0.0".into(),
+        remote: "0.0.0.0".into(),
+        dev: Some("wan0".into()),
+        ttl: 0,
+        key: None,
+        okey: Some(43),
+        icsum: true,
+        ocsum: true,
+        iseq: true,
+        oseq: true,
+        seq_mode: "rfc2890".into(),
+        pmtudisc: false,
+        ignore_df: true,
+        mss: "1360".into(),
+        mismatch: Some(mismatch()),
+        path_mtus: vec![PathMtu { remote: "10.56.88.66".into(), mtu: 1400, expires_in: 598 }],
+        sequence: Some(Sequence { next_sent: 12, next_expected: 34, resynchronised: 2 }),
+        ..fast()
+    }
+}
+
+fn mismatch() -> Mismatch {
+    Mismatch {
+        reason: "key-unexpected".into(),
+        sends: "key 42".into(),
+        expects: "no key".into(),
+        since: NOON.now - 5275,
+        last: NOON.now - 2,
+        packets: 1234,
+        fix: "xgre tunnel change tunnel0 key 42".into(),
+    }
+}
+
+/// 2026-11-24 12:00:00, one hour east of Greenwich.
+const NOON: Clock = Clock { now: 1_795_518_000, offset: 3600 };
+
+fn ip6() -> TunnelInfo {
+    TunnelInfo {
+        mode: "ip6gre".into(),
+        local: "2001:db8::1".into(),
+        remote: "::".into(),
+        ttl: 64,
+        encap_limit: Some(4),
+        tos: 0xb8,
+        flow_label: "0x12345".into(),
+        dev: Some("wan0".into()),
+        ..fast()
+    }
+}
+
+fn ip6_inheriting() -> TunnelInfo {
+    TunnelInfo {
+        ttl: 0,
+        encap_limit: None,
+        tos: 1,
+        flow_label: "inherit".into(),
+        dev: None,
+        key: None,
+        ikey: None,
+        okey: None,
+        oseq: true,
+        sequence: Some(Sequence { next_sent: 5, next_expected: 0, resynchronised: 0 }),
+        ..ip6()
     }
 }
 
@@ -310,6 +626,8 @@ fn slow() -> TunnelInfo {
         ttl: 0,
         tos: 0xb9,
         key: None,
+        ikey: None,
+        okey: None,
         pmtudisc: false,
         up: false,
         mtu: Some(1476),
@@ -339,6 +657,7 @@ fn stats() -> Stats {
                 tc: Traffic { packets: 9, bytes: 756 },
                 drops: vec![count("no-route", 2), count("tunnel-loop", 1), count("aborted", 5)],
             },
+            mismatch: None,
         }],
         tiers: vec![
             TierOutcomes {
@@ -353,7 +672,7 @@ fn stats() -> Stats {
 #[test]
 fn tunnels_are_shown_as_iproute2_does_with_our_lines_below() {
     assert_eq!(
-        cli::tunnels_text(&[fast(), slow()], None, Paint(false)),
+        cli::tunnels_text(&[fast(), slow()], None, NOON, Paint(false)),
         "\
 tunnel0: gre/ip remote 10.56.88.66 local 192.168.22.196 ttl 245 key 42
     state UP mtu 1472 via 192.168.22.1 dev wan0
@@ -366,9 +685,75 @@ tunnel1: gre/ip remote 10.56.88.66 local 192.168.22.196 ttl inherit tos inherit/
 }
 
 #[test]
+fn every_option_and_what_was_learned_is_shown() {
+    assert_eq!(
+        cli::tunnels_text(&[full(), ip6(), ip6_inheriting()], None, NOON, Paint(false)),
+        "\
+tunnel0: gre/ip remote any local any dev wan0 ttl inherit nopmtudisc ikey 42 okey 43
+  Drop packets out of sequence.
+  Checksum in received packet is required.
+  Sequence packets on output.
+  Checksum output packets.
+    state UP mtu 1472 via 192.168.22.1 dev wan0
+    accelerated by XDP
+    ignore-df seq-mode rfc2890 mss 1360
+    peer sends key 42; this tunnel expects no key (1,234 packets, since 10:32:05, last 2 s ago)
+      mend it here: xgre tunnel change tunnel0 key 42
+    path to 10.56.88.66: mtu 1400 expires 598sec
+    sequence next sent 12 next expected 34 resynchronised 2
+tunnel0: gre/ipv6 remote :: local 2001:db8::1 dev wan0 encaplimit 4 hoplimit 64 tclass 0xb8 \
+         flowlabel 0x12345 (flowinfo 0x0b812345) key 42
+    state UP mtu 1472 via 192.168.22.1 dev wan0
+    accelerated by XDP
+tunnel0: gre/ipv6 remote :: local 2001:db8::1 encaplimit none hoplimit inherit tclass inherit \
+         flowlabel inherit (flowinfo 0x00000000)
+  Sequence packets on output.
+    state UP mtu 1472 via 192.168.22.1 dev wan0
+    accelerated by XDP
+    sequence next sent 5
+"
+    );
+}
+
+#[test]
+fn json_has_iproute2s_keys_for_every_option() {
+    let text = Output { json: true, ..Output::default() }
+        .json(&cli::tunnels_json(&[full(), ip6(), ip6_inheriting()], None))
+        .unwrap();
+    assert_eq!(
+        text,
+        concat!(
+            r#"[{"ifname":"tunnel0","mode":"gre/ip","remote":"0.0.0.0","local":"0.0.0.0","#,
+            r#""dev":"wan0","nopmtudisc":null,"ikey":42,"okey":43,"#,
+            r#""flags":["rx_drop_ooseq","rx_csum","tx_seq","tx_csum"],"ifindex":7,"up":true,"#,
+            r#""mtu":1472,"underlay":"wan0","via":"192.168.22.1","accelerated":true,"#,
+            r#""ignore_df":true,"seq_mode":"rfc2890","mss":"1360","#,
+            r#""mismatch":{"reason":"key-unexpected","sends":"key 42","expects":"no key","#,
+            r#""since":1795512725,"last":1795517998,"packets":1234,"#,
+            r#""fix":"xgre tunnel change tunnel0 key 42"},"#,
+            r#""path_mtus":[{"remote":"10.56.88.66","mtu":1400,"expires_in":598}],"#,
+            r#""sequence":{"next_sent":12,"next_expected":34,"resynchronised":2}},"#,
+            r#"{"ifname":"tunnel0","mode":"gre/ipv6","remote":"::","local":"2001:db8::1","#,
+            r#""link":"wan0","encap_limit":4,"hoplimit":64,"tclass":"0xb8","#,
+            r#""flowlabel":"0x12345","flowinfo":"0x0b812345","key":42,"flags":[],"ifindex":7,"#,
+            r#""up":true,"mtu":1472,"underlay":"wan0","via":"192.168.22.1","accelerated":true,"#,
+            r#""ignore_df":false,"seq_mode":"linux","mss":"off","path_mtus":[]},"#,
+            r#"{"ifname":"tunnel0","mode":"gre/ipv6","remote":"::","local":"2001:db8::1","#,
+            r#""ip6_tnl_f_ign_encap_limit":null,"ip6_tnl_f_use_orig_tclass":null,"#,
+            r#""ip6_tnl_f_use_orig_flowlabel":null,"flowinfo":"0x00000000","flags":["tx_seq"],"#,
+            r#""ifindex":7,"up":true,"mtu":1472,"underlay":"wan0","via":"192.168.22.1","#,
+            r#""accelerated":true,"ignore_df":false,"seq_mode":"linux","mss":"off","#,
+            r#""path_mtus":[],"#,
+            r#""sequence":{"next_sent":5,"next_expected":0,"resynchronised":0}}]"#,
+            "\n"
+        )
+    );
+}
+
+#[test]
 fn statistics_fill_iproute2s_columns() {
     assert_eq!(
-        cli::tunnels_text(&[fast()], Some(&stats()), Paint(false)),
+        cli::tunnels_text(&[fast()], Some(&stats()), NOON, Paint(false)),
         "\
 tunnel0: gre/ip remote 10.56.88.66 local 192.168.22.196 ttl 245 key 42
 RX: Packets    Bytes        Errors CsumErrs OutOfSeq Mcasts
@@ -391,11 +776,13 @@ fn json_has_iproute2s_keys_first() {
         concat!(
             r#"[{"ifname":"tunnel0","mode":"gre/ip","remote":"10.56.88.66","#,
             r#""local":"192.168.22.196","ttl":245,"key":42,"flags":[],"ifindex":7,"up":true,"#,
-            r#""mtu":1472,"underlay":"wan0","via":"192.168.22.1","accelerated":true},"#,
+            r#""mtu":1472,"underlay":"wan0","via":"192.168.22.1","accelerated":true,"#,
+            r#""ignore_df":false,"seq_mode":"linux","mss":"off","path_mtus":[]},"#,
             r#"{"ifname":"tunnel1","mode":"gre/ip","remote":"10.56.88.66","#,
             r#""local":"192.168.22.196","tos":"EF","nopmtudisc":null,"flags":[],"ifindex":7,"#,
             r#""up":false,"mtu":1476,"underlay":null,"via":null,"accelerated":false,"#,
-            r#""why_not":"no route leads to 10.56.88.66"}]"#,
+            r#""why_not":"no route leads to 10.56.88.66","ignore_df":false,"seq_mode":"linux","#,
+            r#""mss":"off","path_mtus":[]}]"#,
             "\n"
         )
     );
@@ -426,7 +813,7 @@ fn json_with_statistics_is_json() {
 
 #[test]
 fn names_and_states_are_coloured_only_when_asked() {
-    let text = cli::tunnels_text(&[fast()], None, Paint(true));
+    let text = cli::tunnels_text(&[fast()], None, NOON, Paint(true));
     assert!(text.starts_with("\x1b[36mtunnel0\x1b[0m: gre/ip"), "{text:?}");
     assert!(text.contains("state \x1b[32mUP\x1b[0m mtu"), "{text:?}");
 }
@@ -434,7 +821,7 @@ fn names_and_states_are_coloured_only_when_asked() {
 #[test]
 fn stats_say_what_each_drop_means() {
     assert_eq!(
-        cli::stats_text(&Sample { stats: stats(), before: None }, Paint(false)),
+        cli::stats_text(&Sample { stats: stats(), before: None }, NOON, Paint(false)),
         "\
 tunnel0                 packets              bytes
   rx xdp                   1000              64000
@@ -462,6 +849,30 @@ tc, all ports
 }
 
 #[test]
+fn stats_say_what_the_peer_sends_that_does_not_fit() {
+    let mut stats = stats();
+    stats.tunnels[0].mismatch = Some(Mismatch { packets: 1, ..mismatch() });
+    stats.tunnels[0].tx = Direction::default();
+    stats.tiers.clear();
+    assert_eq!(
+        cli::stats_text(&Sample { stats, before: None }, NOON, Paint(false)),
+        "\
+tunnel0                 packets              bytes
+  rx xdp                   1000              64000
+  rx tc                      24               1536
+  tx xdp                      0                  0
+  tx tc                       0                  0
+  rx dropped
+                 3  checksum-unexpected  What checksum-unexpected means.
+                 4  key-mismatch         What key-mismatch means.
+  peer sends key 42; this tunnel expects no key (1 packet, since 10:32:05, last 2 s ago)
+    mend it here: xgre tunnel change tunnel0 key 42
+
+"
+    );
+}
+
+#[test]
 fn rates_are_over_the_time_between_two_samples() {
     let mut before = stats();
     before.tunnels[0].rx.xdp = Traffic { packets: 0, bytes: 4_000 };
@@ -471,7 +882,7 @@ fn rates_are_over_the_time_between_two_samples() {
     before.tiers.clear();
     let sample = Sample { stats: stats(), before: Some((before, Duration::from_millis(500))) };
     assert_eq!(
-        cli::stats_text(&sample, Paint(false)),
+        cli::stats_text(&sample, NOON, Paint(false)),
         "\
 tunnel0                 packets              bytes      packets/s          bits/s
   rx xdp                   1000              64000           2000          960.0k
@@ -502,7 +913,7 @@ tc, all ports
 fn no_tunnels_is_said_rather_than_left_blank() {
     let stats = Stats { tunnels: vec![], tiers: vec![] };
     assert_eq!(
-        cli::stats_text(&Sample { stats, before: None }, Paint(false)),
+        cli::stats_text(&Sample { stats, before: None }, NOON, Paint(false)),
         "no tunnels: `xgre tunnel add --help` shows how to make one\n"
     );
 }

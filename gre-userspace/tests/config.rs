@@ -4,7 +4,7 @@ use std::path::Path;
 
 use gre_userspace::{
     config::{self, ConfigError},
-    model::{Address, Desired, Limits, Mode, Tunnel, XdpMode},
+    model::{Address, Desired, FlowLabel, Limits, Mode, Mss, SeqMode, Tunnel, XdpMode},
 };
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
@@ -14,6 +14,12 @@ local = "192.168.22.196"
 remote = "10.56.88.66"
 "#;
 
+/// Between the addresses of [`TUNNEL`], as a config file leaves the rest.
+fn tunnel(name: &str) -> Tunnel {
+    let (local, remote) = ([192, 168, 22, 196].into(), [10, 56, 88, 66].into());
+    Tunnel { ttl: 64, up: true, ..Tunnel::new(name, Mode::Gre, local, remote) }
+}
+
 #[test]
 fn the_example_is_read_as_it_says() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/xgre.toml");
@@ -22,30 +28,21 @@ fn the_example_is_read_as_it_says() {
     assert_eq!(
         desired.tunnels["tunnel0"],
         Tunnel {
-            name: "tunnel0".into(),
-            mode: Mode::Gre,
-            local: [192, 168, 22, 196].into(),
-            remote: [10, 56, 88, 66].into(),
             ttl: 245,
-            tos: 0,
-            key: Some(42),
-            pmtudisc: true,
-            mtu: None,
+            ikey: Some(42),
+            okey: Some(42),
             addresses: vec![Address { local: "172.16.168.1/30".parse().unwrap(), peer: None }],
             routes: vec!["10.20.0.0/16".parse().unwrap()],
-            up: true,
+            ..tunnel("tunnel0")
         }
     );
     assert_eq!(
         desired.tunnels["tunnel1"],
         Tunnel {
-            name: "tunnel1".into(),
-            mode: Mode::Gre,
-            local: [192, 168, 22, 196].into(),
-            remote: [10, 56, 88, 66].into(),
             ttl: 0,
             tos: 1,
-            key: Some(43),
+            ikey: Some(43),
+            okey: Some(43),
             pmtudisc: false,
             mtu: Some(1400),
             addresses: vec![
@@ -58,8 +55,7 @@ fn the_example_is_read_as_it_says() {
                     peer: Some("172.16.169.2/32".parse().unwrap()),
                 },
             ],
-            routes: vec![],
-            up: true,
+            ..tunnel("tunnel1")
         }
     );
     assert_eq!(desired.tunnels.len(), 2);
@@ -77,16 +73,120 @@ fn an_empty_file_asks_for_nothing() {
 
 #[test]
 fn what_is_left_out_has_iproute2s_defaults() {
-    let tunnel = &config::parse("xgre.toml", TUNNEL).unwrap().tunnels["tunnel0"];
-    assert_eq!((tunnel.ttl, tunnel.tos, tunnel.key), (64, 0, None));
-    assert!(tunnel.pmtudisc && tunnel.up);
-    assert_eq!((tunnel.mtu, &tunnel.addresses[..], &tunnel.routes[..]), (None, &[][..], &[][..]));
+    assert_eq!(config::parse("xgre.toml", TUNNEL).unwrap().tunnels["tunnel0"], tunnel("tunnel0"));
+}
+
+#[test]
+fn every_option_has_its_key() {
+    let keys = [
+        ("dev = \"eth0\"", Tunnel { dev: Some("eth0".into()), ..tunnel("tunnel0") }),
+        ("hoplimit = 9", Tunnel { ttl: 9, ..tunnel("tunnel0") }),
+        ("tclass = 184", Tunnel { tos: 184, ..tunnel("tunnel0") }),
+        ("key = 7", Tunnel { ikey: Some(7), okey: Some(7), ..tunnel("tunnel0") }),
+        ("key = 7\nokey = 8", Tunnel { ikey: Some(7), okey: Some(8), ..tunnel("tunnel0") }),
+        ("ikey = \"0.0.0.9\"", Tunnel { ikey: Some(9), ..tunnel("tunnel0") }),
+        ("okey = 9", Tunnel { okey: Some(9), ..tunnel("tunnel0") }),
+        ("csum = true", Tunnel { icsum: true, ocsum: true, ..tunnel("tunnel0") }),
+        ("csum = true\nicsum = false", Tunnel { ocsum: true, ..tunnel("tunnel0") }),
+        ("icsum = true", Tunnel { icsum: true, ..tunnel("tunnel0") }),
+        ("ocsum = true", Tunnel { ocsum: true, ..tunnel("tunnel0") }),
+        ("seq = true", Tunnel { iseq: true, oseq: true, ..tunnel("tunnel0") }),
+        ("seq = true\noseq = false", Tunnel { iseq: true, ..tunnel("tunnel0") }),
+        ("iseq = true", Tunnel { iseq: true, ..tunnel("tunnel0") }),
+        ("oseq = true", Tunnel { oseq: true, ..tunnel("tunnel0") }),
+        ("seq-mode = \"rfc2890\"", Tunnel { seq_mode: SeqMode::Rfc2890, ..tunnel("tunnel0") }),
+        (
+            "pmtudisc = false\nignore-df = true",
+            Tunnel { pmtudisc: false, ignore_df: true, ..tunnel("tunnel0") },
+        ),
+        ("mss = \"auto\"", Tunnel { mss: Mss::Auto, ..tunnel("tunnel0") }),
+        ("mss = \"off\"", tunnel("tunnel0")),
+        ("mss = 1360", Tunnel { mss: Mss::Fixed(1360), ..tunnel("tunnel0") }),
+        ("encaplimit = \"none\"", tunnel("tunnel0")),
+        (
+            "routes = [\"fd00::/8\", \"10.0.0.1\"]",
+            Tunnel {
+                routes: vec!["fd00::/8".parse().unwrap(), "10.0.0.1/32".parse().unwrap()],
+                ..tunnel("tunnel0")
+            },
+        ),
+        (
+            "addresses = [\"fd00::1/64\"]",
+            Tunnel {
+                addresses: vec![Address { local: "fd00::1/64".parse().unwrap(), peer: None }],
+                ..tunnel("tunnel0")
+            },
+        ),
+    ];
+    for (key, expected) in keys {
+        let desired = config::parse("xgre.toml", &format!("{TUNNEL}{key}\n"));
+        assert_eq!(desired.unwrap().tunnels["tunnel0"], expected, "{key}");
+    }
+}
+
+const TUNNEL6: &str = r#"[[tunnel]]
+name = "tunnel6"
+mode = "ip6gre"
+local = "any"
+remote = "2001:db8::2"
+"#;
+
+#[test]
+fn ip6gre_has_options_of_its_own() {
+    let plain = || {
+        let remote = "2001:db8::2".parse().unwrap();
+        Tunnel { up: true, ..Tunnel::new("tunnel6", Mode::Ip6gre, Mode::Ip6gre.any(), remote) }
+    };
+    let keys = [
+        ("", plain()),
+        ("encaplimit = 4", Tunnel { encap_limit: Some(4), ..plain() }),
+        ("flowlabel = 0x12345", Tunnel { flow_label: FlowLabel::Fixed(0x12345), ..plain() }),
+        ("flowlabel = \"inherit\"", Tunnel { flow_label: FlowLabel::Inherit, ..plain() }),
+        ("hoplimit = \"inherit\"", Tunnel { ttl: 0, ..plain() }),
+        ("tclass = \"inherit\"", Tunnel { tos: 1, ..plain() }),
+    ];
+    for (key, expected) in keys {
+        let desired = config::parse("xgre.toml", &format!("{TUNNEL6}{key}\n"));
+        assert_eq!(desired.unwrap().tunnels["tunnel6"], expected, "{key}");
+    }
+}
+
+/// On Linux the last resort of the look-up does not tell the two apart.
+#[test]
+fn a_keyless_and_a_key_0_tunnel_open_to_all_are_warned_of() {
+    let open = |name: &str, mode: &str, key: &str| {
+        format!(
+            "[[tunnel]]\nname = \"{name}\"\nmode = \"{mode}\"\nlocal = \"any\"\nremote = \"any\"\n{key}\n"
+        )
+    };
+    let warnings = |text: &str| config::warnings(&config::parse("xgre.toml", text).unwrap());
+    let pair = open("a", "gre", "") + &open("b", "gre", "key = 0");
+    assert_eq!(
+        warnings(&pair),
+        [
+            "tunnels `a` without a key and `b` with key 0 both have local any and remote any: on Linux \
+          the packets of both land on one of them; give one an address, or another key"
+        ]
+    );
+    assert_eq!(warnings(&pair.replace("key = 0", "key = 1")), [""; 0]);
+    assert_eq!(warnings(&pair.replacen("remote = \"any\"", "remote = \"10.0.0.1\"", 1)), [""; 0]);
+    assert_eq!(warnings(&(open("a", "gre", "") + &open("b", "ip6gre", "key = 0"))), [""; 0]);
 }
 
 #[test]
 fn limits_that_are_given_replace_the_defaults_one_by_one() {
-    let desired = config::parse("xgre.toml", "[limits]\ntunnels = 5000\n").unwrap();
-    assert_eq!(desired.limits, Limits { tunnels: 5000, ..Limits::default() });
+    for (key, limits) in [
+        ("tunnels = 5", Limits { tunnels: 5, ..Limits::DEFAULT }),
+        ("next_hops = 5", Limits { next_hops: 5, ..Limits::DEFAULT }),
+        ("route_blocks = 5", Limits { route_blocks: 5, ..Limits::DEFAULT }),
+        ("interfaces = 5", Limits { interfaces: 5, ..Limits::DEFAULT }),
+        ("route6_nodes = 5", Limits { route6_nodes: 5, ..Limits::DEFAULT }),
+        ("hosts6 = 5", Limits { hosts6: 5, ..Limits::DEFAULT }),
+        ("vlans = 5", Limits { vlans: 5, ..Limits::DEFAULT }),
+    ] {
+        let desired = config::parse("xgre.toml", &format!("[limits]\n{key}\n")).unwrap();
+        assert_eq!(desired.limits, limits);
+    }
 }
 
 /// `ip link` takes a fixed TTL without Don't Fragment; only `ip tunnel` refuses it.
@@ -109,8 +209,10 @@ fn a_mistake_is_named_in_one_sentence() {
         (with("tttl = 4"), "unknown key `tttl`; did you mean `ttl`?"),
         (
             with("colour = 4"),
-            "unknown key `colour`; known here: `name`, `mode`, `local`, `remote`, `ttl`, `tos`, \
-             `key`, `pmtudisc`, `mtu`, `addresses`, `routes`",
+            "unknown key `colour`; known here: `name`, `mode`, `local`, `remote`, `dev`, `hoplimit`, \
+             `ttl`, `tclass`, `tos`, `key`, `ikey`, `okey`, `csum`, `icsum`, `ocsum`, `seq`, \
+             `iseq`, `oseq`, `seq-mode`, `pmtudisc`, `ignore-df`, `encaplimit`, `flowlabel`, \
+             `mss`, `mtu`, `addresses`, `routes`",
         ),
         ("[[tunel]]\n".into(), "unknown key `tunel`; did you mean `tunnel`?"),
         ("[[tunnel]]\nname = \"a\"\nlocal = \"1.1.1.1\"\n".into(), "missing field `remote`"),
@@ -147,20 +249,20 @@ fn a_mistake_is_named_in_one_sentence() {
             "invalid value: string \"1.2.3\", expected a key of 0 to 4294967295 or a dotted quad",
         ),
         (with("mtu = 60"), "the MTU of this tunnel is 68 to 65511 bytes, not 60"),
-        (with("key = 1\nmtu = 65508"), "the MTU of this tunnel is 68 to 65507 bytes, not 65508"),
+        (with("okey = 1\nmtu = 65508"), "the MTU of this tunnel is 68 to 65507 bytes, not 65508"),
         (
             with("routes = [\"10.0.0.1/24\"]"),
             "10.0.0.1/24 has host bits set; did you mean 10.0.0.0/24?",
         ),
-        (with("routes = [\"10.0.0/24\"]"), "an IPv4 prefix is expected rather than \"10.0.0/24\""),
+        (with("routes = [\"10.0.0/24\"]"), "an IP prefix is expected rather than \"10.0.0/24\""),
         (
             with("addresses = [\"172.16.168.1/33\"]"),
-            "an IPv4 prefix is expected rather than \"172.16.168.1/33\"",
+            "an IP prefix is expected rather than \"172.16.168.1/33\"",
         ),
         (
             with("addresses = [\"172.16.168.1/30 172.16.168.2/30\"]"),
-            "invalid value: string \"172.16.168.1/30 172.16.168.2/30\", expected an address such \
-             as \"172.16.168.1/30\" or \"10.0.0.1/32 peer 10.0.0.2/32\"",
+            "an address such as \"172.16.168.1/30\" or \"10.0.0.1/32 peer 10.0.0.2/32\" is expected \
+             rather than \"172.16.168.1/30 172.16.168.2/30\"",
         ),
         (
             with("addresses = [{ local = \"1.1.1.1/32\", per = \"1.1.1.2/32\" }]"),
@@ -168,19 +270,74 @@ fn a_mistake_is_named_in_one_sentence() {
         ),
         (
             TUNNEL.replace("10.56.88.66", "10.56.88.666"),
-            "an IPv4 address is expected rather than \"10.56.88.666\"",
+            "an IP address is expected rather than \"10.56.88.666\"",
         ),
         (
             TUNNEL.replace("10.56.88.66", "192.168.22.196"),
             "local and remote are both 192.168.22.196: a tunnel leads to another host",
         ),
         (
-            TUNNEL.replace("10.56.88.66", "0.0.0.0"),
-            "remote 0.0.0.0 stands for any address, and wildcards are not supported yet",
+            TUNNEL.replace("10.56.88.66", "255.255.255.255"),
+            "remote 255.255.255.255 is not the address of one host",
+        ),
+        (
+            TUNNEL.replace("10.56.88.66", "2001:db8::1"),
+            "remote 2001:db8::1 is not IPv4, which mode gre runs over; mode ip6gre does",
+        ),
+        (
+            TUNNEL6.replace("any", "10.0.0.1"),
+            "local 10.0.0.1 is not IPv6, which mode ip6gre runs over; mode gre does",
+        ),
+        (
+            with("encaplimit = 4"),
+            "encaplimit belongs to the outer IPv6 header, and mode gre has none: leave it out, or \
+             use mode ip6gre",
+        ),
+        (
+            with("flowlabel = 1"),
+            "flowlabel belongs to the outer IPv6 header, and mode gre has none: leave it out, or \
+             use mode ip6gre",
+        ),
+        (
+            format!("{TUNNEL6}pmtudisc = false"),
+            "nopmtudisc belongs to the outer IPv4 header, and mode ip6gre has none: leave it out, \
+             or use mode gre",
+        ),
+        (
+            format!("{TUNNEL6}ignore-df = true"),
+            "ignore-df belongs to the outer IPv4 header, and mode ip6gre has none: leave it out, \
+             or use mode gre",
+        ),
+        (
+            with("ignore-df = true"),
+            "ignore-df and pmtudisc are incompatible: add nopmtudisc, or leave ignore-df out",
+        ),
+        (
+            with("encaplimit = 256"),
+            "invalid value: integer `256`, expected an encaplimit of 0 to 255 or \"none\"",
+        ),
+        (
+            with("flowlabel = 0x100000"),
+            "invalid value: integer `1048576`, expected a flowlabel of 0 to 0xfffff or \"inherit\"",
+        ),
+        (
+            with("mss = 87"),
+            "invalid value: integer `87`, expected an mss of 88 to 65495 bytes, \"auto\" or \"off\"",
+        ),
+        (with("seq-mode = \"strict\""), "a seq-mode is linux or rfc2890, not \"strict\""),
+        (with("seqmode = \"linux\""), "unknown key `seqmode`; did you mean `seq-mode`?"),
+        (
+            with("dev = \"tunnel0\""),
+            "`tunnel0` is the tunnel itself: dev is the interface it runs over",
+        ),
+        (
+            with("addresses = [\"10.0.0.1/32 peer fd00::1/128\"]"),
+            "10.0.0.1/32 and its peer fd00::1/128 are not of one family",
         ),
         (
             TUNNEL.replace("10.56.88.66", "239.1.1.1"),
-            "remote 239.1.1.1 is not the address of one host",
+            "remote 239.1.1.1 is a multicast group: tunnels to several hosts are not supported, with \
+             a key or without; make one tunnel for each host",
         ),
         (
             TUNNEL.replace("tunnel0", "sixteen-bytes-xx"),

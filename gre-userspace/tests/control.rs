@@ -18,8 +18,11 @@ use gre_userspace::{
         server::{Server, ServerError},
     },
     daemon::handle::{Command, Handle, Refusal},
-    model::{Mode, Tunnel},
-    report::{Count, Direction, PortInfo, Stats, TierOutcomes, Traffic, TunnelInfo, TunnelStats},
+    model::{FlowLabel, Mode, Mss, SeqMode, Tunnel},
+    report::{
+        Count, Direction, Mismatch, PathMtu, PortInfo, Sequence, Stats, TierOutcomes, Traffic,
+        TunnelInfo, TunnelStats,
+    },
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -49,6 +52,19 @@ fn serve_one_tunnel() -> Daemon {
                 Command::AddTunnel(tunnel, reply) => {
                     reply.send(add(&tunnel)).unwrap();
                 }
+                Command::ChangeTunnel(name, tunnel, reply) => {
+                    let changed = match (name.as_str(), tunnel.name.as_str()) {
+                        ("tunnel0", "new" | "new6") => add(&tunnel),
+                        _ => Err(Refusal::NoSuchTunnel(name)),
+                    };
+                    reply.send(changed).unwrap();
+                }
+                Command::ResetSequence(name, reply) if name == "tunnel0" => {
+                    reply.send(Ok(())).unwrap();
+                }
+                Command::ResetSequence(name, reply) => {
+                    reply.send(Err(Refusal::NoSuchTunnel(name))).unwrap();
+                }
                 Command::DeleteTunnel(name, reply) if name == "tunnel0" => {
                     reply.send(Ok(())).unwrap();
                 }
@@ -67,26 +83,47 @@ fn serve_one_tunnel() -> Daemon {
 fn add(tunnel: &Tunnel) -> Result<(), Refusal> {
     match tunnel.name.as_str() {
         "new" if *tunnel == self::tunnel("new") => Ok(()),
+        "new6" if *tunnel == tunnel6("new6") => Ok(()),
         "twin" => Err(Refusal::Exists("tunnel \"tunnel0\" has the same key".into())),
         "bad" => Err(Refusal::Invalid("not like this".into())),
         _ => Err(Refusal::Kernel("creating the veth pair: Operation not supported".into())),
     }
 }
 
+/// With every option that gre has.
 fn tunnel(name: &str) -> Tunnel {
+    let (local, remote) = ([192, 168, 22, 196].into(), [10, 56, 88, 66].into());
     Tunnel {
-        name: name.into(),
-        mode: Mode::Gre,
-        local: [192, 168, 22, 196].into(),
-        remote: [10, 56, 88, 66].into(),
+        dev: Some("wan0".into()),
         ttl: 245,
         tos: 0xb8,
-        key: Some(u32::MAX),
+        ikey: Some(u32::MAX),
+        okey: Some(0),
+        icsum: true,
+        oseq: true,
+        seq_mode: SeqMode::Rfc2890,
         pmtudisc: false,
-        mtu: None,
-        addresses: vec![],
-        routes: vec![],
-        up: false,
+        ignore_df: true,
+        mss: Mss::Fixed(1360),
+        mtu: Some(1400),
+        addresses: vec![
+            "172.16.168.1/30".parse().unwrap(),
+            "fd00::1/128 peer fd00::2/128".parse().unwrap(),
+        ],
+        routes: vec!["10.0.0.0/8".parse().unwrap(), "fd00:1::/32".parse().unwrap()],
+        ..Tunnel::new(name, Mode::Gre, local, remote)
+    }
+}
+
+/// With every option that ip6gre has besides.
+fn tunnel6(name: &str) -> Tunnel {
+    Tunnel {
+        ocsum: true,
+        iseq: true,
+        encap_limit: Some(0),
+        flow_label: FlowLabel::Inherit,
+        mss: Mss::Auto,
+        ..Tunnel::new(name, Mode::Ip6gre, Mode::Ip6gre.any(), "2001:db8::2".parse().unwrap())
     }
 }
 
@@ -98,8 +135,20 @@ fn info() -> TunnelInfo {
         remote: "10.56.88.66".into(),
         ttl: 64,
         tos: 0,
+        dev: None,
         key: None,
+        ikey: Some(1),
+        okey: None,
+        icsum: false,
+        ocsum: true,
+        iseq: true,
+        oseq: false,
+        seq_mode: "linux".into(),
         pmtudisc: true,
+        ignore_df: false,
+        encap_limit: None,
+        flow_label: "0x00000".into(),
+        mss: "off".into(),
         ifindex: Some(7),
         up: true,
         mtu: Some(1476),
@@ -107,6 +156,21 @@ fn info() -> TunnelInfo {
         via: None,
         fast: false,
         why_not: Some("the next hop is not resolved".into()),
+        mismatch: Some(mismatch()),
+        path_mtus: vec![PathMtu { remote: "10.56.88.66".into(), mtu: 1400, expires_in: 598 }],
+        sequence: Some(Sequence { next_sent: 1 << 32, next_expected: 7, resynchronised: 0 }),
+    }
+}
+
+fn mismatch() -> Mismatch {
+    Mismatch {
+        reason: "key-unexpected".into(),
+        sends: "key 42".into(),
+        expects: "no key".into(),
+        since: 1_795_512_725,
+        last: 1_795_517_998,
+        packets: 1234,
+        fix: "xgre tunnel change tunnel0 key 42".into(),
     }
 }
 
@@ -123,6 +187,7 @@ fn stats() -> Stats {
             name: "tunnel0".into(),
             rx: Direction { xdp, tc: Traffic::default(), drops: drops.clone() },
             tx: Direction::default(),
+            mismatch: Some(mismatch()),
         }],
         tiers: vec![TierOutcomes { tier: "xdp".into(), outcomes: drops }],
     }
@@ -145,6 +210,10 @@ async fn changes_and_refusals_arrive_as_they_were_sent() {
         return println!("skipped: only root may change tunnels");
     }
     client.add_tunnel(&tunnel("new")).await.unwrap();
+    client.add_tunnel(&tunnel6("new6")).await.unwrap();
+    client.change_tunnel("tunnel0", &tunnel("new")).await.unwrap();
+    client.change_tunnel("tunnel0", &tunnel6("new6")).await.unwrap();
+    client.reset_sequence("tunnel0").await.unwrap();
     client.delete_tunnel("tunnel0").await.unwrap();
 
     let refused = |result: Result<(), ClientError>| result.unwrap_err().to_string();
@@ -157,10 +226,16 @@ async fn changes_and_refusals_arrive_as_they_were_sent() {
         refused(client.add_tunnel(&tunnel("other")).await),
         "creating the veth pair: Operation not supported"
     );
-    assert_eq!(
+    for refusal in [
         refused(client.delete_tunnel("nosuch").await),
-        "No such device\nno tunnel is called \"nosuch\"; `xgre tunnel show` lists them"
-    );
+        refused(client.change_tunnel("nosuch", &tunnel("new")).await),
+        refused(client.reset_sequence("nosuch").await),
+    ] {
+        assert_eq!(
+            refusal,
+            "No such device\nno tunnel is called \"nosuch\"; `xgre tunnel show` lists them"
+        );
+    }
 }
 
 /// Calls that `varlinkctl` could make, with what no client of ours would send.
@@ -174,8 +249,37 @@ async fn a_wrong_parameter_is_answered_in_words() {
     for (key, value, reason) in [
         ("ttl", json!(256), "ttl: 256 does not fit"),
         ("key", json!(-1), "key: -1 does not fit"),
-        ("mode", json!("sit"), "mode \"sit\" is not supported; use \"gre\""),
-        ("local", json!("fe80::1"), "local: an IP address is expected rather than \"fe80::1\""),
+        ("mode", json!("sit"), "mode \"sit\" is not supported; use \"gre\" or \"ip6gre\""),
+        ("local", json!("10.0.0"), "local: an IP address is expected rather than \"10.0.0\""),
+        (
+            "local",
+            json!("fe80::1"),
+            "local fe80::1 is not IPv4, which mode gre runs over; mode ip6gre does",
+        ),
+        (
+            "encap_limit",
+            json!(4),
+            "encaplimit belongs to the outer IPv6 header, and mode gre has none: leave it out, or \
+             use mode ip6gre",
+        ),
+        ("seq_mode", json!("strict"), "seq_mode: a seq-mode is linux or rfc2890, not \"strict\""),
+        (
+            "flow_label",
+            json!("100000"),
+            "flow_label: a flow label is 0x0 to 0xfffff or inherit, not \"100000\"",
+        ),
+        ("mss", json!("9"), "mss: an mss is auto, off, or 88 to 65495 bytes, not \"9\""),
+        ("mtu", json!(60), "the MTU of this tunnel is 68 to 65511 bytes, not 60"),
+        (
+            "addresses",
+            json!(["10.0.0.1/24", "10.0.0"]),
+            "addresses: an IP prefix is expected rather than \"10.0.0\"",
+        ),
+        (
+            "routes",
+            json!(["10.0.0.1/24"]),
+            "routes: 10.0.0.1/24 has host bits set; did you mean 10.0.0.0/24?",
+        ),
         (
             "name",
             json!("a/b"),
@@ -197,6 +301,56 @@ async fn a_wrong_parameter_is_answered_in_words() {
             json!({"error": "io.xgre.Control.InvalidTunnel", "parameters": {"reason": reason}})
         );
     }
+}
+
+/// Older clients know of no other parameters, and of one key.
+#[tokio::test]
+async fn what_is_left_out_has_iproute2s_defaults() {
+    if !nix::unistd::geteuid().is_root() {
+        return println!("skipped: only root may change tunnels");
+    }
+    let (daemon, mut commands) = serve();
+    let any = Mode::Gre.any();
+    let keyed = Tunnel { ikey: Some(7), okey: Some(7), ..Tunnel::new("x", Mode::Gre, any, any) };
+    let one_way = Tunnel { ikey: Some(8), ..keyed.clone() };
+    let any6 = Mode::Ip6gre.any();
+    for (spec, expected) in [
+        (json!({"name": "x", "local": "any", "remote": "0.0.0.0", "key": 7}), keyed),
+        (json!({"name": "x", "local": "any", "remote": "any", "key": 7, "ikey": 8}), one_way),
+        (
+            json!({"name": "x", "mode": "ip6gre", "local": "any", "remote": "any"}),
+            Tunnel::new("x", Mode::Ip6gre, any6, any6),
+        ),
+    ] {
+        let call = json!({"method": "io.xgre.Control.AddTunnel", "parameters": {"tunnel": spec}});
+        let socket = daemon.socket.clone();
+        let answer = tokio::task::spawn_blocking(move || call_raw(&socket, &call));
+        let Command::AddTunnel(tunnel, reply) = next(&mut commands).await else {
+            panic!("AddTunnel was called")
+        };
+        assert_eq!(*tunnel, expected);
+        reply.send(Ok(())).unwrap();
+        assert!(answer.await.unwrap()["error"].is_null());
+    }
+}
+
+/// The command line changes a tunnel from what the daemon tells of it.
+#[tokio::test]
+async fn a_told_tunnel_is_the_tunnel() {
+    let daemon = serve_one_tunnel();
+    let mut client = Client::connect(&daemon.socket).await.unwrap();
+    let told = client.tunnels().await.unwrap().remove(0);
+    let (local, remote) = ([192, 168, 22, 196].into(), [10, 56, 88, 66].into());
+    assert_eq!(
+        Tunnel::try_from(api::TunnelSpec::from(&told)).unwrap(),
+        Tunnel {
+            ttl: 64,
+            ikey: Some(1),
+            ocsum: true,
+            iseq: true,
+            ..Tunnel::new("tunnel0", Mode::Gre, local, remote)
+        }
+    );
 }
 
 #[tokio::test]
@@ -235,7 +389,12 @@ async fn the_interface_describes_itself() {
             "Traffic",
             "Count",
             "TierOutcomes",
+            "Mismatch",
+            "PathMtu",
+            "Sequence",
             "method AddTunnel(tunnel: TunnelSpec) -> ()",
+            "method ChangeTunnel(name: string, tunnel: TunnelSpec) -> ()",
+            "method ResetSequence(name: string) -> ()",
             "method DeleteTunnel(name: string) -> ()",
             "method Tunnels() -> (tunnels: []TunnelInfo)",
             "method Ports() -> (ports: []PortInfo)",

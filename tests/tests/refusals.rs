@@ -105,7 +105,8 @@ fn attach_foreign_program(host: &Namespace) -> Result<Foreign> {
     let pins = PathBuf::from(format!("/sys/fs/bpf/{}", host.name()));
     // Mounts bpffs where no daemon has been yet.
     Instance::current()?.prepare()?;
-    let limits = Limits { tunnels: 1, next_hops: 1, route_blocks: 1, interfaces: 64 };
+    let limits =
+        Limits { tunnels: 1, next_hops: 1, route_blocks: 1, interfaces: 64, ..Limits::DEFAULT };
     let attach = move || -> Result<Foreign> {
         setns(File::open(namespace)?, CloneFlags::CLONE_NEWNET)?;
         let (mut programs, _) = loader::load(&limits, &pins)?;

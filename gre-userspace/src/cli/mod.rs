@@ -1,8 +1,10 @@
 //! The command line: iproute2's words where iproute2 has them. `xgre run` is the daemon, every
 //! other verb a client of it.
 
+mod clock;
 mod dsfield;
 mod failure;
+mod mismatch;
 mod output;
 mod port;
 mod run;
@@ -15,12 +17,13 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 pub use self::{
+    clock::Clock,
     failure::Failure,
     output::{Output, Paint},
     port::text as ports_text,
     stats::{Sample, text as stats_text},
     tunnel::{json as tunnels_json, text as tunnels_text},
-    words::tunnel as tunnel_of_words,
+    words::{change as change_of_words, tunnel as tunnel_of_words},
 };
 use crate::{control::client::Client, instance::Instance};
 
@@ -49,7 +52,7 @@ The words are those of `ip tunnel`, and may be shortened as there: `xgre t a`, `
 enum Object {
     /// Run the daemon in the foreground; it needs root
     Run(run::Run),
-    /// Add, delete and show tunnels
+    /// Add, change, delete and show tunnels
     #[command(alias = "t", infer_subcommands = true, after_help = tunnel::EXAMPLES)]
     Tunnel {
         #[command(subcommand)]

@@ -46,12 +46,12 @@ impl Run {
                  run `sudo xgre run` or `systemctl start xgre`",
             ));
         }
+        log()?;
         let options = Options {
             desired: self.desired()?,
             instance: Instance::current()?,
             teardown: self.teardown,
         };
-        log()?;
         tokio::runtime::Runtime::new()?
             .block_on(daemon::run(options))
             .map_err(|error| Failure::refused(format!("xgre run: {error:#}")))

@@ -12,7 +12,7 @@ use clap::Args;
 
 pub use self::text::text;
 use super::{
-    Failure, Output,
+    Clock, Failure, Output,
     output::{colour, print},
     runtime,
 };
@@ -106,7 +106,11 @@ impl Stats {
     }
 
     fn print(&self, sample: &Sample, output: Output) -> Result<(), Failure> {
-        print(&if output.json { output.json(&sample.stats)? } else { text(sample, colour()) })?;
+        print(&if output.json {
+            output.json(&sample.stats)?
+        } else {
+            text(sample, Clock::local(), colour())
+        })?;
         Ok(())
     }
 }

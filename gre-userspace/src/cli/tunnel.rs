@@ -1,16 +1,24 @@
 //! `xgre tunnel`: in iproute2's words, printed in iproute2's shape with what xgre adds after it.
 
+mod iproute2;
+mod json;
 mod show;
 
 use clap::Subcommand;
 
-pub use self::show::{json, text};
+pub use self::{json::json, show::text};
 use super::{
-    Failure, Output,
+    Clock, Failure, Output,
     output::{colour, print},
     with_daemon, words,
 };
-use crate::control::client::ClientError;
+use crate::{
+    control::{
+        api::{self, TunnelSpec},
+        client::ClientError,
+    },
+    model::Tunnel,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -18,7 +26,17 @@ pub(super) enum Verb {
     #[command(after_help = ADD_EXAMPLES)]
     Add {
         /// As `ip tunnel add` takes them, in any order:
-        /// NAME mode gre remote ADDR local ADDR [ ttl TTL ] [ tos TOS ] [ key KEY ] [ [no]pmtudisc ]
+        /// NAME mode { gre | ip6gre } remote ADDR local ADDR [ dev IF ] [ ttl TTL ] [ tos TOS ]
+        /// [ [i|o]key KEY ] [ [i|o]csum ] [ [i|o]seq ] [ seq-mode { linux | rfc2890 } ]
+        /// [ [no]pmtudisc ] [ [no]ignore-df ] [ encaplimit ELIM ] [ flowlabel LABEL ] [ mss MSS ]
+        #[arg(value_name = "WORDS", verbatim_doc_comment)]
+        words: Vec<String>,
+    },
+    /// Change the options of a tunnel; its device stays
+    #[command(after_help = CHANGE_EXAMPLES)]
+    Change {
+        /// NAME and words of `xgre tunnel add`, or one of [ no[i|o]key ] [ no[i|o]csum ]
+        /// [ no[i|o]seq ] to turn off what is on; or NAME seq reset
         #[arg(value_name = "WORDS", verbatim_doc_comment)]
         words: Vec<String>,
     },
@@ -50,15 +68,30 @@ Examples:
 
 const ADD_EXAMPLES: &str = "\
 Where:
-  TTL is 1..255 or inherit (the default): the inner packet's
-  TOS is 00..ff (hexadecimal), a name such as EF, inherit, or inherit/TOS
+  ADDR is an address of IPv4 for gre and of IPv6 for ip6gre, or any (the default)
+  IF is the interface that the tunnel is bound to
+  TTL (or hoplimit) is 1..255 or inherit: the inner packet's; the default is inherit for gre and 64
+    for ip6gre
+  TOS (or tclass) is 00..ff (hexadecimal), a name such as EF, inherit, or inherit/TOS
   KEY is a number or a dotted quad; both ends must agree
+  csum adds checksums and requires them; seq numbers packets and drops those out of sequence
+  seq-mode rfc2890 takes packets without a number, which linux (the default) drops
   nopmtudisc leaves Don't Fragment out of the outer packet; it takes `ttl inherit`
+  ignore-df does so whatever the inner packet says; it takes nopmtudisc
+  ELIM is 0..255 or none (the default), LABEL 00000..fffff (hexadecimal) or inherit; both of ip6gre
+  MSS is what passing TCP connections are lowered to: bytes, auto (what fits), or off (the default)
 
 Examples:
   xgre tunnel add tunnel0 mode gre remote 10.56.88.66 local 192.168.22.196 ttl 245
-  xgre tunnel add tunnel1 mode gre remote 10.56.88.66 local 192.168.22.196 key 0.0.0.43 tos EF
+  xgre tunnel add tunnel1 mode gre remote 10.56.88.66 local 192.168.22.196 key 0.0.0.43 csum seq
+  xgre tunnel add tunnel6 mode ip6gre remote 2001:db8::2 local 2001:db8::1 mss auto
   ip address add 172.16.168.1/30 dev tunnel0 && ip link set tunnel0 up";
+
+const CHANGE_EXAMPLES: &str = "\
+Examples:
+  xgre tunnel change tunnel0 key 42
+  xgre tunnel change tunnel0 nokey csum remote 10.56.88.67
+  xgre tunnel change tunnel0 seq reset      sequence numbers start anew, both ways";
 
 const DELETE_EXAMPLES: &str = "\
 Examples:
@@ -74,6 +107,7 @@ Examples:
 pub(super) fn execute(verb: Verb, output: Output) -> Result<(), Failure> {
     match verb {
         Verb::Add { words } => add(&words),
+        Verb::Change { words } => change(&words),
         Verb::Delete { words } => delete(&words),
         Verb::Show { words } => show(&words, output),
     }
@@ -84,6 +118,29 @@ fn add(words: &[String]) -> Result<(), Failure> {
     with_daemon(async |daemon| {
         let added = daemon.add_tunnel(&tunnel).await;
         added.map_err(|error| failed("add", &tunnel.name, error))
+    })
+}
+
+fn change(words: &[String]) -> Result<(), Failure> {
+    if let Some(name) = words::sequence_reset(words)? {
+        return with_daemon(async |daemon| {
+            let reset = daemon.reset_sequence(&name).await;
+            reset.map_err(|error| failed("change", &name, error))
+        });
+    }
+    let Some(name) = words::name(words)? else {
+        return Err(Failure::refused("which tunnel? xgre tunnel change NAME key 42"));
+    };
+    with_daemon(async |daemon| {
+        let tunnels = daemon.tunnels().await?;
+        let Some(info) = tunnels.iter().find(|tunnel| tunnel.name == name) else {
+            let error = ClientError::Refused(api::Error::NoSuchTunnel { name: name.clone() });
+            return Err(failed("get", &name, error));
+        };
+        let tunnel = Tunnel::try_from(TunnelSpec::from(info)).map_err(ClientError::Refused)?;
+        let tunnel = words::change(words, &tunnel)?;
+        let changed = daemon.change_tunnel(&name, &tunnel).await;
+        changed.map_err(|error| failed("change", &name, error))
     })
 }
 
@@ -124,7 +181,7 @@ fn show(words: &[String], output: Output) -> Result<(), Failure> {
     print(&if output.json {
         output.json(&json(&tunnels, stats))?
     } else {
-        text(&tunnels, stats, colour())
+        text(&tunnels, stats, Clock::local(), colour())
     })?;
     Ok(())
 }

@@ -1,87 +1,128 @@
-//! The grammar of `ip tunnel add`: words in any order. What is refused is refused in iproute2's
-//! words; a line of our own may follow.
+//! The grammar of `ip tunnel`: words in any order. What is refused is refused in iproute2's words; a
+//! line of our own may follow.
 
-use std::net::Ipv4Addr;
+mod values;
 
-use super::{Failure, dsfield};
+use std::{net::IpAddr, str::FromStr};
+
+use self::values::{Tos, encap_limit, key, tos, ttl};
+use super::Failure;
 use crate::{
     config::{bad_name, nearest, unfit},
-    model::{Mode, Tunnel},
+    model::{Endpoint, FlowLabel, Mode, Mss, SeqMode, Tunnel},
 };
 
-/// The tunnel that a command line describes.
+/// The tunnel that the words of `tunnel add` describe.
 pub fn tunnel(words: &[String]) -> Result<Tunnel, Failure> {
     let words = Words::parse(words)?;
-    if words.ttl != 0 && !words.pmtudisc {
-        return Err(Failure::refused("ttl != 0 and nopmtudisc are incompatible"));
-    }
-    // As in iproute2, a name that begins with "gre" says the mode.
-    let named_gre = words.name.as_ref().is_some_and(|name| name.starts_with("gre"));
-    let Some(mode) = words.mode.or(named_gre.then_some(Mode::Gre)) else {
+    let Some(mode) = words.mode.or(words.mode_of_name()) else {
         return Err(Failure::refused(
-            "cannot determine tunnel mode (ipip, gre, vti or sit)\nxgre does gre: add `mode gre`",
+            "cannot determine tunnel mode (ipip, gre, vti or sit)\n\
+             xgre does gre: add `mode gre`, or `mode ip6gre` for GRE over IPv6",
         ));
     };
-    let Some(name) = words.name else {
+    let Some(name) = &words.name else {
         return Err(Failure::refused(
             "the tunnel has no name\n\
              xgre tunnel add NAME mode gre remote ADDR local ADDR [ ttl TTL ] [ key KEY ]",
         ));
     };
-    let tunnel = Tunnel {
-        name,
-        mode,
-        local: specific("local", words.local)?,
-        remote: specific("remote", words.remote)?,
-        ttl: words.ttl,
-        tos: words.tos,
-        key: words.key,
-        pmtudisc: words.pmtudisc,
-        mtu: None,
-        addresses: Vec::new(),
-        routes: Vec::new(),
-        up: false,
-    };
-    match unfit(&tunnel) {
-        None => Ok(tunnel),
-        Some(unfit) => Err(Failure::refused(format!("Error: {}", unfit.reason))),
+    let tunnel = Tunnel::new(name, mode, mode.any(), mode.any());
+    words.apply(tunnel)
+}
+
+/// What the words of `tunnel change` make of a tunnel.
+pub fn change(words: &[String], tunnel: &Tunnel) -> Result<Tunnel, Failure> {
+    let words = Words::parse(words)?;
+    if let Some(mode) = words.mode.filter(|mode| *mode != tunnel.mode) {
+        return Err(Failure::refused(format!(
+            "Error: {} is {}, and a tunnel keeps its mode\n\
+             delete it and add it again with `mode {mode}`",
+            tunnel.name, tunnel.mode
+        )));
+    }
+    words.apply(tunnel.clone())
+}
+
+/// The name in `tunnel change NAME seq reset`, if those are the words.
+pub(super) fn sequence_reset(words: &[String]) -> Result<Option<String>, Failure> {
+    if !words.windows(2).any(|pair| pair == ["seq", "reset"]) {
+        return Ok(None);
+    }
+    match words {
+        [name, _, _] => Ok(Some(name.clone())),
+        _ => Err(Failure::refused("`seq reset` stands alone: xgre tunnel change NAME seq reset")),
     }
 }
 
-/// The name in the words of `ip tunnel delete` and `show`, which may say more about the tunnel.
+/// The name in the words of `ip tunnel delete`, `show` and `change`, which may say more about the
+/// tunnel.
 pub(super) fn name(words: &[String]) -> Result<Option<String>, Failure> {
     Words::parse(words).map(|words| words.name)
 }
 
+/// What a command line says; what it does not say is none.
+#[derive(Default)]
 struct Words {
     name: Option<String>,
     mode: Option<Mode>,
-    local: Ipv4Addr,
-    remote: Ipv4Addr,
-    ttl: u8,
-    tos: u8,
-    key: Option<u32>,
-    pmtudisc: bool,
+    local: Option<Endpoint>,
+    remote: Option<Endpoint>,
+    dev: Option<String>,
+    ttl: Option<u8>,
+    tos: Option<Tos>,
+    ikey: Option<Option<u32>>,
+    okey: Option<Option<u32>>,
+    icsum: Option<bool>,
+    ocsum: Option<bool>,
+    iseq: Option<bool>,
+    oseq: Option<bool>,
+    seq_mode: Option<SeqMode>,
+    pmtudisc: Option<bool>,
+    ignore_df: Option<bool>,
+    encap_limit: Option<Option<u8>>,
+    flow_label: Option<FlowLabel>,
+    mss: Option<Mss>,
+    /// A word that only one mode has.
+    of_one_mode: Vec<(String, Mode)>,
 }
 
-const KNOWN: [&str; 8] = ["mode", "remote", "local", "ttl", "tos", "key", "pmtudisc", "nopmtudisc"];
+/// What a mistyped word is compared with.
+const KNOWN: [&str; 24] = [
+    "mode",
+    "remote",
+    "local",
+    "dev",
+    "ttl",
+    "hoplimit",
+    "tos",
+    "tclass",
+    "key",
+    "ikey",
+    "okey",
+    "nokey",
+    "csum",
+    "icsum",
+    "ocsum",
+    "seq",
+    "iseq",
+    "oseq",
+    "seq-mode",
+    "pmtudisc",
+    "ignore-df",
+    "encaplimit",
+    "flowlabel",
+    "mss",
+];
 
-/// Words of `ip tunnel` that take a value, and that we do not do yet.
-const UNSUPPORTED_WITH_VALUE: [&str; 3] = ["dev", "ikey", "okey"];
-const UNSUPPORTED: [&str; 6] = ["seq", "iseq", "oseq", "csum", "icsum", "ocsum"];
+/// Words of iproute2's tunnels that take a value, and that we do not do.
+const UNSUPPORTED_WITH_VALUE: [&str; 6] =
+    ["fwmark", "dscp", "encap", "6rd-prefix", "prl-default", "prl-nodefault"];
+const UNSUPPORTED: [&str; 3] = ["external", "allow-localremote", "noallow-localremote"];
 
 impl Words {
     fn parse(words: &[String]) -> Result<Self, Failure> {
-        let mut parsed = Self {
-            name: None,
-            mode: None,
-            local: Ipv4Addr::UNSPECIFIED,
-            remote: Ipv4Addr::UNSPECIFIED,
-            ttl: 0,
-            tos: 0,
-            key: None,
-            pmtudisc: true,
-        };
+        let mut parsed = Self::default();
         let mut words = words.iter().map(String::as_str);
         while let Some(word) = words.next() {
             let mut value = || {
@@ -90,23 +131,82 @@ impl Words {
                 })
             };
             match word {
-                "mode" => parsed.mode = Some(mode(value()?)?),
-                "remote" => parsed.remote = address(value()?)?,
-                "local" => parsed.local = address(value()?)?,
-                "ttl" | "hoplimit" | "hlim" => parsed.ttl = ttl(value()?)?,
-                "tos" | "tclass" | "dsfield" => parsed.tos = tos(value()?)?,
-                "key" => parsed.key = Some(key(value()?)?),
-                "pmtudisc" => parsed.pmtudisc = true,
-                "nopmtudisc" => parsed.pmtudisc = false,
+                "mode" => parsed.mode(value()?)?,
+                "remote" => parsed.remote = Some(address(value()?)?),
+                "local" => parsed.local = Some(address(value()?)?),
+                "dev" => parsed.dev = Some(device(value()?)?),
+                "ttl" | "hoplimit" | "hlim" => parsed.ttl = Some(ttl(value()?)?),
+                "tos" | "tclass" | "tc" | "dsfield" => parsed.tos = Some(tos(value()?)?),
+                "key" => {
+                    let key = Some(key(word, value()?)?);
+                    (parsed.ikey, parsed.okey) = (Some(key), Some(key));
+                }
+                "ikey" => parsed.ikey = Some(Some(key(word, value()?)?)),
+                "okey" => parsed.okey = Some(Some(key(word, value()?)?)),
+                "encaplimit" => {
+                    parsed.encap_limit = Some(encap_limit(value()?)?);
+                    parsed.of_one_mode.push((word.to_owned(), Mode::Ip6gre));
+                }
+                "flowlabel" | "fl" => {
+                    parsed.flow_label = Some(option("invalid Flowlabel", value()?)?);
+                    parsed.of_one_mode.push((word.to_owned(), Mode::Ip6gre));
+                }
+                "seq-mode" => parsed.seq_mode = Some(option("invalid seq-mode", value()?)?),
+                "mss" => parsed.mss = Some(option("invalid mss", value()?)?),
+                "name" => parsed.name(value()?)?,
                 _ if UNSUPPORTED_WITH_VALUE.contains(&word) => {
                     return Err(unsupported(&format!("{word} {}", value()?)));
                 }
                 _ if UNSUPPORTED.contains(&word) => return Err(unsupported(word)),
-                "name" => parsed.name(value()?)?,
+                _ if parsed.flag(word) => {}
                 _ => parsed.name(word)?,
             }
         }
         Ok(parsed)
+    }
+
+    /// Takes a word without a value; false where it is none.
+    fn flag(&mut self, word: &str) -> bool {
+        let (on, option) = match word.strip_prefix("no") {
+            Some(option) => (false, option),
+            None => (true, word),
+        };
+        let given = Some(on);
+        match option {
+            "csum" => (self.icsum, self.ocsum) = (given, given),
+            "icsum" => self.icsum = given,
+            "ocsum" => self.ocsum = given,
+            "seq" => (self.iseq, self.oseq) = (given, given),
+            "iseq" => self.iseq = given,
+            "oseq" => self.oseq = given,
+            "key" if !on => (self.ikey, self.okey) = (Some(None), Some(None)),
+            "ikey" if !on => self.ikey = Some(None),
+            "okey" if !on => self.okey = Some(None),
+            "pmtudisc" => self.pmtudisc = given,
+            "ignore-df" => self.ignore_df = given,
+            _ => return false,
+        }
+        if matches!(option, "pmtudisc" | "ignore-df") {
+            self.of_one_mode.push((word.to_owned(), Mode::Gre));
+        }
+        true
+    }
+
+    fn mode(&mut self, text: &str) -> Result<(), Failure> {
+        let mode = match text {
+            "gre" | "gre/ip" => Mode::Gre,
+            "ip6gre" | "ip6gre/ip" | "gre/ipv6" => Mode::Ip6gre,
+            "ipip" | "ip/ip" | "sit" | "ipv6/ip" | "isatap" | "vti" | "ip6ip6" | "ipv6/ipv6"
+            | "ipip6" | "ip4ip6" | "ip/ipv6" | "ipv4/ipv6" | "vti6" | "any" | "any/ipv6" => {
+                return Err(unsupported(&format!("mode {text}")));
+            }
+            _ => return Err(Failure::senseless(format!("Unknown tunnel mode \"{text}\""))),
+        };
+        if self.mode.is_some_and(|other| other != mode) {
+            return Err(Failure::senseless("You managed to ask for more than one tunnel mode."));
+        }
+        self.mode = Some(mode);
+        Ok(())
     }
 
     /// Whatever is no keyword is the name, so a second one is a mistake.
@@ -127,86 +227,95 @@ impl Words {
         self.name = Some(word.to_owned());
         Ok(())
     }
-}
 
-fn mode(text: &str) -> Result<Mode, Failure> {
-    match text {
-        "gre" | "gre/ip" => Ok(Mode::Gre),
-        "ipip" | "ip/ip" | "sit" | "ipv6/ip" | "isatap" | "vti" => {
-            Err(unsupported(&format!("mode {text}")))
+    /// As in iproute2, a name that begins with "gre" says the mode.
+    fn mode_of_name(&self) -> Option<Mode> {
+        let name = self.name.as_deref()?;
+        let modes = [("gre", Mode::Gre), ("ip6gre", Mode::Ip6gre)];
+        modes.into_iter().find(|(start, _)| name.starts_with(start)).map(|(_, mode)| mode)
+    }
+
+    fn apply(self, mut tunnel: Tunnel) -> Result<Tunnel, Failure> {
+        fn set<T>(option: &mut T, given: Option<T>) {
+            if let Some(given) = given {
+                *option = given;
+            }
         }
-        _ => Err(Failure::senseless(format!("Unknown tunnel mode \"{text}\""))),
+        let mode = tunnel.mode;
+        if let Some((word, other)) = self.of_one_mode.iter().find(|(_, of)| *of != mode) {
+            return Err(Failure::refused(format!(
+                "Error: \"{word}\" is an option of mode {other}, and {} is {mode}\n\
+                 leave it out",
+                tunnel.name
+            )));
+        }
+        let fragments = self.ttl.is_some() || self.pmtudisc.is_some();
+        set(&mut tunnel.local, of_family(self.local, mode)?);
+        set(&mut tunnel.remote, of_family(self.remote, mode)?);
+        set(&mut tunnel.dev, self.dev.map(Some));
+        set(&mut tunnel.ttl, self.ttl);
+        set(&mut tunnel.tos, self.tos.map(|tos| tos.of_mode(mode)).transpose()?);
+        set(&mut tunnel.ikey, self.ikey);
+        set(&mut tunnel.okey, self.okey);
+        set(&mut tunnel.icsum, self.icsum);
+        set(&mut tunnel.ocsum, self.ocsum);
+        set(&mut tunnel.iseq, self.iseq);
+        set(&mut tunnel.oseq, self.oseq);
+        set(&mut tunnel.seq_mode, self.seq_mode);
+        set(&mut tunnel.pmtudisc, self.pmtudisc);
+        set(&mut tunnel.ignore_df, self.ignore_df);
+        set(&mut tunnel.encap_limit, self.encap_limit);
+        set(&mut tunnel.flow_label, self.flow_label);
+        set(&mut tunnel.mss, self.mss);
+        // The config file takes both, as `ip link` does, and then other options can be changed.
+        if fragments && tunnel.ttl != 0 && !tunnel.pmtudisc {
+            return Err(Failure::refused("ttl != 0 and nopmtudisc are incompatible"));
+        }
+        match unfit(&tunnel) {
+            None => Ok(tunnel),
+            Some(unfit) => Err(Failure::refused(format!("Error: {}", unfit.reason))),
+        }
     }
 }
 
-fn unsupported(what: &str) -> Failure {
+fn address(text: &str) -> Result<Endpoint, Failure> {
+    text.parse().map_err(|reason| Failure::refused(format!("Error: {reason}")))
+}
+
+fn of_family(end: Option<Endpoint>, mode: Mode) -> Result<Option<IpAddr>, Failure> {
+    let Some(address) = end.map(|end| end.address(mode)) else { return Ok(None) };
+    if mode.has_family_of(address) {
+        return Ok(Some(address));
+    }
+    Err(Failure::refused(match mode {
+        Mode::Gre => format!(
+            "Error: an IP address is expected rather than \"{address}\"\n\
+             mode gre runs over IPv4; over IPv6 it is `mode ip6gre`"
+        ),
+        Mode::Ip6gre => format!(
+            "Error: inet6 address is expected rather than \"{address}\".\n\
+             mode ip6gre runs over IPv6; over IPv4 it is `mode gre`"
+        ),
+    }))
+}
+
+fn device(text: &str) -> Result<String, Failure> {
+    match bad_name(text) {
+        None => Ok(text.to_owned()),
+        Some(reason) => Err(Failure::refused(format!("Cannot find device \"{text}\"\n{reason}"))),
+    }
+}
+
+/// A value that knows how to be read; its reason says what it could be.
+fn option<T: FromStr<Err = String>>(what: &str, text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|reason| {
+        Failure::senseless(format!("Error: argument \"{text}\" is wrong: {what}\n{reason}"))
+    })
+}
+
+fn unsupported(words: &str) -> Failure {
     Failure::senseless(format!(
-        "Error: \"{what}\" is not supported by xgre yet\nleave it out, or make this tunnel with `ip tunnel`"
+        "Error: \"{words}\" is not supported by xgre yet\n\
+         leave it out, or make this tunnel with `ip tunnel`"
     ))
-}
-
-fn address(text: &str) -> Result<Ipv4Addr, Failure> {
-    match text {
-        "any" | "all" | "default" => Ok(Ipv4Addr::UNSPECIFIED),
-        _ => text.parse().map_err(|_| {
-            Failure::refused(format!("Error: an IP address is expected rather than \"{text}\""))
-        }),
-    }
-}
-
-fn specific(key: &str, address: Ipv4Addr) -> Result<Ipv4Addr, Failure> {
-    if address.is_unspecified() {
-        return Err(Failure::refused(format!(
-            "Error: {key} is any\nwildcards are not supported yet: give the tunnel's {key} address, \
-             `{key} ADDR`"
-        )));
-    }
-    Ok(address)
-}
-
-fn ttl(text: &str) -> Result<u8, Failure> {
-    if text == "inherit" {
-        return Ok(0);
-    }
-    number(text).and_then(|ttl| ttl.try_into().ok()).ok_or_else(|| {
-        Failure::senseless(format!("Error: argument \"{text}\" is wrong: invalid TTL"))
-    })
-}
-
-/// `inherit`, a DSCP, or `inherit/DSCP`: the latter for packets that are not IP.
-fn tos(text: &str) -> Result<u8, Failure> {
-    let (inherit, dsfield) = match text.split_once('/') {
-        _ if text == "inherit" => (1, None),
-        Some(("inherit", dsfield)) => (1, Some(dsfield)),
-        _ => (0, Some(text)),
-    };
-    match dsfield.map(dsfield::parse) {
-        None => Ok(inherit),
-        Some(Some(tos)) => Ok(tos | inherit),
-        Some(None) => {
-            Err(Failure::senseless(format!("Error: argument \"{text}\" is wrong: bad TOS value")))
-        }
-    }
-}
-
-fn key(text: &str) -> Result<u32, Failure> {
-    if text.contains('.') {
-        return address(text).map(u32::from);
-    }
-    number(text).ok_or_else(|| {
-        Failure::senseless(format!(
-            "invalid value for \"key\": \"{text}\"; it should be an unsigned integer"
-        ))
-    })
-}
-
-/// As strtoul with base 0: `0x` is hexadecimal and a leading 0 octal.
-fn number(text: &str) -> Option<u32> {
-    if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        u32::from_str_radix(digits, 16).ok()
-    } else if text.len() > 1 && text.starts_with('0') {
-        u32::from_str_radix(text, 8).ok()
-    } else {
-        text.parse().ok()
-    }
 }

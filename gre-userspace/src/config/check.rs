@@ -1,9 +1,9 @@
 //! What makes a tunnel impossible by itself, wherever it was asked for: config file, command line
 //! or control socket.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use crate::model::Tunnel;
+use crate::model::{Desired, FlowLabel, Mode, Mss, Tunnel};
 
 /// Why a tunnel cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,14 +25,38 @@ pub fn unfit(tunnel: &Tunnel) -> Option<Unfit> {
         return unfit("name", reason);
     }
     for (key, address) in [("local", tunnel.local), ("remote", tunnel.remote)] {
-        if let Some(reason) = bad_endpoint(key, address) {
+        if let Some(reason) = bad_endpoint(key, address, tunnel.mode) {
             return unfit(key, reason);
         }
     }
-    if tunnel.local == tunnel.remote {
+    if tunnel.local == tunnel.remote && !tunnel.local.is_unspecified() {
         let reason =
             format!("local and remote are both {}: a tunnel leads to another host", tunnel.local);
         return unfit("remote", reason);
+    }
+    if let Some(dev) = &tunnel.dev {
+        if let Some(reason) = bad_name(dev) {
+            return unfit("dev", reason);
+        }
+        if *dev == tunnel.name {
+            let reason = format!("`{dev}` is the tunnel itself: dev is the interface it runs over");
+            return unfit("dev", reason);
+        }
+    }
+    if let Some((key, reason)) = other_modes_option(tunnel) {
+        return unfit(key, reason);
+    }
+    // As the kernel's (ipgre_netlink_parms).
+    if tunnel.ignore_df && tunnel.pmtudisc {
+        let reason =
+            "ignore-df and pmtudisc are incompatible: add nopmtudisc, or leave ignore-df out";
+        return unfit("ignore-df", reason.to_owned());
+    }
+    if let Mss::Fixed(mss) = tunnel.mss
+        && !Mss::RANGE.contains(&mss)
+    {
+        let (least, most) = (Mss::RANGE.start(), Mss::RANGE.end());
+        return unfit("mss", format!("an mss is {least} to {most} bytes, not {mss}"));
     }
     let largest = MAX_PACKET - tunnel.overhead();
     if let Some(mtu) = tunnel.mtu.filter(|mtu| !(MIN_MTU..=largest).contains(mtu)) {
@@ -40,6 +64,62 @@ pub fn unfit(tunnel: &Tunnel) -> Option<Unfit> {
         return unfit("mtu", reason);
     }
     None
+}
+
+/// An option that the tunnel's outer header has no place for.
+fn other_modes_option(tunnel: &Tunnel) -> Option<(&'static str, String)> {
+    let ip6gre_only = |word| {
+        format!(
+            "{word} belongs to the outer IPv6 header, and mode gre has none: leave it out, or use mode ip6gre"
+        )
+    };
+    let gre_only = |word| {
+        format!(
+            "{word} belongs to the outer IPv4 header, and mode ip6gre has none: leave it out, or use mode gre"
+        )
+    };
+    match tunnel.mode {
+        Mode::Gre if tunnel.encap_limit.is_some() => {
+            Some(("encaplimit", ip6gre_only("encaplimit")))
+        }
+        Mode::Gre if tunnel.flow_label != FlowLabel::default() => {
+            Some(("flowlabel", ip6gre_only("flowlabel")))
+        }
+        Mode::Ip6gre if !tunnel.pmtudisc => Some(("pmtudisc", gre_only("nopmtudisc"))),
+        Mode::Ip6gre if tunnel.ignore_df => Some(("ignore-df", gre_only("ignore-df"))),
+        Mode::Ip6gre if tunnel.tos & 1 == 1 && tunnel.tos != 1 => Some((
+            "tos",
+            "a traffic class is inherited or fixed, and not fixed for some packets only".to_owned(),
+        )),
+        Mode::Ip6gre if matches!(tunnel.flow_label, FlowLabel::Fixed(l) if l > FlowLabel::MAX) => {
+            Some(("flowlabel", format!("{:?} has more than 20 bits", tunnel.flow_label)))
+        }
+        Mode::Gre | Mode::Ip6gre => None,
+    }
+}
+
+/// What is legal and yet hardly meant.
+pub fn warnings(desired: &Desired) -> Vec<String> {
+    // The kernel's last resort compares keys alone, and a packet without one has 0 (ip_tunnel_lookup).
+    let open = |ikey: Option<u32>, mode: Mode| {
+        desired.tunnels.values().find(move |tunnel| {
+            (tunnel.ikey, tunnel.mode) == (ikey, mode)
+                && tunnel.local.is_unspecified()
+                && tunnel.remote.is_unspecified()
+        })
+    };
+    [Mode::Gre, Mode::Ip6gre]
+        .into_iter()
+        .filter_map(|mode| {
+            let (keyless, zero) = (open(None, mode)?, open(Some(0), mode)?);
+            Some(format!(
+                "tunnels `{}` without a key and `{}` with key 0 both have local any and remote any: \
+                 on Linux the packets of both land on one of them; give one an address, or another \
+                 key",
+                keyless.name, zero.name
+            ))
+        })
+        .collect()
 }
 
 /// What the kernel refuses in a device name (`dev_valid_name`).
@@ -55,10 +135,21 @@ pub(crate) fn bad_name(name: &str) -> Option<String> {
     }
 }
 
-fn bad_endpoint(key: &str, address: Ipv4Addr) -> Option<String> {
-    if address.is_unspecified() {
-        Some(format!("{key} {address} stands for any address, and wildcards are not supported yet"))
-    } else if address.is_multicast() || address.is_broadcast() {
+fn bad_endpoint(key: &str, address: IpAddr, mode: Mode) -> Option<String> {
+    if !mode.has_family_of(address) {
+        let (family, other) = match mode {
+            Mode::Gre => ("IPv4", Mode::Ip6gre),
+            Mode::Ip6gre => ("IPv6", Mode::Gre),
+        };
+        Some(format!(
+            "{key} {address} is not {family}, which mode {mode} runs over; mode {other} does"
+        ))
+    } else if address.is_multicast() {
+        Some(format!(
+            "{key} {address} is a multicast group: tunnels to several hosts are not supported, with a \
+             key or without; make one tunnel for each host"
+        ))
+    } else if address == IpAddr::from([255; 4]) {
         Some(format!("{key} {address} is not the address of one host"))
     } else {
         None

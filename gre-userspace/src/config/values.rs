@@ -1,25 +1,30 @@
 //! Config values that are written in more than one way.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, Unexpected, Visitor, value::MapAccessDeserializer},
 };
 
-use crate::model::Address;
+use crate::model::{self, Address, Endpoint, FlowLabel, Mss, SeqMode};
 
-/// An IPv4 address.
-pub(super) struct Ip(pub Ipv4Addr);
+/// An address, or `"any"`.
+#[derive(Clone, Copy)]
+pub(super) struct End(pub Endpoint);
 
-impl<'de> Deserialize<'de> for Ip {
+impl<'de> Deserialize<'de> for End {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(|_| {
-            de::Error::custom(format!("an IPv4 address is expected rather than \"{text}\""))
-        })
+        parsed(deserializer).map(Self)
     }
+}
+
+/// A text that knows how to be read.
+fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
 }
 
 /// Outer TTL: 1 to 255, or `"inherit"`, which is 0.
@@ -78,6 +83,71 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
+/// `"linux"` or `"rfc2890"`.
+#[derive(Default)]
+pub(super) struct Sequence(pub SeqMode);
+
+impl<'de> Deserialize<'de> for Sequence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer).map(Self)
+    }
+}
+
+/// Encapsulation limit: 0 to 255, or `"none"`.
+pub(super) struct EncapLimit(pub Option<u8>);
+
+impl<'de> Deserialize<'de> for EncapLimit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_any(NumberOrText {
+                expected: "an encaplimit of 0 to 255 or \"none\"",
+                number: |limit| u8::try_from(limit).ok().map(Some),
+                text: |text| (text == "none").then_some(None),
+            })
+            .map(Self)
+    }
+}
+
+/// Flow label: 0 to 0xfffff, or `"inherit"`.
+pub(super) struct Label(pub FlowLabel);
+
+impl<'de> Deserialize<'de> for Label {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_any(NumberOrText {
+                expected: "a flowlabel of 0 to 0xfffff or \"inherit\"",
+                number: |label| {
+                    let label = u32::try_from(label).ok().filter(|&label| label <= FlowLabel::MAX);
+                    label.map(FlowLabel::Fixed)
+                },
+                text: |text| (text == "inherit").then_some(FlowLabel::Inherit),
+            })
+            .map(Self)
+    }
+}
+
+/// Maximum segment size: a number of bytes, `"auto"` or `"off"`.
+pub(super) struct SegmentSize(pub Mss);
+
+impl<'de> Deserialize<'de> for SegmentSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_any(NumberOrText {
+                expected: "an mss of 88 to 65495 bytes, \"auto\" or \"off\"",
+                number: |bytes| {
+                    let bytes = u16::try_from(bytes).ok().filter(|mss| Mss::RANGE.contains(mss));
+                    bytes.map(Mss::Fixed)
+                },
+                text: |text| match text {
+                    "auto" => Some(Mss::Auto),
+                    "off" => Some(Mss::Off),
+                    _ => None,
+                },
+            })
+            .map(Self)
+    }
+}
+
 struct NumberOrText<T> {
     expected: &'static str,
     number: fn(i64) -> Option<T>,
@@ -100,23 +170,13 @@ impl<T> Visitor<'_> for NumberOrText<T> {
     }
 }
 
-/// A routed prefix; `default` is 0.0.0.0/0, and no length is /32, as in `ip route`.
-pub(super) struct Prefix(pub Ipv4Net);
+/// A routed prefix; `default` is 0.0.0.0/0, and no length is one host, as in `ip route`.
+pub(super) struct Prefix(pub IpNet);
 
 impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let prefix = match text.as_str() {
-            "default" => Ipv4Net::default(),
-            text => net(text).map_err(de::Error::custom)?,
-        };
-        if prefix.trunc() != prefix {
-            return Err(de::Error::custom(format!(
-                "{prefix} has host bits set; did you mean {}?",
-                prefix.trunc()
-            )));
-        }
-        Ok(Self(prefix))
+        model::route(&text).map(Self).map_err(de::Error::custom)
     }
 }
 
@@ -139,15 +199,7 @@ impl<'de> Visitor<'de> for AddressVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Address, E> {
-        let words: Vec<&str> = text.split_whitespace().collect();
-        match words[..] {
-            [local] => Ok(Address { local: net(local).map_err(E::custom)?.into(), peer: None }),
-            [local, "peer", peer] => Ok(Address {
-                local: net(local).map_err(E::custom)?.into(),
-                peer: Some(net(peer).map_err(E::custom)?.into()),
-            }),
-            _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
-        }
+        text.parse().map_err(E::custom)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Address, A::Error> {
@@ -158,21 +210,14 @@ impl<'de> Visitor<'de> for AddressVisitor {
             peer: Option<Net>,
         }
         let table = Table::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Address { local: table.local.0.into(), peer: table.peer.map(|peer| peer.0.into()) })
+        Address::of(table.local.0, table.peer.map(|peer| peer.0)).map_err(de::Error::custom)
     }
 }
 
-struct Net(Ipv4Net);
+struct Net(IpNet);
 
 impl<'de> Deserialize<'de> for Net {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        net(&String::deserialize(deserializer)?).map(Self).map_err(de::Error::custom)
+        model::prefix(&String::deserialize(deserializer)?).map(Self).map_err(de::Error::custom)
     }
-}
-
-fn net(text: &str) -> Result<Ipv4Net, String> {
-    if let Ok(address) = text.parse::<Ipv4Addr>() {
-        return Ok(address.into());
-    }
-    text.parse().map_err(|_| format!("an IPv4 prefix is expected rather than \"{text}\""))
 }

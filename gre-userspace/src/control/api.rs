@@ -1,7 +1,7 @@
 //! The interface on the wire: method names, parameters and errors. Replies are of
 //! [`crate::report`]. Parameters may be added when they are optional; none changes its meaning.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use zlink::introspect::{self, CustomType, Type};
@@ -9,41 +9,121 @@ use zlink::introspect::{self, CustomType, Type};
 use crate::{
     config::unfit,
     daemon::handle::Refusal,
-    model::{Mode, Tunnel},
+    model::{self, Address, Endpoint, Mode, Tunnel},
     report::{PortInfo, TunnelInfo},
 };
 
-/// A tunnel to add. Numbers and addresses are checked by the daemon rather than by their types, so
-/// that a wrong one is answered in words instead of by hanging up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+/// A tunnel to add, or what one is changed to. Numbers and addresses are checked by the daemon
+/// rather than by their types, so that a wrong one is answered in words instead of by hanging up.
+/// What is left out has the default of `ip tunnel add`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, CustomType)]
 pub struct TunnelSpec {
     /// The name of its network device, 1 to 15 bytes.
     pub name: String,
-    /// `gre`, which is the default.
+    /// `gre`, which is the default, or `ip6gre`.
     pub mode: Option<String>,
+    /// An address of the mode's family, or `any`.
     pub local: String,
+    /// As `local`.
     pub remote: String,
-    /// 1 to 255; 0, the default, copies the inner packet's.
+    /// The underlay interface that it is bound to.
+    pub dev: Option<String>,
+    /// 1 to 255; 0 copies the inner packet's. The default is 0, and 64 for `ip6gre`.
     pub ttl: Option<i64>,
     /// 0 to 255; bit 0 set copies the inner packet's. 0 is the default.
     pub tos: Option<i64>,
-    /// 0 to 4294967295; without one, packets carry no key.
+    /// 0 to 4294967295, of both directions; without one, packets carry no key.
     pub key: Option<i64>,
+    /// The key of received packets, where it differs.
+    pub ikey: Option<i64>,
+    /// The key of sent packets, where it differs.
+    pub okey: Option<i64>,
+    /// Received packets must carry a checksum.
+    pub icsum: Option<bool>,
+    /// Sent packets carry a checksum.
+    pub ocsum: Option<bool>,
+    /// Received packets that are out of sequence are dropped.
+    pub iseq: Option<bool>,
+    /// Sent packets are numbered.
+    pub oseq: Option<bool>,
+    /// `linux`, which is the default, or `rfc2890`.
+    pub seq_mode: Option<String>,
     /// Set Don't Fragment on the outer packet, which is the default.
     pub pmtudisc: Option<bool>,
+    /// Do not copy the inner packet's Don't Fragment to the outer one.
+    pub ignore_df: Option<bool>,
+    /// 0 to 255, of `ip6gre`; without one, no limit is sent.
+    pub encap_limit: Option<i64>,
+    /// Of `ip6gre`: 0x0 to 0xfffff, hexadecimal, or `inherit`.
+    pub flow_label: Option<String>,
+    /// `auto`, a number of bytes, or `off`, which is the default.
+    pub mss: Option<String>,
+    /// The device's MTU in bytes; by default it follows the underlay's. Of a new tunnel only.
+    pub mtu: Option<i64>,
+    /// `LOCAL/LEN` or `LOCAL/LEN peer PEER/LEN`, which the device gets. Of a new tunnel only.
+    pub addresses: Option<Vec<String>>,
+    /// Prefixes that are routed into the device whenever it comes up. Of a new tunnel only.
+    pub routes: Option<Vec<String>>,
 }
 
 impl From<&Tunnel> for TunnelSpec {
     fn from(tunnel: &Tunnel) -> Self {
+        let texts = |texts: Vec<String>| (!texts.is_empty()).then_some(texts);
         Self {
             name: tunnel.name.clone(),
             mode: Some(tunnel.mode.to_string()),
             local: tunnel.local.to_string(),
             remote: tunnel.remote.to_string(),
+            dev: tunnel.dev.clone(),
             ttl: Some(tunnel.ttl.into()),
             tos: Some(tunnel.tos.into()),
-            key: tunnel.key.map(Into::into),
+            key: None,
+            ikey: tunnel.ikey.map(Into::into),
+            okey: tunnel.okey.map(Into::into),
+            icsum: Some(tunnel.icsum),
+            ocsum: Some(tunnel.ocsum),
+            iseq: Some(tunnel.iseq),
+            oseq: Some(tunnel.oseq),
+            seq_mode: Some(tunnel.seq_mode.to_string()),
             pmtudisc: Some(tunnel.pmtudisc),
+            ignore_df: Some(tunnel.ignore_df),
+            encap_limit: tunnel.encap_limit.map(Into::into),
+            flow_label: Some(tunnel.flow_label.to_string()),
+            mss: Some(tunnel.mss.to_string()),
+            mtu: tunnel.mtu.map(Into::into),
+            addresses: texts(tunnel.addresses.iter().map(ToString::to_string).collect()),
+            routes: texts(tunnel.routes.iter().map(ToString::to_string).collect()),
+        }
+    }
+}
+
+/// The tunnel as it is, for a change to start from.
+impl From<&TunnelInfo> for TunnelSpec {
+    fn from(info: &TunnelInfo) -> Self {
+        Self {
+            name: info.name.clone(),
+            mode: Some(info.mode.clone()),
+            local: info.local.clone(),
+            remote: info.remote.clone(),
+            dev: info.dev.clone(),
+            ttl: Some(info.ttl.into()),
+            tos: Some(info.tos.into()),
+            key: None,
+            ikey: info.ikey.map(Into::into),
+            okey: info.okey.map(Into::into),
+            icsum: Some(info.icsum),
+            ocsum: Some(info.ocsum),
+            iseq: Some(info.iseq),
+            oseq: Some(info.oseq),
+            seq_mode: Some(info.seq_mode.clone()),
+            pmtudisc: Some(info.pmtudisc),
+            ignore_df: Some(info.ignore_df),
+            encap_limit: info.encap_limit.map(Into::into),
+            flow_label: Some(info.flow_label.clone()),
+            mss: Some(info.mss.clone()),
+            mtu: None,
+            addresses: None,
+            routes: None,
         }
     }
 }
@@ -52,22 +132,39 @@ impl TryFrom<TunnelSpec> for Tunnel {
     type Error = Error;
 
     fn try_from(spec: TunnelSpec) -> Result<Self, Error> {
-        if let Some(mode) = spec.mode.filter(|mode| mode != "gre") {
-            return Err(Error::invalid(format!("mode \"{mode}\" is not supported; use \"gre\"")));
-        }
+        let mode = match spec.mode.as_deref() {
+            None | Some("gre") => Mode::Gre,
+            Some("ip6gre") => Mode::Ip6gre,
+            Some(mode) => {
+                return Err(Error::invalid(format!(
+                    "mode \"{mode}\" is not supported; use \"gre\" or \"ip6gre\""
+                )));
+            }
+        };
+        let end = |key, text| read::<Endpoint>(key, text).map(|end| end.address(mode));
+        let (local, remote) = (end("local", &spec.local)?, end("remote", &spec.remote)?);
+        let default = Self::new(spec.name, mode, local, remote);
+        let key = number("key", spec.key)?;
         let tunnel = Self {
-            local: address("local", &spec.local)?,
-            remote: address("remote", &spec.remote)?,
-            ttl: number("ttl", spec.ttl)?.unwrap_or(0),
-            tos: number("tos", spec.tos)?.unwrap_or(0),
-            key: number("key", spec.key)?,
-            name: spec.name,
-            mode: Mode::Gre,
-            pmtudisc: spec.pmtudisc.unwrap_or(true),
-            mtu: None,
-            addresses: Vec::new(),
-            routes: Vec::new(),
-            up: false,
+            dev: spec.dev,
+            ttl: number("ttl", spec.ttl)?.unwrap_or(default.ttl),
+            tos: number("tos", spec.tos)?.unwrap_or(default.tos),
+            ikey: number("ikey", spec.ikey)?.or(key),
+            okey: number("okey", spec.okey)?.or(key),
+            icsum: spec.icsum.unwrap_or(default.icsum),
+            ocsum: spec.ocsum.unwrap_or(default.ocsum),
+            iseq: spec.iseq.unwrap_or(default.iseq),
+            oseq: spec.oseq.unwrap_or(default.oseq),
+            seq_mode: text("seq_mode", spec.seq_mode)?.unwrap_or_default(),
+            pmtudisc: spec.pmtudisc.unwrap_or(default.pmtudisc),
+            ignore_df: spec.ignore_df.unwrap_or(default.ignore_df),
+            encap_limit: number("encap_limit", spec.encap_limit)?,
+            flow_label: text("flow_label", spec.flow_label)?.unwrap_or_default(),
+            mss: text("mss", spec.mss)?.unwrap_or_default(),
+            mtu: number("mtu", spec.mtu)?,
+            addresses: each("addresses", spec.addresses, str::parse::<Address>)?,
+            routes: each("routes", spec.routes, model::route)?,
+            ..default
         };
         match unfit(&tunnel) {
             None => Ok(tunnel),
@@ -76,10 +173,22 @@ impl TryFrom<TunnelSpec> for Tunnel {
     }
 }
 
-fn address(key: &str, text: &str) -> Result<Ipv4Addr, Error> {
-    text.parse().map_err(|_| {
-        Error::invalid(format!("{key}: an IP address is expected rather than \"{text}\""))
-    })
+fn read<T: FromStr<Err = String>>(key: &str, text: &str) -> Result<T, Error> {
+    text.parse().map_err(|reason| Error::invalid(format!("{key}: {reason}")))
+}
+
+fn text<T: FromStr<Err = String>>(key: &str, text: Option<String>) -> Result<Option<T>, Error> {
+    text.map(|text| read(key, &text)).transpose()
+}
+
+fn each<T>(
+    key: &str,
+    texts: Option<Vec<String>>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Error> {
+    let parse =
+        |text: &String| parse(text).map_err(|reason| Error::invalid(format!("{key}: {reason}")));
+    texts.iter().flatten().map(parse).collect()
 }
 
 fn number<T: TryFrom<i64>>(key: &str, number: Option<i64>) -> Result<Option<T>, Error> {

@@ -73,6 +73,16 @@ impl Client {
         answer(&self.socket, self.connection.add_tunnel(&TunnelSpec::from(tunnel))).await
     }
 
+    /// Gives the tunnel `name` the options of `tunnel`.
+    pub async fn change_tunnel(&mut self, name: &str, tunnel: &Tunnel) -> Result<(), ClientError> {
+        let spec = TunnelSpec::from(tunnel);
+        answer(&self.socket, self.connection.change_tunnel(name, &spec)).await
+    }
+
+    pub async fn reset_sequence(&mut self, name: &str) -> Result<(), ClientError> {
+        answer(&self.socket, self.connection.reset_sequence(name)).await
+    }
+
     pub async fn delete_tunnel(&mut self, name: &str) -> Result<(), ClientError> {
         answer(&self.socket, self.connection.delete_tunnel(name)).await
     }
@@ -104,6 +114,12 @@ async fn answer<T>(
 #[zlink::proxy("io.xgre.Control")]
 trait Proxy {
     async fn add_tunnel(&mut self, tunnel: &TunnelSpec) -> zlink::Result<Result<(), api::Error>>;
+    async fn change_tunnel(
+        &mut self,
+        name: &str,
+        tunnel: &TunnelSpec,
+    ) -> zlink::Result<Result<(), api::Error>>;
+    async fn reset_sequence(&mut self, name: &str) -> zlink::Result<Result<(), api::Error>>;
     async fn delete_tunnel(&mut self, name: &str) -> zlink::Result<Result<(), api::Error>>;
     async fn tunnels(&mut self) -> zlink::Result<Result<Tunnels, api::Error>>;
     async fn ports(&mut self) -> zlink::Result<Result<Ports, api::Error>>;

@@ -29,7 +29,10 @@ use super::api::{Error, Ports, TunnelSpec, Tunnels};
 use crate::{
     daemon::handle::{Handle, Stopping},
     model::Tunnel,
-    report::{Count, Direction, PortInfo, Stats, TierOutcomes, Traffic, TunnelInfo, TunnelStats},
+    report::{
+        Count, Direction, Mismatch, PathMtu, PortInfo, Sequence, Stats, TierOutcomes, Traffic,
+        TunnelInfo, TunnelStats,
+    },
 };
 
 /// A control socket being served, until this is dropped.
@@ -149,7 +152,8 @@ struct Control {
 #[zlink::service(
     interface = "io.xgre.Control",
     types = [
-        TunnelSpec, TunnelInfo, PortInfo, TunnelStats, Direction, Traffic, Count, TierOutcomes
+        TunnelSpec, TunnelInfo, PortInfo, TunnelStats, Direction, Traffic, Count, TierOutcomes,
+        Mismatch, PathMtu, Sequence
     ],
     vendor = "xgre",
     product = "xgre",
@@ -162,6 +166,20 @@ impl Control {
         self.authorise()?;
         let tunnel = Tunnel::try_from(tunnel)?;
         Ok(self.handle.add_tunnel(tunnel).await??)
+    }
+
+    /// Gives a tunnel other options, all at once; its device stays. Name and mode are not changed
+    /// here, nor what is the device's: its MTU, addresses and routes.
+    async fn change_tunnel(&self, name: String, tunnel: TunnelSpec) -> Result<(), Error> {
+        self.authorise()?;
+        let tunnel = Tunnel::try_from(tunnel)?;
+        Ok(self.handle.change_tunnel(name, tunnel).await??)
+    }
+
+    /// Starts a tunnel's sequence numbers anew in both directions.
+    async fn reset_sequence(&self, name: String) -> Result<(), Error> {
+        self.authorise()?;
+        Ok(self.handle.reset_sequence(name).await??)
     }
 
     /// Removes a tunnel and its device.
@@ -210,15 +228,14 @@ mod tests {
         assert_eq!(control.delete_tunnel("tunnel0".into()).await, Err(Error::RootRequired));
         let tunnel = TunnelSpec {
             name: "tunnel0".into(),
-            mode: None,
             local: "10.0.0.1".into(),
             remote: "10.0.0.2".into(),
-            ttl: None,
-            tos: None,
-            key: None,
-            pmtudisc: None,
+            ..TunnelSpec::default()
         };
-        assert_eq!(control.add_tunnel(tunnel).await, Err(Error::RootRequired));
+        let name = tunnel.name.clone();
+        assert_eq!(control.add_tunnel(tunnel.clone()).await, Err(Error::RootRequired));
+        assert_eq!(control.change_tunnel(name.clone(), tunnel).await, Err(Error::RootRequired));
+        assert_eq!(control.reset_sequence(name).await, Err(Error::RootRequired));
 
         let (handle, mut commands) = Handle::new();
         let control = Control { handle, may_change: false };

@@ -1,9 +1,12 @@
 //! What a tunnel's device says of itself, in its alias (`ip -d link`): it outlives the daemon, so
-//! that the next one knows the tunnel again. iproute2's words, on a line that starts with "xgre".
+//! that the next one knows the tunnel again. iproute2's words, on a line that starts with "xgre";
+//! where two IPv6 addresses leave no room for a word, it is shortened (`elim`, `fl`). Words are added
+//! and never change, since an earlier daemon may have written them. Addresses and routes are told by
+//! the kernel, which has them.
 
-use std::{net::Ipv4Addr, str::SplitAsciiWhitespace};
+use std::str::SplitAsciiWhitespace;
 
-use crate::model::{Mode, Tunnel};
+use crate::model::{FlowLabel, Mode, Mss, SeqMode, Tunnel};
 
 /// Who asked for a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,22 +17,61 @@ pub enum Origin {
     Command,
 }
 
-/// The alias of a tunnel's device.
+/// The alias of a tunnel's device: at most 255 bytes (IFALIASZ less its NUL, linux/if.h).
 pub fn of(tunnel: &Tunnel) -> String {
     let origin = match Origin::of(tunnel) {
         Origin::Config => "config",
         Origin::Command => "tunnel",
     };
     let Tunnel { mode, remote, local, ttl, tos, .. } = tunnel;
-    let mut words =
-        format!("xgre {origin} mode {mode} remote {remote} local {local} ttl {ttl} tos {tos}");
-    if let Some(key) = tunnel.key {
-        words.push_str(&format!(" key {key}"));
+    let mut words = vec![format!("xgre {origin} mode {mode} remote {remote} local {local}")];
+    let mut say = |word: &str| words.push(word.to_owned());
+    if let Some(dev) = &tunnel.dev {
+        say(&format!("dev {dev}"));
+    }
+    say(&format!("ttl {ttl} tos {tos}"));
+    match (tunnel.ikey, tunnel.okey) {
+        (Some(ikey), Some(okey)) if ikey == okey => say(&format!("key {ikey}")),
+        (ikey, okey) => {
+            for (word, key) in [("ikey", ikey), ("okey", okey)] {
+                if let Some(key) = key {
+                    say(&format!("{word} {key}"));
+                }
+            }
+        }
+    }
+    for (word, input, output) in
+        [("csum", tunnel.icsum, tunnel.ocsum), ("seq", tunnel.iseq, tunnel.oseq)]
+    {
+        match (input, output) {
+            (true, true) => say(word),
+            (true, false) => say(&format!("i{word}")),
+            (false, true) => say(&format!("o{word}")),
+            (false, false) => {}
+        }
+    }
+    if tunnel.seq_mode != SeqMode::Linux {
+        say(&tunnel.seq_mode.to_string());
     }
     if !tunnel.pmtudisc {
-        words.push_str(" nopmtudisc");
+        say("nopmtudisc");
     }
-    words
+    if tunnel.ignore_df {
+        say("ignore-df");
+    }
+    if let Some(limit) = tunnel.encap_limit {
+        say(&format!("elim {limit}"));
+    }
+    if tunnel.flow_label != FlowLabel::default() {
+        say(&format!("fl {}", tunnel.flow_label));
+    }
+    if tunnel.mss != Mss::Off {
+        say(&format!("mss {}", tunnel.mss));
+    }
+    if let Some(mtu) = tunnel.mtu {
+        say(&format!("mtu {mtu}"));
+    }
+    words.join(" ")
 }
 
 impl Origin {
@@ -50,20 +92,9 @@ pub fn parse(name: &str, alias: &str) -> Option<(Origin, Tunnel)> {
         "tunnel" => Origin::Command,
         _ => return None,
     };
-    let mut tunnel = Tunnel {
-        name: name.to_owned(),
-        mode: Mode::Gre,
-        local: Ipv4Addr::UNSPECIFIED,
-        remote: Ipv4Addr::UNSPECIFIED,
-        ttl: 0,
-        tos: 0,
-        key: None,
-        pmtudisc: true,
-        mtu: None,
-        addresses: Vec::new(),
-        routes: Vec::new(),
-        up: origin == Origin::Config,
-    };
+    let up = origin == Origin::Config;
+    let any = Mode::Gre.any();
+    let mut tunnel = Tunnel { up, ..Tunnel::new(name, Mode::Gre, any, any) };
     while let Some(word) = words.next() {
         take(&mut tunnel, word, &mut words)?;
     }
@@ -71,18 +102,45 @@ pub fn parse(name: &str, alias: &str) -> Option<(Origin, Tunnel)> {
 }
 
 fn take(tunnel: &mut Tunnel, word: &str, rest: &mut SplitAsciiWhitespace<'_>) -> Option<()> {
-    if word == "nopmtudisc" {
-        tunnel.pmtudisc = false;
-        return Some(());
-    }
-    let value = rest.next()?;
     match word {
-        "mode" if value == "gre" => tunnel.mode = Mode::Gre,
+        "csum" => (tunnel.icsum, tunnel.ocsum) = (true, true),
+        "icsum" => tunnel.icsum = true,
+        "ocsum" => tunnel.ocsum = true,
+        "seq" => (tunnel.iseq, tunnel.oseq) = (true, true),
+        "iseq" => tunnel.iseq = true,
+        "oseq" => tunnel.oseq = true,
+        "rfc2890" => tunnel.seq_mode = SeqMode::Rfc2890,
+        "nopmtudisc" => tunnel.pmtudisc = false,
+        "ignore-df" => tunnel.ignore_df = true,
+        _ => return take_with_value(tunnel, word, rest.next()?),
+    }
+    Some(())
+}
+
+fn take_with_value(tunnel: &mut Tunnel, word: &str, value: &str) -> Option<()> {
+    match word {
+        "mode" => {
+            tunnel.mode = match value {
+                "gre" => Mode::Gre,
+                "ip6gre" => Mode::Ip6gre,
+                _ => return None,
+            };
+        }
         "remote" => tunnel.remote = value.parse().ok()?,
         "local" => tunnel.local = value.parse().ok()?,
+        "dev" => tunnel.dev = Some(value.to_owned()),
         "ttl" => tunnel.ttl = value.parse().ok()?,
         "tos" => tunnel.tos = value.parse().ok()?,
-        "key" => tunnel.key = Some(value.parse().ok()?),
+        "key" => {
+            let key = Some(value.parse().ok()?);
+            (tunnel.ikey, tunnel.okey) = (key, key);
+        }
+        "ikey" => tunnel.ikey = Some(value.parse().ok()?),
+        "okey" => tunnel.okey = Some(value.parse().ok()?),
+        "elim" => tunnel.encap_limit = Some(value.parse().ok()?),
+        "fl" => tunnel.flow_label = value.parse().ok()?,
+        "mss" => tunnel.mss = value.parse().ok()?,
+        "mtu" => tunnel.mtu = Some(value.parse().ok()?),
         _ => return None,
     }
     Some(())
@@ -90,35 +148,91 @@ fn take(tunnel: &mut Tunnel, word: &str, rest: &mut SplitAsciiWhitespace<'_>) ->
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]
-        fn an_alias_fits_the_kernel_and_tells_the_whole_tunnel(
-            (local, remote, key) in any::<(u32, u32, Option<u32>)>(),
-            (ttl, tos, pmtudisc, up) in any::<(u8, u8, bool, bool)>(),
-        ) {
-            let tunnel = Tunnel {
-                name: "tunnel0".to_owned(),
-                mode: Mode::Gre,
-                local: local.into(),
-                remote: remote.into(),
-                ttl,
-                tos,
-                key,
-                pmtudisc,
-                mtu: None,
-                addresses: Vec::new(),
-                routes: Vec::new(),
-                up,
-            };
+        fn an_alias_fits_the_kernel_and_tells_the_whole_tunnel(tunnel in any_tunnel()) {
             let alias = of(&tunnel);
-            // IFALIASZ, its NUL included (linux/if.h).
-            prop_assert!(alias.len() < 256);
-            let origin = if up { Origin::Config } else { Origin::Command };
+            prop_assert!(alias.len() < 256, "{} bytes: {alias}", alias.len());
+            let origin = if tunnel.up { Origin::Config } else { Origin::Command };
             prop_assert_eq!(parse("tunnel0", &alias), Some((origin, tunnel)));
         }
+    }
+
+    /// Any that may be: options of one mode are not mixed with the other's.
+    fn any_tunnel() -> impl Strategy<Value = Tunnel> {
+        let ends = prop_oneof![
+            any::<(Ipv4Addr, Ipv4Addr)>().prop_map(|(l, r)| (Mode::Gre, l.into(), r.into())),
+            any::<(Ipv6Addr, Ipv6Addr)>().prop_map(|(l, r)| (Mode::Ip6gre, l.into(), r.into())),
+        ];
+        let label =
+            prop_oneof![Just(FlowLabel::Inherit), (0..=FlowLabel::MAX).prop_map(FlowLabel::Fixed)];
+        let mss = prop_oneof![Just(Mss::Off), Just(Mss::Auto), Mss::RANGE.prop_map(Mss::Fixed)];
+        (
+            (ends, proptest::option::of("[!-~]{15}"), any::<(u8, u8, Option<u32>, Option<u32>)>()),
+            any::<(bool, bool, bool, bool, bool, bool, bool)>(),
+            (any::<(bool, Option<u8>, Option<u32>)>(), label, mss),
+        )
+            .prop_map(|(wire, flags, rest)| {
+                let ((mode, local, remote), dev, (ttl, tos, ikey, okey)) = wire;
+                let (icsum, ocsum, iseq, oseq, rfc2890, pmtudisc, ignore_df) = flags;
+                let ((up, encap_limit, mtu), flow_label, mss) = rest;
+                let seq_mode = if rfc2890 { SeqMode::Rfc2890 } else { SeqMode::Linux };
+                let new = Tunnel::new("tunnel0", mode, local, remote);
+                let mut tunnel = Tunnel { dev, ttl, tos, ikey, okey, icsum, ocsum, ..new };
+                tunnel = Tunnel { iseq, oseq, seq_mode, mss, mtu, up, ..tunnel };
+                match mode {
+                    Mode::Gre => Tunnel { pmtudisc, ignore_df, ..tunnel },
+                    Mode::Ip6gre => Tunnel { encap_limit, flow_label, ..tunnel },
+                }
+            })
+    }
+
+    /// Where the option words are longest, as the addresses are.
+    #[test]
+    fn the_longest_alias_fits() {
+        let end = "2001:1db8:1111:1111:1111:1111:1111:1111".parse().unwrap();
+        let new = Tunnel::new("tunnel0", Mode::Ip6gre, end, end);
+        let tunnel = Tunnel {
+            dev: Some("fifteen-bytes-x".to_owned()),
+            ttl: 255,
+            tos: 255,
+            ikey: Some(u32::MAX),
+            okey: Some(u32::MAX - 1),
+            icsum: true,
+            iseq: true,
+            seq_mode: SeqMode::Rfc2890,
+            encap_limit: Some(255),
+            flow_label: FlowLabel::Fixed(FlowLabel::MAX),
+            mss: Mss::Fixed(65_495),
+            mtu: Some(u32::MAX),
+            up: true,
+            ..new
+        };
+        let alias = of(&tunnel);
+        assert!((240..256).contains(&alias.len()), "{} bytes: {alias}", alias.len());
+        assert_eq!(parse("tunnel0", &alias), Some((Origin::Config, tunnel)));
+    }
+
+    /// As the first daemons wrote them.
+    #[test]
+    fn older_aliases_stay_readable() {
+        let alias = "xgre tunnel mode gre remote 198.51.100.1 local 192.0.2.1 ttl 64 tos 1 key 42 \
+                     nopmtudisc";
+        let tunnel = Tunnel {
+            tos: 1,
+            ikey: Some(42),
+            okey: Some(42),
+            pmtudisc: false,
+            up: false,
+            ..crate::testing::tunnel("tunnel0")
+        };
+        assert_eq!(parse("tunnel0", alias), Some((Origin::Command, tunnel)));
     }
 
     #[test]

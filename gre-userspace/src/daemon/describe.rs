@@ -35,10 +35,22 @@ fn tunnel_info(world: &World, tunnel: &Tunnel) -> TunnelInfo {
         mode: tunnel.mode.to_string(),
         local: tunnel.local.to_string(),
         remote: tunnel.remote.to_string(),
+        dev: tunnel.dev.clone(),
         ttl: tunnel.ttl,
         tos: tunnel.tos,
-        key: tunnel.key,
+        key: tunnel.ikey.filter(|_| tunnel.ikey == tunnel.okey),
+        ikey: tunnel.ikey,
+        okey: tunnel.okey,
+        icsum: tunnel.icsum,
+        ocsum: tunnel.ocsum,
+        iseq: tunnel.iseq,
+        oseq: tunnel.oseq,
+        seq_mode: tunnel.seq_mode.to_string(),
         pmtudisc: tunnel.pmtudisc,
+        ignore_df: tunnel.ignore_df,
+        encap_limit: tunnel.encap_limit,
+        flow_label: tunnel.flow_label.to_string(),
+        mss: tunnel.mss.to_string(),
         ifindex,
         up: link.is_some_and(|link| link.up),
         mtu: link.map(|link| link.mtu),
@@ -48,6 +60,9 @@ fn tunnel_info(world: &World, tunnel: &Tunnel) -> TunnelInfo {
         via: underlay.map(|hop| hop.ip.to_string()),
         fast: why_not.is_none(),
         why_not,
+        mismatch: None,
+        path_mtus: Vec::new(),
+        sequence: None,
     }
 }
 
@@ -111,6 +126,7 @@ fn tunnel_stats(world: &World, name: &str, id: u32) -> TunnelStats {
         name: name.to_owned(),
         rx: Direction { xdp: rx(xdp), tc: rx(tc), drops: drops(outcome::Direction::Receive) },
         tx: Direction { xdp: tx(xdp), tc: tx(tc), drops: drops(outcome::Direction::Transmit) },
+        mismatch: None,
     }
 }
 

@@ -26,6 +26,9 @@ pub enum Refusal {
 /// One request to the daemon's task, with the way back.
 pub enum Command {
     AddTunnel(Box<Tunnel>, oneshot::Sender<Result<(), Refusal>>),
+    /// The tunnel of this name gets the options of that one.
+    ChangeTunnel(String, Box<Tunnel>, oneshot::Sender<Result<(), Refusal>>),
+    ResetSequence(String, oneshot::Sender<Result<(), Refusal>>),
     DeleteTunnel(String, oneshot::Sender<Result<(), Refusal>>),
     Tunnels(oneshot::Sender<Vec<TunnelInfo>>),
     Ports(oneshot::Sender<Vec<PortInfo>>),
@@ -58,6 +61,18 @@ impl Handle {
 
     pub async fn add_tunnel(&self, tunnel: Tunnel) -> Result<Result<(), Refusal>, Stopping> {
         self.ask(|reply| Command::AddTunnel(Box::new(tunnel), reply)).await
+    }
+
+    pub async fn change_tunnel(
+        &self,
+        name: String,
+        tunnel: Tunnel,
+    ) -> Result<Result<(), Refusal>, Stopping> {
+        self.ask(|reply| Command::ChangeTunnel(name, Box::new(tunnel), reply)).await
+    }
+
+    pub async fn reset_sequence(&self, name: String) -> Result<Result<(), Refusal>, Stopping> {
+        self.ask(|reply| Command::ResetSequence(name, reply)).await
     }
 
     pub async fn delete_tunnel(&self, name: String) -> Result<Result<(), Refusal>, Stopping> {

@@ -2,8 +2,10 @@
 //! time: a command, or the next state of the kernel.
 
 pub mod handle;
+pub mod mismatch;
 
 mod alias;
+mod change;
 mod describe;
 mod takeover;
 mod tunnels;
@@ -110,6 +112,12 @@ async fn serve(
                 match command.context("the control socket has ended")? {
                     Command::AddTunnel(tunnel, reply) => {
                         let _ = reply.send(world.add_tunnel(*tunnel).await);
+                    }
+                    Command::ChangeTunnel(name, tunnel, reply) => {
+                        let _ = reply.send(world.change_tunnel(&name, *tunnel).await);
+                    }
+                    Command::ResetSequence(name, reply) => {
+                        let _ = reply.send(world.reset_sequence(&name));
                     }
                     Command::DeleteTunnel(name, reply) => {
                         let _ = reply.send(world.delete_tunnel(&name).await);

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use tracing::{info, warn};
 
 use crate::{
-    dataplane::is_device,
+    dataplane::{RecordKey, is_device},
     model::{Desired, Tunnel},
     observed::Snapshot,
 };
@@ -59,7 +59,8 @@ impl World {
     fn keep_numbers(&mut self, snapshot: &Snapshot) {
         for (&id, tunnel) in self.maps.tunnels.values() {
             if let Some(link) = snapshot.links.get(&tunnel.ifindex) {
-                self.allocated.tunnels.seed(link.name.clone(), id);
+                let key = RecordKey::Tunnel(link.name.clone());
+                self.allocated.tunnels.seed(key, id);
                 self.counted.insert(id, link.name.clone());
             }
         }
@@ -81,7 +82,6 @@ struct Devices {
 
 impl Devices {
     fn of(configured: &BTreeMap<String, Tunnel>, snapshot: &Snapshot) -> Self {
-        let identity = |t: &Tunnel| (t.local, t.remote, t.key);
         let mut devices = Self { left: BTreeMap::new(), unwanted: Vec::new() };
         let others = snapshot
             .links
@@ -91,7 +91,7 @@ impl Devices {
             let parsed = alias::parse(&link.name, link.alias.as_deref().unwrap_or_default());
             match parsed {
                 Some((Origin::Command, tunnel))
-                    if configured.values().all(|other| identity(other) != identity(&tunnel)) =>
+                    if configured.values().all(|other| other.identity() != tunnel.identity()) =>
                 {
                     devices.left.insert(link.name.clone(), tunnel);
                 }

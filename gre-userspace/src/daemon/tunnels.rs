@@ -45,14 +45,8 @@ impl World {
         if self.desired.tunnels.contains_key(&tunnel.name) {
             return Err(Refusal::Exists(format!("a tunnel is called \"{}\"", tunnel.name)));
         }
-        let identity = |t: &Tunnel| (t.local, t.remote, t.key);
-        if let Some(other) =
-            self.desired.tunnels.values().find(|other| identity(other) == identity(tunnel))
-        {
-            return Err(Refusal::Exists(format!(
-                "tunnel \"{}\" has the same local, remote and key",
-                other.name
-            )));
+        if let Some(refusal) = clash(tunnel, self.desired.tunnels.values()) {
+            return Err(refusal);
         }
         match device_named(&self.snapshot(), &tunnel.name) {
             Some(link) if !dataplane::is_device(link) => Err(Refusal::Exists(format!(
@@ -94,7 +88,7 @@ impl World {
             self.up.insert(name.clone());
         }
         self.follow().await;
-        if self.attached.devices.contains(&ifindex) {
+        if self.attached.devices.contains_key(&ifindex) {
             return Ok(());
         }
         Err(Refusal::Kernel(format!("the program could not be attached to {name}; see the log")))
@@ -184,6 +178,16 @@ impl World {
     }
 }
 
+/// Why a tunnel cannot be beside `others`, which it may be one of.
+pub(super) fn clash<'a>(
+    tunnel: &Tunnel,
+    mut others: impl Iterator<Item = &'a Tunnel>,
+) -> Option<Refusal> {
+    let identity = tunnel.identity();
+    let other = others.find(|other| other.name != tunnel.name && other.identity() == identity)?;
+    Some(Refusal::Exists(format!("tunnel \"{}\" has the same local, remote and key", other.name)))
+}
+
 fn device_named<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Link> {
     snapshot.links.values().find(|link| link.name == name)
 }
@@ -202,7 +206,7 @@ fn peer_name(name: &str) -> String {
     format!("p-{}{:06x}", start, hash >> 8)
 }
 
-fn kernel(error: crate::netlink::NetlinkError) -> Refusal {
+pub(super) fn kernel(error: crate::netlink::NetlinkError) -> Refusal {
     Refusal::Kernel(error.to_string())
 }
 

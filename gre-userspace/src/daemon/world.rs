@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    dataplane::{self, Allocated, DataPlane, HopKey, TunnelState},
+    dataplane::{self, Allocated, DataPlane, HopKey, PathMtus, TunnelState},
     loader::Programs,
     maps::Maps,
     model::{Desired, XdpMode},
@@ -39,6 +39,8 @@ pub struct World {
     pub(super) mtus: BTreeMap<String, u32>,
     /// Neighbours that the kernel has been asked to confirm since they were last known to be good.
     asked: HashSet<(u32, IpAddr)>,
+    /// Learned from ICMP.
+    pub(super) path_mtus: PathMtus,
 }
 
 impl World {
@@ -62,6 +64,7 @@ impl World {
             up: BTreeSet::new(),
             mtus: BTreeMap::new(),
             asked: HashSet::new(),
+            path_mtus: PathMtus::new(),
         }
     }
 
@@ -116,10 +119,10 @@ impl World {
                     self.attached.ports.remove(&ifindex);
                     self.attached.devices.remove(&ifindex);
                 }
-                Change::AttachDevice { ifindex, name } => {
-                    match programs.attach_device(ifindex, &name) {
+                Change::AttachDevice { ifindex, name, peer, peer_name } => {
+                    match programs.attach_device((ifindex, &name), (peer, &peer_name)) {
                         Ok(()) => {
-                            self.attached.devices.insert(ifindex);
+                            self.attached.devices.insert(ifindex, peer);
                         }
                         Err(error) => first = first.and(Err(error.into())),
                     }
@@ -152,7 +155,7 @@ impl World {
         let (plane, states) = self.compile(&snapshot);
         for (name, state) in &states {
             if self.counted.get(&state.id) != Some(name) {
-                self.maps.counters.reset(state.id);
+                self.maps.reset(state.id);
                 self.counted.insert(state.id, name.clone());
             }
         }
@@ -172,7 +175,13 @@ impl World {
     fn compile(&mut self, snapshot: &Snapshot) -> (DataPlane, BTreeMap<String, TunnelState>) {
         let ports =
             self.attached.ports.iter().map(|(&ifindex, port)| (ifindex, port.attachment)).collect();
-        dataplane::compile(&self.desired, snapshot, &ports, &mut self.allocated)
+        dataplane::compile(
+            &self.desired,
+            snapshot,
+            &ports,
+            &self.path_mtus,
+            &mut self.allocated,
+        )
     }
 
     /// Asks the kernel, once each time, to confirm neighbours that the data plane sends to: packets
@@ -194,7 +203,7 @@ impl World {
             })
             .collect();
         for hop in used {
-            let at = (hop.ifindex, hop.ip.into());
+            let at = (hop.ifindex, hop.ip);
             let doubtful = match known.get(&at) {
                 Some(NeighbourState::Valid) => false,
                 Some(NeighbourState::Stale) => true,
@@ -204,7 +213,7 @@ impl World {
             if !doubtful {
                 self.asked.remove(&at);
             } else if self.asked.insert(at)
-                && let Err(error) = self.kernel.confirm_neighbour(hop.ifindex, hop.ip.into()).await
+                && let Err(error) = self.kernel.confirm_neighbour(hop.ifindex, hop.ip).await
             {
                 debug!(%error, "confirming a neighbour");
             }

@@ -2,14 +2,22 @@
 
 pub mod counters;
 pub mod demux;
+pub mod hash;
 pub mod mapping;
 pub mod routes;
 pub mod routes6;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aya::maps::{DevMap, MapData, xdp::XdpMapError};
-use gre_ebpf_common::{next_hop::NextHop, pod::Plain, port::Port, tunnel::Tunnel};
+use aya::maps::{DevMap, MapData, MapError, xdp::XdpMapError};
+use gre_ebpf_common::{
+    mismatch::Mismatch,
+    next_hop::NextHop,
+    pod::Plain,
+    port::Port,
+    sequence::Sequence,
+    tunnel::{Addresses6, Tunnel},
+};
 use thiserror::Error;
 
 use crate::dataplane::DataPlane;
@@ -17,8 +25,10 @@ use crate::dataplane::DataPlane;
 use self::{
     counters::Counters,
     demux::{Demux, Full},
+    hash::{Hosts6, Vlans},
     mapping::Mapping,
     routes::RouteTable,
+    routes6::RouteTable6,
 };
 
 #[derive(Debug, Error)]
@@ -27,6 +37,12 @@ pub enum MapsError {
     TxPort { ifindex: u32, source: XdpMapError },
     #[error("{what} {index} is beyond `limits.{limit}` = {len}: raise it in the config")]
     Limit { what: &'static str, index: u32, limit: &'static str, len: u32 },
+    #[error(
+        "{wanted} {what} are more than `limits.{limit}` = {len}: raise it in the config"
+    )]
+    Count { what: &'static str, wanted: usize, limit: &'static str, len: u32 },
+    #[error("writing map {map}: {source}")]
+    Hash { map: &'static str, source: MapError },
     #[error(transparent)]
     Demux(#[from] Full),
 }
@@ -89,12 +105,20 @@ impl<V: Plain> Table<V> {
 
 pub struct Maps {
     pub ports: Table<Port>,
+    pub vlans: Vlans,
     pub tunnels: Table<Tunnel>,
+    pub addresses6: Table<Addresses6>,
     pub next_hops: Table<NextHop>,
     pub demux: Demux,
     pub tx_ports: TxPorts,
     pub routes: RouteTable,
+    pub routes6: RouteTable6,
+    pub hosts6: Hosts6,
     pub counters: Counters,
+    /// By tunnel id; the programs write it.
+    pub sequences: Mapping,
+    /// By tunnel id; the programs write it.
+    pub mismatches: Mapping,
 }
 
 impl Maps {
@@ -103,19 +127,46 @@ impl Maps {
     pub fn apply(&mut self, plane: DataPlane) -> Result<(), MapsError> {
         self.ports.check(&plane.ports)?;
         self.tunnels.check(&plane.tunnels)?;
+        self.addresses6.check(&plane.addresses6)?;
         self.next_hops.check(&plane.next_hops)?;
+        self.vlans.check(plane.vlans.len())?;
+        self.hosts6.check(plane.hosts6.len())?;
 
         self.next_hops.fill(&plane.next_hops);
+        self.addresses6.fill(&plane.addresses6);
         self.tunnels.fill(&plane.tunnels);
         self.tx_ports.fill(&plane.tx_ports)?;
         self.ports.fill(&plane.ports);
+        self.vlans.fill(&plane.vlans)?;
+        self.hosts6.fill(&plane.hosts6)?;
         self.demux.replace(&plane.demux)?;
         self.routes.replace(plane.routes);
+        self.routes6.replace(plane.routes6);
+        self.hosts6.prune(&plane.hosts6)?;
+        self.vlans.prune(&plane.vlans)?;
         self.ports.prune(&plane.ports);
         self.tx_ports.prune(&plane.tx_ports)?;
         self.tunnels.prune(&plane.tunnels);
+        self.addresses6.prune(&plane.addresses6);
         self.next_hops.prune(&plane.next_hops);
         Ok(())
+    }
+
+    /// The sequence numbers of a tunnel.
+    pub fn sequence(&self, tunnel: u32) -> Sequence {
+        self.sequences.load(tunnel)
+    }
+
+    /// What a tunnel's peer sends and the tunnel does not take.
+    pub fn mismatch(&self, tunnel: u32) -> Mismatch {
+        self.mismatches.load(tunnel)
+    }
+
+    /// Forgets what a tunnel has counted, numbered and refused, before its id is given to another.
+    pub fn reset(&self, tunnel: u32) {
+        self.counters.reset(tunnel);
+        self.sequences.store(tunnel, &Sequence::default());
+        self.mismatches.store(tunnel, &Mismatch::default());
     }
 }
 

@@ -1,5 +1,5 @@
 //! Device features, over generic netlink: what XDP can do on a device (family "netdev"), and
-//! turning GRO on (family "ethtool"). No crate has these messages; they are short.
+//! turning features on and off (family "ethtool"). No crate has these messages; they are short.
 
 use std::{collections::HashMap, io};
 
@@ -35,6 +35,18 @@ const ETHTOOL_A_BITSET_BITS_BIT: u16 = 1 | NLA_F_NESTED;
 const ETHTOOL_A_BITSET_BIT_NAME: u16 = 2;
 const ETHTOOL_A_BITSET_BIT_VALUE: u16 = 3;
 
+/// What a veth has by default: its packets leave as they are, to be cut and summed by whoever they go
+/// to.
+const SENT_UNFINISHED: [&str; 7] = [
+    "tx-generic-segmentation",
+    "tx-tcp-segmentation",
+    "tx-tcp6-segmentation",
+    "tx-tcp-ecn-segmentation",
+    "tx-tcp-mangleid-segmentation",
+    "tx-udp-segmentation",
+    "tx-checksum-ip-generic",
+];
+
 /// XDP features by interface index; none where the kernel has no such family.
 pub(super) async fn read(kernel: &Kernel) -> Result<Option<HashMap<u32, u64>>, NetlinkError> {
     let Some(family) = kernel.netdev_family().await? else {
@@ -58,7 +70,28 @@ impl Kernel {
     /// `ethtool -K DEV gro on`. A veth that has it receives what XDP redirects to its peer; the
     /// kernel shows that in the peer's features once the peer is brought up.
     pub(super) async fn turn_gro_on(&self, ifindex: u32) -> Result<(), NetlinkError> {
-        let attempt = || format!("turn GRO on for the device {}", device(ifindex));
+        self.set_features(ifindex, &["rx-gro"], true).await
+    }
+
+    /// Whether a device's packets are cut to its MTU, with all checksums done, before they leave it.
+    pub async fn finish_packets(&self, ifindex: u32, finish: bool) -> Result<(), NetlinkError> {
+        self.set_features(ifindex, &SENT_UNFINISHED, !finish).await
+    }
+
+    /// Frames arrive with their VLAN tag in them, where XDP sees it. A device that never takes it out
+    /// needs no telling.
+    pub async fn leave_vlan_tags(&self, ifindex: u32) -> Result<(), NetlinkError> {
+        self.set_features(ifindex, &["rx-vlan-hw-parse"], false).await
+    }
+
+    async fn set_features(
+        &self,
+        ifindex: u32,
+        names: &[&str],
+        on: bool,
+    ) -> Result<(), NetlinkError> {
+        let word = if on { "on" } else { "off" };
+        let attempt = || format!("turn {} {word} for the device {}", names.join(", "), device(ifindex));
         let closed = || NetlinkError::Closed { attempt: attempt() };
 
         // Known first: a kernel without the family must not be taken for a device without GRO.
@@ -70,7 +103,7 @@ impl Kernel {
             }
         })?;
         let mut request =
-            NetlinkMessage::from(GenlMessage::from_payload(FeaturesSet::gro_on(ifindex)));
+            NetlinkMessage::from(GenlMessage::from_payload(FeaturesSet::new(ifindex, names, on)));
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
         let mut generic = self.generic.clone();
         let replies = generic.request(request).await.map_err(|_| closed())?;
@@ -156,18 +189,19 @@ impl GenlFamily for Netdev {
 struct FeaturesSet(Vec<u8>);
 
 impl FeaturesSet {
-    fn gro_on(ifindex: u32) -> Self {
+    fn new(ifindex: u32, names: &[&str], on: bool) -> Self {
         let header = [
             attribute(ETHTOOL_A_HEADER_DEV_INDEX, &ifindex.to_ne_bytes()),
             attribute(ETHTOOL_A_HEADER_FLAGS, &ETHTOOL_FLAG_OMIT_REPLY.to_ne_bytes()),
         ];
         // A bit that is named is to be changed; to one where it also has a value.
-        let bit = [
-            attribute(ETHTOOL_A_BITSET_BIT_NAME, b"rx-gro\0"),
-            attribute(ETHTOOL_A_BITSET_BIT_VALUE, &[]),
-        ];
-        let bits = attribute(ETHTOOL_A_BITSET_BITS_BIT, &bit.concat());
-        let wanted = attribute(ETHTOOL_A_BITSET_BITS, &bits);
+        let value = if on { attribute(ETHTOOL_A_BITSET_BIT_VALUE, &[]) } else { Vec::new() };
+        let bits = names.iter().map(|name| {
+            let name = [name.as_bytes(), b"\0"].concat();
+            let bit = [attribute(ETHTOOL_A_BITSET_BIT_NAME, &name), value.clone()];
+            attribute(ETHTOOL_A_BITSET_BITS_BIT, &bit.concat())
+        });
+        let wanted = attribute(ETHTOOL_A_BITSET_BITS, &bits.collect::<Vec<_>>().concat());
         Self(
             [
                 attribute(ETHTOOL_A_FEATURES_HEADER, &header.concat()),

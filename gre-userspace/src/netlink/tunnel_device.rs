@@ -22,7 +22,7 @@ const PEER_MTU: u32 = 65_535;
 
 impl Kernel {
     /// Makes the pair `name` and `peer_name`, neither with ARP or an IPv6 address of its own
-    /// making, both with GRO. `mtu`, in bytes, is the named end's; the peer takes whatever fits the
+    /// making, the first with GRO. `mtu`, in bytes, is the named end's; the peer takes whatever fits the
     /// device, so that it need not follow the MTU that users set there. The peer is up; `name` is down, as after
     /// `ip tunnel add`, and has `alias`. All or nothing: what was made is deleted on failure.
     pub async fn create_tunnel_device(
@@ -54,8 +54,9 @@ impl Kernel {
             self.set_alias(tunnel.ifindex, alias).await?;
             for end in [tunnel.ifindex, tunnel.peer_ifindex] {
                 self.generate_no_ipv6_address(end).await?;
-                self.turn_gro_on(end).await?;
             }
+            // Not at the peer: what the device has cut must not be merged again.
+            self.turn_gro_on(tunnel.ifindex).await?;
             // Last: the veth driver takes GRO into its XDP features when a device is brought up.
             self.set_up(tunnel.peer_ifindex, true).await?;
             Ok(tunnel)

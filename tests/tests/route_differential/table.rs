@@ -21,7 +21,7 @@ use crate::{
 };
 
 const LIMITS: Limits =
-    Limits { tunnels: 4, next_hops: 4096, route_blocks: 16_384, interfaces: 256 };
+    Limits { tunnels: 4, next_hops: 4096, interfaces: 256, ..Limits::DEFAULT };
 
 /// The map, seen as the programs see it.
 pub struct Table {
@@ -85,19 +85,7 @@ impl Table {
 }
 
 fn desired() -> Desired {
-    let tunnel = Tunnel {
-        name: "t0".into(),
-        mode: Mode::Gre,
-        local: [192, 0, 2, 1].into(),
-        remote: [198, 51, 100, 1].into(),
-        ttl: 64,
-        tos: 0,
-        key: None,
-        pmtudisc: true,
-        mtu: None,
-        addresses: Vec::new(),
-        routes: Vec::new(),
-        up: true,
-    };
+    let (local, remote) = ([192, 0, 2, 1].into(), [198, 51, 100, 1].into());
+    let tunnel = Tunnel { ttl: 64, up: true, ..Tunnel::new("t0", Mode::Gre, local, remote) };
     Desired { tunnels: [("t0".into(), tunnel)].into(), ..Desired::default() }
 }

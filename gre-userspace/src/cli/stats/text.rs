@@ -4,18 +4,18 @@ use std::{fmt::Write as _, time::Duration};
 
 use super::Sample;
 use crate::{
-    cli::output::Paint,
+    cli::{Clock, mismatch, output::Paint},
     report::{Count, Direction, Stats, TierOutcomes, Traffic, TunnelStats},
 };
 
 /// Tunnels first, then the outcomes of each tier.
-pub fn text(sample: &Sample, paint: Paint) -> String {
+pub fn text(sample: &Sample, clock: Clock, paint: Paint) -> String {
     let interval = sample.before.as_ref().map(|(_, interval)| *interval);
     let before = sample.before.as_ref().map(|(stats, _)| stats);
     let mut text = String::new();
     for tunnel in &sample.stats.tunnels {
         let before = before.and_then(|stats| find(stats, &tunnel.name)).zip(interval);
-        tunnel_text(&mut text, tunnel, before, paint);
+        tunnel_text(&mut text, tunnel, before, clock, paint);
     }
     if sample.stats.tunnels.is_empty() {
         text.push_str("no tunnels: `xgre tunnel add --help` shows how to make one\n");
@@ -37,6 +37,7 @@ fn tunnel_text(
     text: &mut String,
     tunnel: &TunnelStats,
     before: Option<(&TunnelStats, Duration)>,
+    clock: Clock,
     paint: Paint,
 ) {
     // Pad before painting: escape codes have no width.
@@ -64,6 +65,9 @@ fn tunnel_text(
         ("tx", tx, before.map(|(before, interval)| (&before.tx, interval))),
     ] {
         drops_text(text, label, now, before, paint);
+    }
+    if let Some(mismatch) = &tunnel.mismatch {
+        text.push_str(&mismatch::text(mismatch, "  ", clock, paint));
     }
     let slow_only = |direction: &Direction| direction.xdp.packets == 0 && direction.tc.packets > 0;
     if slow_only(rx) || slow_only(tx) {

@@ -1,36 +1,60 @@
-//! Tunnels in iproute2's shapes: its lines and JSON keys first, then what only xgre knows.
+//! Tunnels for people, in iproute2's shape: its lines first, then what only xgre knows.
 
 use std::fmt::Write as _;
 
-use gre_ebpf_common::outcome::Outcome;
-use serde::Serialize;
-
+use super::iproute2::{Columns, flags, flow_info, is_ip6gre, mode};
 use crate::{
-    cli::{dsfield, output::Paint},
-    report::{Count, Direction, Stats, TunnelInfo},
+    cli::{Clock, dsfield, mismatch, output::Paint},
+    model::{Mss, SeqMode},
+    report::{PathMtu, Sequence, Stats, TunnelInfo},
 };
 
 /// As `ip tunnel show`, each line followed by indented ones of our own.
-pub fn text(tunnels: &[TunnelInfo], stats: Option<&Stats>, paint: Paint) -> String {
+pub fn text(tunnels: &[TunnelInfo], stats: Option<&Stats>, clock: Clock, paint: Paint) -> String {
     let mut text = String::new();
     for tunnel in tunnels {
-        text.push_str(&iproute2_line(tunnel, paint));
+        text.push_str(&iproute2_lines(tunnel, paint));
         if let Some(stats) = stats {
             text.push_str(&iproute2_table(&Columns::of(&tunnel.name, stats)));
         }
         text.push_str(&state(tunnel, paint));
+        text.push_str(&details(tunnel, clock, paint));
     }
     text
 }
 
-fn iproute2_line(tunnel: &TunnelInfo, paint: Paint) -> String {
-    let mut line = format!(
-        "{}: {}/ip remote {} local {}",
-        paint.name(&tunnel.name),
-        tunnel.mode,
-        tunnel.remote,
-        tunnel.local
-    );
+fn iproute2_lines(tunnel: &TunnelInfo, paint: Paint) -> String {
+    let mut line = format!("{}: {} ", paint.name(&tunnel.name), mode(tunnel));
+    if is_ip6gre(tunnel) {
+        ip6gre_words(&mut line, tunnel);
+    } else {
+        gre_words(&mut line, tunnel);
+    }
+    match (tunnel.key, tunnel.ikey, tunnel.okey) {
+        (Some(key), _, _) => _ = write!(line, " key {key}"),
+        (None, ikey, okey) => {
+            for (word, key) in [("ikey", ikey), ("okey", okey)] {
+                if let Some(key) = key {
+                    _ = write!(line, " {word} {key}");
+                }
+            }
+        }
+    }
+    line.push('\n');
+    for flag in flags(tunnel) {
+        line.push_str(flag.text());
+    }
+    line
+}
+
+fn gre_words(line: &mut String, tunnel: &TunnelInfo) {
+    fn any(address: &str) -> &str {
+        if address == "0.0.0.0" { "any" } else { address }
+    }
+    _ = write!(line, "remote {} local {}", any(&tunnel.remote), any(&tunnel.local));
+    if let Some(dev) = &tunnel.dev {
+        _ = write!(line, " dev {dev}");
+    }
     match tunnel.ttl {
         0 => line.push_str(" ttl inherit"),
         ttl => _ = write!(line, " ttl {ttl}"),
@@ -44,11 +68,27 @@ fn iproute2_line(tunnel: &TunnelInfo, paint: Paint) -> String {
     if !tunnel.pmtudisc {
         line.push_str(" nopmtudisc");
     }
-    if let Some(key) = tunnel.key {
-        _ = write!(line, " key {key}");
+}
+
+/// As `ip -6 tunnel show`, which has no word for any address.
+fn ip6gre_words(line: &mut String, tunnel: &TunnelInfo) {
+    _ = write!(line, "remote {} local {}", tunnel.remote, tunnel.local);
+    if let Some(dev) = &tunnel.dev {
+        _ = write!(line, " dev {dev}");
     }
-    line.push('\n');
-    line
+    match tunnel.encap_limit {
+        None => line.push_str(" encaplimit none"),
+        Some(limit) => _ = write!(line, " encaplimit {limit}"),
+    }
+    match tunnel.ttl {
+        0 => line.push_str(" hoplimit inherit"),
+        limit => _ = write!(line, " hoplimit {limit}"),
+    }
+    match tunnel.tos {
+        tos if tos & 1 != 0 => line.push_str(" tclass inherit"),
+        tos => _ = write!(line, " tclass {tos:#04x}"),
+    }
+    _ = write!(line, " flowlabel {} (flowinfo {})", tunnel.flow_label, flow_info(tunnel));
 }
 
 fn iproute2_table(columns: &Columns) -> String {
@@ -98,128 +138,37 @@ fn state(tunnel: &TunnelInfo, paint: Paint) -> String {
     text
 }
 
-/// As `ip -j tunnel show`, with keys of our own at the end of each object.
-pub fn json<'a>(tunnels: &'a [TunnelInfo], stats: Option<&Stats>) -> impl Serialize + use<'a> {
-    tunnels.iter().map(|tunnel| Json::of(tunnel, stats)).collect::<Vec<_>>()
-}
-
-#[derive(Serialize)]
-struct Json<'a> {
-    ifname: &'a str,
-    mode: String,
-    remote: &'a str,
-    local: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ttl: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tos: Option<String>,
-    /// Present without a value, as iproute2 prints it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    nopmtudisc: Option<()>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<u32>,
-    /// Of checksums and sequence numbers, which no tunnel has yet.
-    flags: [&'static str; 0],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stats64: Option<Columns>,
-    ifindex: Option<u32>,
-    up: bool,
-    mtu: Option<u32>,
-    underlay: Option<&'a str>,
-    via: Option<&'a str>,
-    accelerated: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    why_not: Option<&'a str>,
-}
-
-impl<'a> Json<'a> {
-    fn of(tunnel: &'a TunnelInfo, stats: Option<&Stats>) -> Self {
-        Self {
-            ifname: &tunnel.name,
-            mode: format!("{}/ip", tunnel.mode),
-            remote: &tunnel.remote,
-            local: &tunnel.local,
-            ttl: Some(tunnel.ttl).filter(|&ttl| ttl != 0),
-            tos: match tunnel.tos {
-                0 => None,
-                1 => Some("inherit".into()),
-                tos => Some(dsfield::name(tos & !1)),
-            },
-            nopmtudisc: (!tunnel.pmtudisc).then_some(()),
-            key: tunnel.key,
-            flags: [],
-            stats64: stats.map(|stats| Columns::of(&tunnel.name, stats)),
-            ifindex: tunnel.ifindex,
-            up: tunnel.up,
-            mtu: tunnel.mtu,
-            underlay: tunnel.underlay.as_deref(),
-            via: tunnel.via.as_deref(),
-            accelerated: tunnel.fast,
-            why_not: tunnel.why_not.as_deref(),
-        }
+/// Options that iproute2 has no words for here, and what the daemon has learned.
+fn details(tunnel: &TunnelInfo, clock: Clock, paint: Paint) -> String {
+    let mut text = String::new();
+    let mut options = String::new();
+    if tunnel.ignore_df {
+        options.push_str(" ignore-df");
     }
-}
-
-/// The columns of `ip -s tunnel show`, filled with what their headings say.
-#[derive(Serialize)]
-struct Columns {
-    rx: RxColumns,
-    tx: TxColumns,
-}
-
-#[derive(Serialize)]
-struct RxColumns {
-    bytes: u64,
-    packets: u64,
-    errors: u64,
-    csum_errors: u64,
-    /// Sequence numbers are not supported, so nothing is out of sequence.
-    out_of_sequence: u64,
-    /// The programs do not tell multicast apart.
-    multicast: u64,
-}
-
-#[derive(Serialize)]
-struct TxColumns {
-    bytes: u64,
-    packets: u64,
-    errors: u64,
-    dead_loop: u64,
-    no_route: u64,
-    /// The programs have no queue that could be full.
-    no_buffers: u64,
-}
-
-impl Columns {
-    /// All zero for a tunnel that has no counters yet.
-    fn of(name: &str, stats: &Stats) -> Self {
-        let tunnel = stats.tunnels.iter().find(|tunnel| tunnel.name == name);
-        let (rx, tx) = match tunnel {
-            Some(tunnel) => (tunnel.rx.clone(), tunnel.tx.clone()),
-            None => Default::default(),
-        };
-        Self {
-            rx: RxColumns {
-                bytes: rx.xdp.bytes + rx.tc.bytes,
-                packets: rx.xdp.packets + rx.tc.packets,
-                errors: dropped(&rx, |_| true),
-                csum_errors: dropped(&rx, |reason| reason == Outcome::ChecksumUnexpected.label()),
-                out_of_sequence: 0,
-                multicast: 0,
-            },
-            tx: TxColumns {
-                bytes: tx.xdp.bytes + tx.tc.bytes,
-                packets: tx.xdp.packets + tx.tc.packets,
-                errors: dropped(&tx, |_| true),
-                dead_loop: dropped(&tx, |reason| reason == Outcome::TunnelLoop.label()),
-                no_route: dropped(&tx, |reason| reason == Outcome::NoRoute.label()),
-                no_buffers: 0,
-            },
-        }
+    if tunnel.seq_mode != SeqMode::Linux.to_string() {
+        _ = write!(options, " seq-mode {}", tunnel.seq_mode);
     }
-}
-
-fn dropped(direction: &Direction, which: impl Fn(&str) -> bool) -> u64 {
-    let drops = direction.drops.iter();
-    drops.filter(|Count { reason, .. }| which(reason)).map(|count| count.packets).sum()
+    if tunnel.mss != Mss::Off.to_string() {
+        _ = write!(options, " mss {}", tunnel.mss);
+    }
+    if !options.is_empty() {
+        _ = writeln!(text, "   {options}");
+    }
+    if let Some(mismatch) = &tunnel.mismatch {
+        text.push_str(&mismatch::text(mismatch, "    ", clock, paint));
+    }
+    for PathMtu { remote, mtu, expires_in } in &tunnel.path_mtus {
+        _ = writeln!(text, "    path to {remote}: mtu {mtu} expires {expires_in}sec");
+    }
+    if let Some(Sequence { next_sent, next_expected, resynchronised }) = tunnel.sequence {
+        text.push_str("    sequence");
+        if tunnel.oseq {
+            _ = write!(text, " next sent {next_sent}");
+        }
+        if tunnel.iseq {
+            _ = write!(text, " next expected {next_expected} resynchronised {resynchronised}");
+        }
+        text.push('\n');
+    }
+    text
 }

@@ -1,0 +1,95 @@
+//! The values of `ip tunnel`'s words, as iproute2 reads them.
+
+use crate::{
+    cli::{Failure, dsfield},
+    model::Mode,
+};
+
+pub(super) fn ttl(text: &str) -> Result<u8, Failure> {
+    if text == "inherit" {
+        return Ok(0);
+    }
+    number(text).and_then(|ttl| ttl.try_into().ok()).ok_or_else(|| {
+        Failure::senseless(format!("Error: argument \"{text}\" is wrong: invalid TTL"))
+    })
+}
+
+/// A TOS byte or traffic class, and whether the inner packet's takes its place.
+#[derive(Clone, Copy)]
+pub(super) struct Tos {
+    inherit: bool,
+    /// With `inherit`, of packets that are not IP.
+    byte: u8,
+}
+
+/// `inherit`, a DSCP, or `inherit/DSCP`.
+pub(super) fn tos(text: &str) -> Result<Tos, Failure> {
+    let (inherit, dsfield) = match text.split_once('/') {
+        _ if text == "inherit" => return Ok(Tos { inherit: true, byte: 0 }),
+        Some(("inherit", dsfield)) => (true, dsfield),
+        _ => (false, text),
+    };
+    match dsfield::parse(dsfield) {
+        Some(byte) => Ok(Tos { inherit, byte }),
+        None => {
+            Err(Failure::senseless(format!("Error: argument \"{text}\" is wrong: bad TOS value")))
+        }
+    }
+}
+
+impl Tos {
+    /// As a tunnel has it: bit 0 inherits.
+    pub(super) fn of_mode(self, mode: Mode) -> Result<u8, Failure> {
+        let Self { inherit, byte } = self;
+        let wrong = |reason: &str| {
+            Failure::senseless(format!(
+                "Error: argument \"{byte:#04x}\" is wrong: invalid TClass\n{reason}"
+            ))
+        };
+        match mode {
+            Mode::Gre => Ok(byte | u8::from(inherit)),
+            Mode::Ip6gre if inherit && byte != 0 => {
+                Err(wrong("a traffic class is either inherited or fixed"))
+            }
+            Mode::Ip6gre if byte & 3 != 0 => {
+                Err(wrong("its last two bits are ECN's, which follows the inner packet"))
+            }
+            Mode::Ip6gre => Ok(byte | u8::from(inherit)),
+        }
+    }
+}
+
+pub(super) fn encap_limit(text: &str) -> Result<Option<u8>, Failure> {
+    if text == "none" {
+        return Ok(None);
+    }
+    number(text).and_then(|limit| limit.try_into().ok()).map(Some).ok_or_else(|| {
+        Failure::senseless(format!("Error: argument \"{text}\" is wrong: invalid ELIM"))
+    })
+}
+
+/// Of `key`, `ikey` or `okey`: a number, or a dotted quad.
+pub(super) fn key(word: &str, text: &str) -> Result<u32, Failure> {
+    if text.contains('.') {
+        let quad = text.parse::<std::net::Ipv4Addr>();
+        return quad.map(u32::from).map_err(|_| {
+            Failure::refused(format!("Error: an IP address is expected rather than \"{text}\""))
+        });
+    }
+    number(text).ok_or_else(|| {
+        Failure::senseless(format!(
+            "invalid value for \"{word}\": \"{text}\"; it should be an unsigned integer"
+        ))
+    })
+}
+
+/// As strtoul with base 0: `0x` is hexadecimal and a leading 0 octal.
+fn number(text: &str) -> Option<u32> {
+    if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        u32::from_str_radix(digits, 16).ok()
+    } else if text.len() > 1 && text.starts_with('0') {
+        u32::from_str_radix(text, 8).ok()
+    } else {
+        text.parse().ok()
+    }
+}

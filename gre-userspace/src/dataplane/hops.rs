@@ -1,0 +1,128 @@
+//! Next hops: where packets leave, and with which Ethernet header.
+
+use std::net::IpAddr;
+
+use gre_ebpf_common::{
+    next_hop::{self, NextHop},
+    wire::vlan::Tag,
+};
+
+use super::{Attachment, Compiler, Device};
+use crate::observed::{Link, RouteTarget, Snapshot, xdp_features};
+
+/// A neighbour on a link, as a route names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hop {
+    pub ifindex: u32,
+    pub ip: IpAddr,
+    /// The route's own MTU (RTAX_MTU), in bytes.
+    pub mtu: Option<u32>,
+}
+
+/// What a next hop id stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HopKey {
+    Neighbour(Hop),
+    /// The way to a tunnel's own device.
+    Device(String),
+}
+
+impl Compiler<'_> {
+    /// The next hop towards a tunnel's remote, if any route leads there, out of `link` if the tunnel
+    /// is bound to one.
+    pub(super) fn underlay(&self, remote: IpAddr, link: Option<u32>) -> Option<Hop> {
+        match *self.rib.lookup(remote)? {
+            RouteTarget::Unicast { ifindex, gateway, mtu, .. }
+                if link.is_none_or(|link| link == ifindex) =>
+            {
+                Some(Hop { ifindex, ip: gateway.unwrap_or(remote), mtu })
+            }
+            RouteTarget::Unicast { .. } | RouteTarget::Kernel => None,
+        }
+    }
+
+    /// The id of a neighbour, whose record is made if it is new. Without a MAC address the record
+    /// still names the interface, which is all that tier 2 needs.
+    pub(super) fn neighbour(&mut self, hop: Hop) -> u32 {
+        let id = self.allocated.next_hops.get(&HopKey::Neighbour(hop)) + 1;
+        let Some(link) = self.snapshot.links.get(&hop.ifindex) else { return id };
+        let mtu = hop.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+        let destination = self.macs.get(&(hop.ifindex, hop.ip)).copied();
+        let base = wire(self.snapshot, hop.ifindex)
+            .and_then(|(base, tags)| Some((self.snapshot.links.get(&base)?, tags)));
+        let record = match (destination, link.mac, base) {
+            (Some(destination), Some(source), Some((base, tags))) => {
+                let attachment = self.ports.get(&base.ifindex).copied();
+                let ready = link.up && base.up && !self.is_tunnel(hop.ifindex);
+                let flags = next_hop::Flags::default()
+                    .with(next_hop::Flags::RESOLVED, ready)
+                    .with(next_hop::Flags::NATIVE_REDIRECT, can_redirect(base, attachment));
+                self.plane.tx_ports.insert(base.ifindex);
+                NextHop { tags, ..NextHop::new(destination, source, base.ifindex, mtu, flags) }
+            }
+            _ => NextHop::new([0; 6], [0; 6], hop.ifindex, mtu, next_hop::Flags::default()),
+        };
+        self.plane.next_hops.insert(id, record);
+        id
+    }
+
+    /// The id of the way to a tunnel's device: out of its peer, addressed to it.
+    pub(super) fn device(&mut self, name: &str, device: Device<'_>) -> u32 {
+        let id = self.allocated.next_hops.get(&HopKey::Device(name.to_owned())) + 1;
+        let mac = |link: &Link| link.mac.unwrap_or_default();
+        let flags = next_hop::Flags::RESOLVED
+            // Where the kernel does not say: GRO is on at the device, since we turned it on.
+            .with(
+                next_hop::Flags::NATIVE_REDIRECT,
+                is_unsure(device.peer) || can_redirect(device.peer, None),
+            );
+        let record =
+            NextHop::new(mac(device.link), mac(device.peer), device.peer.ifindex, 65_535, flags);
+        self.plane.next_hops.insert(id, record);
+        self.plane.tx_ports.insert(device.peer.ifindex);
+        id
+    }
+}
+
+/// The interface that a link's frames are sent on, and the tags they have there, outer first: itself
+/// and none, unless it is a VLAN device. `None` where there are more than two tags.
+pub fn wire(snapshot: &Snapshot, ifindex: u32) -> Option<(u32, [Tag; 2])> {
+    let mut tags = [Tag::NONE; 2];
+    let mut link = snapshot.links.get(&ifindex)?;
+    while let Some(vlan) = link.vlan {
+        if tags[1] != Tag::NONE {
+            return None;
+        }
+        tags = [Tag::new(vlan.protocol, vlan.id), tags[0]];
+        link = snapshot.links.get(&link.link?)?;
+    }
+    Some((link.ifindex, tags))
+}
+
+/// Whether frames that XDP received natively can be redirected out of the device, which is a port
+/// with this attachment or none.
+///
+/// Where the kernel does not say, it is taken for granted, except on veth, where it depends on the
+/// other end: there only a port that XDP runs on natively, which then the config asks for in so many
+/// words (see [`is_unsure`]), is trusted.
+pub fn can_redirect(link: &Link, attachment: Option<Attachment>) -> bool {
+    match link.xdp_features {
+        Some(features) => features & xdp_features::NDO_XMIT != 0,
+        None => !is_unsure(link) || attachment == Some(Attachment::Native),
+    }
+}
+
+/// A veth on a kernel before 6.3, which has no family "netdev" to say whether the other end receives
+/// what is redirected to it. What it does not receive is lost, and counted nowhere: `xdp = "auto"` is
+/// then generic, which can send anywhere.
+pub fn is_unsure(link: &Link) -> bool {
+    link.xdp_features.is_none() && link.kind.as_deref() == Some("veth")
+}
+
+/// What to do where [`can_redirect`] says no.
+pub fn no_redirect(link: &Link) -> &'static str {
+    match link.kind.as_deref() {
+        Some("veth") => "turn GRO on at the other end of this veth (`ethtool -K PEER gro on`)",
+        _ => "its driver cannot transmit redirected frames (ndo_xdp_xmit)",
+    }
+}

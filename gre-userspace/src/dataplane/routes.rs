@@ -1,0 +1,138 @@
+//! Where packets lead: every prefix of the kernel's, since a longer one that leads elsewhere must win
+//! over a tunnel's, and every neighbour that is reached directly.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use gre_ebpf_common::{route::Entry, route6};
+
+use super::{Compiler, Hop};
+use crate::observed::RouteTarget;
+
+impl Compiler<'_> {
+    pub(super) fn routes(&mut self) {
+        if !self.snapshot.custom_rules {
+            self.routes4();
+        }
+        if !self.snapshot.custom_rules6 {
+            self.routes6();
+        }
+    }
+
+    fn routes4(&mut self) {
+        let prefixes: Vec<_> = self.rib.iter4().collect();
+        for (prefix, target) in prefixes {
+            // Each host of a prefix on a link is a next hop of its own.
+            let entry = self.entry(target, Entry::Punt);
+            self.plane.routes.insert(prefix, entry);
+        }
+        for (address, entry) in self.hosts() {
+            if let IpAddr::V4(address) = address {
+                self.plane.routes.insert((address.into(), 32), entry);
+            }
+        }
+    }
+
+    fn routes6(&mut self) {
+        let prefixes: Vec<_> = self.rib.iter6().collect();
+        for (prefix, target) in prefixes {
+            let entry = self.entry(target, route6::HOSTS);
+            self.plane.routes6.insert(prefix, entry);
+        }
+        for (address, entry) in self.hosts() {
+            if let IpAddr::V6(address) = address {
+                self.plane.hosts6.insert(address.into(), entry.to_word());
+            }
+        }
+    }
+
+    /// What a route says; `on_link` where it reaches its hosts directly.
+    fn entry(&mut self, target: &RouteTarget, on_link: Entry) -> Entry {
+        let RouteTarget::Unicast { ifindex, gateway, mtu, .. } = *target else {
+            return Entry::Punt;
+        };
+        if let Some(name) = self.tunnel_of.get(&ifindex) {
+            let Some(state) = self.states.get(name) else { return Entry::Punt };
+            return match gateway.and_then(leg_address) {
+                _ if state.legs.is_empty() => Entry::Tunnel(state.id),
+                Some(remote) => state.legs.get(&remote).map_or(Entry::Punt, |&id| Entry::Tunnel(id)),
+                None => on_link,
+            };
+        }
+        match gateway {
+            Some(ip) => Entry::NextHop(self.neighbour(Hop { ifindex, ip, mtu })),
+            None => on_link,
+        }
+    }
+
+    /// The neighbours that a route reaches directly.
+    fn hosts(&mut self) -> BTreeMap<IpAddr, Entry> {
+        let known: Vec<_> = self.macs.iter().map(|(&at, &mac)| (at, mac)).collect();
+        let mut hosts = BTreeMap::new();
+        for ((ifindex, ip), mac) in known {
+            let Some(&RouteTarget::Unicast { ifindex: out, gateway: None, mtu, .. }) =
+                self.rib.lookup(ip)
+            else {
+                continue;
+            };
+            if out != ifindex {
+                continue;
+            }
+            let entry = match self.tunnel_of.get(&ifindex).and_then(|name| self.states.get(name)) {
+                Some(state) => match state.legs.get(&mapped(mac)) {
+                    Some(&id) => Entry::Tunnel(id),
+                    None => continue,
+                },
+                None => Entry::NextHop(self.neighbour(Hop { ifindex, ip, mtu })),
+            };
+            hosts.insert(ip, entry);
+        }
+        hosts
+    }
+
+    /// The remotes that the kernel's routes and neighbours name for a tunnel whose remote is any, as
+    /// its NBMA mode finds them (ip_tunnel_xmit): a route's gateway, or a neighbour's link-layer
+    /// address, which on our Ethernet-like device is the remote behind [`MAPPED`].
+    pub(super) fn remotes(&self, ifindex: u32, is_ipv4: bool) -> Vec<IpAddr> {
+        let gateways = self.snapshot.routes.iter().filter_map(|route| match route.target {
+            RouteTarget::Unicast { ifindex: out, gateway: Some(gateway), .. } if out == ifindex => {
+                leg_address(gateway)
+            }
+            _ => None,
+        });
+        let device = self.snapshot.links.get(&ifindex);
+        let neighbours = self
+            .macs
+            .iter()
+            .filter(|((at, _), mac)| {
+                *at == ifindex
+                    && mac[..2] == MAPPED
+                    && device.is_none_or(|device| device.mac != Some(**mac))
+            })
+            .map(|(_, &mac)| mapped(mac));
+        let mut remotes: Vec<_> =
+            gateways.chain(neighbours).filter(|remote| remote.is_ipv4() == is_ipv4).collect();
+        remotes.sort();
+        remotes.dedup();
+        remotes
+    }
+}
+
+/// The first bytes of a neighbour's MAC address that stands for an IPv4 address.
+const MAPPED: [u8; 2] = [2, 0];
+
+fn mapped(mac: [u8; 6]) -> IpAddr {
+    let [_, _, a, b, c, d] = mac;
+    IpAddr::from([a, b, c, d])
+}
+
+/// The underlay's address in a gateway: that itself, or the IPv4 address in an IPv4-compatible one
+/// (RFC 4291, 2.5.5.1), with which the kernel routes IPv6 into a tunnel over IPv4.
+fn leg_address(gateway: IpAddr) -> Option<IpAddr> {
+    match gateway {
+        IpAddr::V6(v6) if v6.segments()[..6] == [0; 6] => {
+            let [.., a, b, c, d] = v6.octets();
+            Some(IpAddr::from([a, b, c, d]))
+        }
+        _ => Some(gateway),
+    }
+}

@@ -1,0 +1,146 @@
+use super::*;
+use crate::{
+    observed::{Neighbour, Route},
+    testing::{desired, link, tunnel, veth},
+};
+
+const LAN: u32 = 2;
+const WAN: u32 = 3;
+const DEVICE: u32 = 4;
+const GATEWAY: &str = "192.0.2.254";
+
+fn route(destination: &str, ifindex: u32, gateway: Option<&str>) -> Route {
+    let gateway = gateway.map(|gateway| gateway.parse().unwrap());
+    Route {
+        table: 254,
+        destination: destination.parse().unwrap(),
+        tos: 0,
+        metric: 0,
+        target: RouteTarget::Unicast { ifindex, gateway, prefsrc: None, mtu: None },
+    }
+}
+
+fn neighbour(ifindex: u32, ip: &str) -> Neighbour {
+    let mac = Some([2, 0, 0, 0, 9, 9]);
+    Neighbour { ifindex, ip: ip.parse().unwrap(), mac, state: NeighbourState::Valid }
+}
+
+/// A gateway with a LAN 10.1.0.0/16, an underlay by way of [`GATEWAY`], and 10.2.0.0/16 in the
+/// tunnel.
+fn snapshot() -> Snapshot {
+    let [device, peer] = veth(DEVICE, "tunnel0", "xgre config mode gre");
+    let links = [link(LAN, "lan"), link(WAN, "wan"), device, peer];
+    Snapshot {
+        links: links.into_iter().map(|link| (link.ifindex, link)).collect(),
+        routes: vec![
+            route("10.1.0.0/16", LAN, None),
+            route("0.0.0.0/0", WAN, Some(GATEWAY)),
+            route("10.2.0.0/16", DEVICE, None),
+        ],
+        neighbours: vec![neighbour(WAN, GATEWAY), neighbour(LAN, "10.1.2.3")],
+        ..Snapshot::default()
+    }
+}
+
+fn compiled(snapshot: &Snapshot) -> (DataPlane, TunnelState) {
+    let desired = desired([tunnel("tunnel0")]);
+    let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
+    let (plane, mut states) = compile(&desired, snapshot, &ports, &mut Allocated::default());
+    let state = states.remove("tunnel0").unwrap();
+    (plane, state)
+}
+
+fn why_not(change: impl FnOnce(&mut Snapshot)) -> String {
+    let mut snapshot = snapshot();
+    change(&mut snapshot);
+    compiled(&snapshot).1.why_not.expect("it is not accelerated")
+}
+
+#[test]
+fn routes_lead_into_the_tunnel_to_neighbours_and_to_the_kernel() {
+    let (plane, state) = compiled(&snapshot());
+    assert_eq!(state.why_not, None);
+    let entry = |start: [u8; 4], len| plane.routes[&(u32::from_be_bytes(start), len)];
+    assert_eq!(entry([10, 2, 0, 0], 16), Entry::Tunnel(state.id));
+    assert_eq!(entry([10, 1, 0, 0], 16), Entry::Punt, "each host is a next hop of its own");
+    let Entry::NextHop(host) = entry([10, 1, 2, 3], 32) else { panic!("no host route") };
+    let Entry::NextHop(gateway) = entry([0, 0, 0, 0], 0) else { panic!("no default route") };
+    assert_eq!(plane.next_hops[&host].ifindex, LAN);
+    assert_eq!(plane.next_hops[&gateway].ifindex, WAN);
+    assert_eq!(plane.tunnels[&state.id].next_hop, gateway);
+    assert_eq!(plane.tx_ports, [LAN, WAN, DEVICE + 1].into());
+}
+
+#[test]
+fn each_tunnel_is_found_by_its_key_and_by_its_addresses() {
+    let (plane, state) = compiled(&snapshot());
+    let record = &plane.tunnels[&state.id];
+    let (local, remote) = (record.local(), record.remote());
+    let keys = [Kind::Keyless, Kind::Pair].map(|kind| (Key { local, remote, kind }, state.id));
+    assert_eq!(plane.demux, keys.into());
+}
+
+#[test]
+fn with_rules_of_the_users_nothing_is_routed_here() {
+    let mut snapshot = snapshot();
+    snapshot.custom_rules = true;
+    let (plane, state) = compiled(&snapshot);
+    assert_eq!(plane.routes, Prefixes::new());
+    assert!(state.why_not.is_some_and(|why| why.contains("ip rule")));
+}
+
+#[test]
+fn what_keeps_a_tunnel_slow_is_told_with_what_to_do() {
+    let down = why_not(|s| s.links.get_mut(&DEVICE).unwrap().up = false);
+    assert_eq!(down, "the device is down: `ip link set tunnel0 up`");
+    let unreachable = why_not(|s| s.routes.retain(|route| route.destination.prefix_len() > 0));
+    assert_eq!(unreachable, "no route to 198.51.100.1: `ip route get 198.51.100.1`");
+    let inside = why_not(|s| s.routes.push(route("198.51.100.0/24", DEVICE, None)));
+    assert_eq!(inside, "the route to 198.51.100.1 leads into tunnel0 itself");
+    let unresolved = why_not(|s| s.neighbours.clear());
+    assert_eq!(unresolved, "192.0.2.254 on wan is not resolved yet: `ip neigh`");
+    let driver = why_not(|s| s.links.get_mut(&WAN).unwrap().xdp_features = Some(0));
+    assert!(driver.starts_with("packets cannot be redirected out of wan"), "{driver}");
+}
+
+/// Before Linux 6.3 nothing tells whether the other end of a veth takes redirected frames.
+#[test]
+fn a_veth_of_which_the_kernel_does_not_tell_is_trusted_where_native_xdp_was_asked_for() {
+    let mut snapshot = snapshot();
+    for link in snapshot.links.values_mut() {
+        (link.kind, link.xdp_features) = (Some("veth".into()), None);
+    }
+    let wan = &snapshot.links[&WAN];
+    assert!(is_unsure(wan) && can_redirect(wan, Some(Attachment::Native)));
+    assert!(!can_redirect(wan, Some(Attachment::Generic)) && !can_redirect(wan, None));
+
+    let (plane, state) = compiled(&snapshot);
+    let native = |id: u32| plane.next_hops[&id].flags.has(next_hop::Flags::NATIVE_REDIRECT);
+    let record = &plane.tunnels[&state.id];
+    assert!(native(record.next_hop) && native(record.device));
+    assert_eq!(state.why_not, None);
+}
+
+#[test]
+fn state_of_the_kernel_becomes_flags() {
+    let mut snapshot = snapshot();
+    let device = snapshot.links.get_mut(&DEVICE).unwrap();
+    (device.forwarding, device.rp_filter) = (false, 1);
+    snapshot.links.get_mut(&LAN).unwrap().rp_filter = 2;
+    let (plane, state) = compiled(&snapshot);
+    let flags = plane.tunnels[&state.id].flags;
+    assert!(flags.has(tunnel::Flags::UP) && !flags.has(tunnel::Flags::FORWARDING));
+    assert!(flags.has(tunnel::Flags::REVERSE_PATH_STRICT));
+    assert!(plane.ports[&LAN].flags.has(port::Flags::REVERSE_PATH_LOOSE));
+    assert!(!plane.ports[&WAN].flags.has(port::Flags::REVERSE_PATH_LOOSE));
+}
+
+#[test]
+fn the_routes_own_mtu_limits_its_next_hop() {
+    let mut snapshot = snapshot();
+    let RouteTarget::Unicast { mtu, .. } = &mut snapshot.routes[1].target else { panic!() };
+    *mtu = Some(1300);
+    let (plane, state) = compiled(&snapshot);
+    let record = &plane.tunnels[&state.id];
+    assert_eq!(plane.next_hops[&record.next_hop].mtu, 1300);
+}

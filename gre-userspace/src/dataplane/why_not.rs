@@ -1,0 +1,63 @@
+//! What keeps XDP from encapsulating for a tunnel, in words.
+
+use gre_ebpf_common::next_hop;
+
+use super::{Attachment, Compiler, Device, TunnelState, hops::no_redirect};
+use crate::model::Tunnel;
+
+impl Compiler<'_> {
+    /// The first thing to mend, if there is any.
+    pub(super) fn why_not(
+        &self,
+        tunnel: &Tunnel,
+        device: Device<'_>,
+        state: &TunnelState,
+    ) -> Option<String> {
+        let name = &tunnel.name;
+        if !device.link.up {
+            return Some(format!("the device is down: `ip link set {name} up`"));
+        }
+        if tunnel.remote.is_unspecified() {
+            return state.legs.is_empty().then(|| {
+                format!(
+                    "its remote is any, and no route names one: `ip route add PREFIX via REMOTE dev \
+                     {name} onlink`"
+                )
+            });
+        }
+        let remote = tunnel.remote;
+        let Some(hop) = state.underlay else {
+            let bound = tunnel.dev.as_ref().map(|dev| format!(" out of {dev}")).unwrap_or_default();
+            return Some(format!("no route to {remote}{bound}: `ip route get {remote}`"));
+        };
+        if let Some(other) = self.tunnel_of.get(&hop.ifindex) {
+            return Some(if other == name {
+                format!("the route to {remote} leads into {name} itself")
+            } else {
+                format!("it runs inside {other}: the kernel encapsulates it")
+            });
+        }
+        if self.snapshot.custom_rules {
+            return Some("policy routing rules are in use: the kernel routes (`ip rule`)".into());
+        }
+        let link = self.snapshot.links.get(&hop.ifindex)?;
+        let id = self.plane.tunnels.get(&state.id)?.next_hop;
+        let record = self.plane.next_hops.get(&id)?;
+        if !record.flags.has(next_hop::Flags::RESOLVED) {
+            return Some(format!("{} on {} is not resolved yet: `ip neigh`", hop.ip, link.name));
+        }
+        let attached = |attachment| self.ports.values().any(|port| *port == attachment);
+        let native_only = attached(Attachment::Native) && !attached(Attachment::Generic);
+        if native_only && !record.flags.has(next_hop::Flags::NATIVE_REDIRECT) {
+            return Some(format!(
+                "packets cannot be redirected out of {}: {}",
+                link.name,
+                no_redirect(link)
+            ));
+        }
+        if !attached(Attachment::Native) && !attached(Attachment::Generic) {
+            return Some("XDP is off on every port".into());
+        }
+        None
+    }
+}
