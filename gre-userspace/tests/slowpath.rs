@@ -10,19 +10,36 @@ mod bpf;
 #[path = "slowpath/wire.rs"]
 mod wire;
 
-use std::{future::Future, io::ErrorKind, panic::resume_unwind, thread, time::Duration};
+use std::{
+    collections::BTreeMap, future::Future, io::ErrorKind, panic::resume_unwind, thread,
+    time::Duration,
+};
 
 use etherparse::{Icmpv6Type, PacketBuilder, icmpv4, icmpv6};
-use gre_ebpf_common::event::Kind;
-use gre_userspace::slowpath::{
-    fragment,
-    io::{errors::IcmpErrors, events::Events, send::Sender},
+use gre_ebpf_common::{
+    event::Kind,
+    tunnel::{Ends, Expected, Outer, Tunnel},
+};
+use gre_userspace::{
+    maps::mapping::Mapping,
+    slowpath::{
+        answer::{self, Complaint},
+        fragment,
+        handle::SlowPath,
+        io::{Inputs, Outputs, errors::IcmpErrors, events::Events, send::Sender},
+        oversize::Policy,
+        packet,
+        path_mtu::Path,
+        pipeline::{self, Stamp},
+        tables::{Device, Sources, TunnelEntry},
+        task::{self, Shared},
+    },
 };
 use nix::{
     sched::{CloneFlags, unshare},
     unistd::Uid,
 };
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 
 use self::wire::{MAC0, MAC1, Wire, framed, ip};
 
@@ -204,6 +221,69 @@ fn what_does_not_fit_the_buffer_is_counted_as_lost() {
         assert_eq!((first.lost, second.packets.len()), (0, 1));
         assert_eq!(first.packets.len() as u64 + second.lost, 400);
     });
+}
+
+#[test]
+fn the_task_answers_a_packet_that_is_too_long_and_learns_path_mtus() {
+    in_namespace(|| async {
+        let wire = Wire::new();
+        let (array, program) = bpf::hand_up(Kind::Oversize, 7, 9);
+        let shared = Shared::new(SlowPath::new(0));
+        shared.lock().set_tunnels(BTreeMap::from([(7, tunnel())]));
+        let inputs = Inputs::open(Events::open(array).unwrap()).unwrap();
+        let outputs = Outputs::open().unwrap();
+        let sequences = Mapping::anonymous(4096).unwrap();
+        let (sender, mut path_mtus) = mpsc::unbounded_channel();
+        let task = tokio::spawn(task::run(shared.clone(), inputs, outputs, sequences, sender));
+
+        // A router tells that the path takes no more than 1400 bytes.
+        let quote = pipeline::encapsulate(&tunnel(), 0x0800, &udp_v4(LOCAL, 20), Stamp::default());
+        let mut error = Vec::new();
+        let header = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 };
+        PacketBuilder::ipv4(REMOTE, LOCAL, 64)
+            .icmpv4(etherparse::Icmpv4Type::DestinationUnreachable(header))
+            .write(&mut error, &quote.unwrap())
+            .unwrap();
+        wire.send("veth1", &framed(MAC0, MAC1, &error));
+        let learned = timeout(PATIENCE, path_mtus.recv()).await.unwrap().unwrap();
+        let path = Path { tunnel: 7, remote: REMOTE.into() };
+        assert_eq!(learned, (path, Some(1400)));
+
+        // The inner packet's sender is behind veth1, and is told of the tunnel's payload MTU.
+        let mut offender = udp_v4(REMOTE, 1376 - 28 + 1);
+        offender[6] = 0x40;
+        program.run(&framed(MAC0, MAC1, &offender));
+        let answered = async {
+            while shared.lock().counts.happened().all(|(label, ..)| label != "answered-too-big") {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, answered).await.unwrap();
+        let frames = wire.received_on("veth1", &REMOTE, 1);
+        let mut expected = answer::ipv4(Complaint::TooBig { mtu: 1376 }, &offender, LOCAL).unwrap();
+        // The kernel gives it an identification, and the header a checksum to match.
+        expected[4..6].copy_from_slice(&frames[0][18..20]);
+        packet::seal_ipv4(&mut expected[..20]);
+        assert_eq!(frames[0], framed(MAC1, MAC0, &expected));
+        task.abort();
+    });
+}
+
+/// From `LOCAL` to `REMOTE`, pmtudisc, over an underlay with an MTU of 1500 bytes.
+fn tunnel() -> TunnelEntry {
+    let ends = Ends::V4 { local: u32::from_ne_bytes(LOCAL), remote: u32::from_ne_bytes(REMOTE) };
+    TunnelEntry {
+        record: Tunnel::new(Outer { ttl: 64, ..Outer::new(ends) }, Expected::default()),
+        name: "tunnel0".to_owned(),
+        local: LOCAL.into(),
+        remote: REMOTE.into(),
+        received_key: None,
+        sent_key: None,
+        underlay_mtu: 1500,
+        device: Device::default(),
+        policy: Policy { pmtudisc: true, ignore_df: false },
+        sources: Sources::default(),
+    }
 }
 
 fn udp_v4(source: [u8; 4], payload: usize) -> Vec<u8> {
