@@ -25,11 +25,10 @@ use gre_userspace::{
     slowpath::{
         answer::{self, Complaint},
         fragment,
-        handle::SlowPath,
+        handle::{PathMtu, SlowPath},
         io::{Inputs, Outputs, errors::IcmpErrors, events::Events, send::Sender},
         oversize::Policy,
         packet,
-        path_mtu::Path,
         pipeline::{self, Stamp},
         tables::{Device, Sources, TunnelEntry},
         task::{self, Shared},
@@ -229,7 +228,7 @@ fn the_task_answers_a_packet_that_is_too_long_and_learns_path_mtus() {
         let wire = Wire::new();
         let (array, program) = bpf::hand_up(Kind::Oversize, 7, 9);
         let shared = Shared::new(SlowPath::new(0));
-        shared.lock().set_tunnels(BTreeMap::from([(7, tunnel())]));
+        shared.lock().set_tunnels(BTreeMap::from([(7, entry())]));
         let inputs = Inputs::open(Events::open(array).unwrap()).unwrap();
         let outputs = Outputs::open().unwrap();
         let sequences = Mapping::anonymous(4096).unwrap();
@@ -237,7 +236,7 @@ fn the_task_answers_a_packet_that_is_too_long_and_learns_path_mtus() {
         let task = tokio::spawn(task::run(shared.clone(), inputs, outputs, sequences, sender));
 
         // A router tells that the path takes no more than 1400 bytes.
-        let quote = pipeline::encapsulate(&tunnel(), 0x0800, &udp_v4(LOCAL, 20), Stamp::default());
+        let quote = pipeline::encapsulate(&entry(), 0x0800, &udp_v4(LOCAL, 20), Stamp::default());
         let mut error = Vec::new();
         let header = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 };
         PacketBuilder::ipv4(REMOTE, LOCAL, 64)
@@ -246,8 +245,8 @@ fn the_task_answers_a_packet_that_is_too_long_and_learns_path_mtus() {
             .unwrap();
         wire.send("veth1", &framed(MAC0, MAC1, &error));
         let learned = timeout(PATIENCE, path_mtus.recv()).await.unwrap().unwrap();
-        let path = Path { tunnel: 7, remote: REMOTE.into() };
-        assert_eq!(learned, (path, Some(1400)));
+        let tunnel = "tunnel0".to_owned();
+        assert_eq!(learned, PathMtu { tunnel, remote: REMOTE.into(), mtu: Some(1400) });
 
         // The inner packet's sender is behind veth1, and is told of the tunnel's payload MTU.
         let mut offender = udp_v4(REMOTE, 1376 - 28 + 1);
@@ -270,13 +269,14 @@ fn the_task_answers_a_packet_that_is_too_long_and_learns_path_mtus() {
 }
 
 /// From `LOCAL` to `REMOTE`, pmtudisc, over an underlay with an MTU of 1500 bytes.
-fn tunnel() -> TunnelEntry {
+fn entry() -> TunnelEntry {
     let ends = Ends::V4 { local: u32::from_ne_bytes(LOCAL), remote: u32::from_ne_bytes(REMOTE) };
     TunnelEntry {
         record: Tunnel::new(Outer { ttl: 64, ..Outer::new(ends) }, Expected::default()),
         name: "tunnel0".to_owned(),
         local: LOCAL.into(),
         remote: REMOTE.into(),
+        leg: false,
         received_key: None,
         sent_key: None,
         underlay_mtu: 1500,

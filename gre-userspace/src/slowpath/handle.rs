@@ -4,7 +4,7 @@ mod inward;
 mod outward;
 mod relay;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use gre_ebpf_common::event::Kind;
 
@@ -38,8 +38,18 @@ pub enum Action {
     Send(Vec<u8>),
     /// Send a frame out of an interface.
     SendFrame { ifindex: u32, frame: Vec<u8> },
-    /// Write the path's MTU into the tunnel's record; none is known any more where it is `None`.
-    PathMtu { path: Path, mtu: Option<u16> },
+    /// Write a path's MTU into the tunnel's record.
+    PathMtu(PathMtu),
+}
+
+/// The longest outer packet that the way of a tunnel to a remote takes has become another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathMtu {
+    /// The tunnel's name.
+    pub tunnel: String,
+    pub remote: IpAddr,
+    /// Bytes; `None` where nothing is known any more.
+    pub mtu: Option<u16>,
 }
 
 /// Packets and bytes of inner packets that the slow path carried for a tunnel.
@@ -115,7 +125,11 @@ impl SlowPath {
     pub fn expire(&mut self, now: Instant) -> Vec<Action> {
         self.reassembler.expire(now, &mut self.counts);
         let expired = self.path_mtus.expire(now);
-        expired.into_iter().map(|path| Action::PathMtu { path, mtu: None }).collect()
+        let told = expired.into_iter().filter_map(|Path { tunnel, remote }| {
+            let tunnel = self.tables.get(tunnel)?.name.clone();
+            Some(Action::PathMtu(PathMtu { tunnel, remote, mtu: None }))
+        });
+        told.collect()
     }
 
     /// When [`SlowPath::expire`] has something to do.

@@ -23,12 +23,13 @@
 //! ```
 //!
 //! Whenever the maps have been refreshed: `slow_path.lock().set_tunnels(...)` with every tunnel that
-//! is up. For each `(path, mtu)` from `path_mtus`: `mtu` (none: 0) goes into `Tunnel::path_mtu` of
-//! `path.tunnel`, if its remote is still `path.remote`, and is to stay there when the maps are
-//! worked out anew. For statistics: `slow_path.lock().counts.happened()` and `.carried`.
+//! is up and every leg, `local` and `remote` as in the record. What comes from `path_mtus` goes into
+//! `Tunnel::path_mtu`, where it stays when the maps are worked out anew; `None` takes it away. For
+//! statistics: `slow_path.lock().counts.happened()` and `.carried`.
 //!
-//! The peer of a tunnel's device must have the largest MTU there is (65,535): a packet from the
-//! remote may be longer than the device's own.
+//! A packet from the remote may be longer than the MTU of the tunnel's device, and the kernel lets no
+//! such frame through a veth (`send-failed`, or lost in between): the peer has to have the largest
+//! MTU there is, and a program on its egress that redirects to the device's ingress.
 
 pub mod answer;
 pub mod fragment;

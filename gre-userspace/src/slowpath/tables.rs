@@ -9,15 +9,18 @@ use gre_ebpf_common::tunnel::{Flags, Tunnel};
 
 use super::oversize::Policy;
 
-/// A tunnel that is up.
+/// A tunnel that is up, or of one with many remotes the leg towards one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelEntry {
     /// As in the map `TUNNELS`.
     pub record: Tunnel,
     pub name: String,
-    /// Unspecified is any, in both.
+    /// Source of what is sent; unspecified where there is none.
     pub local: IpAddr,
+    /// Unspecified is any: nothing is sent but through legs.
     pub remote: IpAddr,
+    /// A leg: received packets are the tunnel's.
+    pub leg: bool,
     /// Keys that received and sent packets carry, in host order.
     pub received_key: Option<u32>,
     pub sent_key: Option<u32>,
@@ -29,6 +32,13 @@ pub struct TunnelEntry {
 }
 
 impl TunnelEntry {
+    /// By what packets received on an interface find it.
+    fn received(&self, link: u32) -> Ends {
+        let any_local = self.record.flags.has(Flags::LOCAL_ANY);
+        let local = if any_local { unspecified_like(self.remote) } else { self.local };
+        Ends::new(local, self.remote, self.received_key, link)
+    }
+
     pub fn ttl_inherit(&self) -> bool {
         self.record.flags.has(Flags::TTL_INHERIT)
     }
@@ -86,11 +96,16 @@ impl Tables {
     pub fn new(tunnels: BTreeMap<u32, TunnelEntry>) -> Self {
         let mut by_ends = HashMap::new();
         let mut by_remote: HashMap<_, Vec<_>> = HashMap::new();
-        for (&id, tunnel) in &tunnels {
-            let ends =
-                Ends::new(tunnel.local, tunnel.remote, tunnel.received_key, tunnel.record.link);
-            // The first wins, as the maps have it.
-            by_ends.entry(ends).or_insert(id);
+        // Of several the first is found, and one that is bound to an interface after one that is not,
+        // as the maps have it.
+        let (unbound, bound): (Vec<_>, Vec<_>) =
+            tunnels.iter().partition(|(_, tunnel)| tunnel.record.link == 0);
+        for (&id, tunnel) in unbound.into_iter().chain(bound) {
+            for link in [tunnel.record.link, 0] {
+                if !tunnel.leg {
+                    by_ends.entry(tunnel.received(link)).or_insert(id);
+                }
+            }
             if !tunnel.remote.is_unspecified() {
                 by_remote.entry(tunnel.remote).or_default().push(id);
             }
@@ -145,8 +160,9 @@ mod tests {
     fn tables(tunnels: &[(&str, &str, Option<u32>)]) -> Tables {
         let entries = tunnels.iter().enumerate().map(|(id, (local, remote, key))| {
             let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
-            let key = *key;
-            let entry = TunnelEntry { local, remote, received_key: key, sent_key: key, ..entry() };
+            let mut entry = TunnelEntry { local, remote, received_key: *key, ..entry() };
+            let flags = entry.record.flags;
+            entry.record.flags = flags.with(Flags::LOCAL_ANY, local.is_unspecified());
             (id as u32, entry)
         });
         Tables::new(entries.collect())
@@ -175,18 +191,27 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_bound_to_the_interface_comes_first_and_one_bound_to_another_never() {
-        let bound = |link, local: &str| {
-            let mut tunnel = TunnelEntry { local: local.parse().unwrap(), ..entry() };
+    fn a_tunnel_bound_to_the_interface_comes_first_and_one_bound_to_another_last() {
+        let bound = |link, any_local| {
+            let mut tunnel = entry();
             tunnel.record.link = link;
+            tunnel.record.flags = tunnel.record.flags.with(Flags::LOCAL_ANY, any_local);
             tunnel
         };
-        let mut tunnels = BTreeMap::from([(1, bound(IFINDEX + 1, LOCAL))]);
-        assert_eq!(receiver(&Tables::new(tunnels.clone()), LOCAL, REMOTE, None), None);
-        tunnels.insert(2, bound(0, LOCAL));
+        let mut tunnels = BTreeMap::from([(1, bound(IFINDEX + 1, false))]);
+        assert_eq!(receiver(&Tables::new(tunnels.clone()), LOCAL, REMOTE, None), Some(1));
+        tunnels.insert(2, bound(0, false));
         assert_eq!(receiver(&Tables::new(tunnels.clone()), LOCAL, REMOTE, None), Some(2));
-        tunnels.insert(3, bound(IFINDEX, "0.0.0.0"));
+        tunnels.insert(3, bound(IFINDEX, true));
         assert_eq!(receiver(&Tables::new(tunnels), LOCAL, REMOTE, None), Some(3));
+    }
+
+    #[test]
+    fn a_leg_is_not_found_by_what_it_receives() {
+        let leg = TunnelEntry { leg: true, ..entry() };
+        let tables = Tables::new(BTreeMap::from([(1, leg)]));
+        assert_eq!(receiver(&tables, LOCAL, REMOTE, None), None);
+        assert_eq!(tables.towards(REMOTE.parse().unwrap()).count(), 1);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::{
 use tokio::{sync::mpsc, time::sleep_until};
 
 use super::{
-    handle::SlowPath,
-    io::{Arrived, Inputs, Outputs, PathMtu},
+    handle::{PathMtu, SlowPath},
+    io::{Arrived, Inputs, Outputs},
     reason::Reason,
     sequence::Sequences,
 };

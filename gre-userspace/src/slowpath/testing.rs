@@ -12,14 +12,18 @@ pub const REMOTE: [u8; 4] = [198, 51, 100, 1];
 pub const DEVICE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
+pub fn ends() -> Ends {
+    Ends::V4 { local: u32::from_ne_bytes(LOCAL), remote: u32::from_ne_bytes(REMOTE) }
+}
+
 /// `LOCAL` to `REMOTE` without a key, pmtudisc, over an underlay with an MTU of 1500 bytes.
 pub fn entry() -> TunnelEntry {
-    let ends = Ends::V4 { local: u32::from_ne_bytes(LOCAL), remote: u32::from_ne_bytes(REMOTE) };
     TunnelEntry {
-        record: Tunnel::new(Outer { ttl: 64, ..Outer::new(ends) }, Expected::default()),
+        record: Tunnel::new(Outer { ttl: 64, ..Outer::new(ends()) }, Expected::default()),
         name: "tunnel0".to_owned(),
         local: LOCAL.into(),
         remote: REMOTE.into(),
+        leg: false,
         received_key: None,
         sent_key: None,
         underlay_mtu: 1500,

@@ -38,7 +38,7 @@ impl SlowPath {
     ) -> Vec<Action> {
         let (fate, actions) = match self.encapsulate(frame, sequences, now) {
             Ok((fate, actions)) => (fate, actions),
-            Err(reason) => (reason.into(), Vec::new()),
+            Err(fate) => (fate, Vec::new()),
         };
         self.counts.add(fate);
         actions
@@ -49,9 +49,12 @@ impl SlowPath {
         frame: Frame<'_>,
         sequences: Sequences<'_>,
         now: Instant,
-    ) -> Result<(Fate, Vec<Action>), Reason> {
+    ) -> Result<(Fate, Vec<Action>), Fate> {
         let Frame { tunnel: id, ethertype, packet } = frame;
         let tunnel = self.tables.get(id).ok_or(Reason::UnknownTunnel)?.clone();
+        if tunnel.local.is_unspecified() || tunnel.remote.is_unspecified() {
+            return Err(Outcome::NoRoute.into());
+        }
         let path = Path { tunnel: id, remote: tunnel.remote };
         let path_mtu = self.path_mtus.get(path, tunnel.underlay_mtu, now);
         let payload_mtu = path_mtu.saturating_sub(tunnel.record.overhead);
@@ -89,7 +92,7 @@ impl SlowPath {
                 let answer = self.answer(id, &tunnel, complaint, &packet, now)?;
                 Ok((Reason::AnsweredTooBig.into(), vec![answer]))
             }
-            Decision::Drop(reason) => Err(reason),
+            Decision::Drop(reason) => Err(reason.into()),
         }
     }
 

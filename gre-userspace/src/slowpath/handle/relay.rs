@@ -9,7 +9,7 @@ use super::{
         reason::Reason,
         tables::TunnelEntry,
     },
-    Action, SlowPath,
+    Action, PathMtu, SlowPath,
 };
 
 impl SlowPath {
@@ -39,10 +39,7 @@ impl SlowPath {
         let about: Vec<_> = self
             .tables
             .towards(error.remote)
-            .filter(|(_, tunnel)| {
-                let local = if tunnel.local.is_unspecified() { error.local } else { tunnel.local };
-                error.is_about(local, tunnel.remote, tunnel.sent_key)
-            })
+            .filter(|(_, tunnel)| error.is_about(tunnel.local, tunnel.remote, tunnel.sent_key))
             .map(|(id, tunnel)| (id, tunnel.clone()))
             .collect();
         let Some((id, first)) = about.first() else {
@@ -73,7 +70,8 @@ impl SlowPath {
         let learned = tunnels.iter().filter_map(|(id, tunnel)| {
             let path = Path { tunnel: *id, remote: tunnel.remote };
             let mtu = self.path_mtus.learn(path, mtu, tunnel.underlay_mtu, now)?;
-            Some(Action::PathMtu { path, mtu: Some(mtu) })
+            let (name, remote) = (tunnel.name.clone(), tunnel.remote);
+            Some(Action::PathMtu(PathMtu { tunnel: name, remote, mtu: Some(mtu) }))
         });
         learned.collect()
     }

@@ -4,6 +4,7 @@ use std::{
 };
 
 use etherparse::{Icmpv4Header, Icmpv4Type, Ipv4Header, PacketBuilder, icmpv4};
+use gre_ebpf_common::tunnel::{Expected, Outer, Tunnel};
 
 use super::{
     super::{
@@ -12,7 +13,7 @@ use super::{
         oversize::Policy,
         path_mtu::LIFETIME,
         reassemble::TIMEOUT,
-        testing::{DEVICE_MAC, LOCAL, PEER_MAC, REMOTE, entry},
+        testing::{DEVICE_MAC, LOCAL, PEER_MAC, REMOTE, ends, entry},
     },
     *,
 };
@@ -21,8 +22,6 @@ const HOST: [u8; 4] = [10, 1, 0, 2];
 const ROUTER: [u8; 4] = [10, 1, 0, 1];
 const OTHER: [u8; 4] = [10, 2, 0, 2];
 const TUNNEL: u32 = 5;
-const PATH: Path =
-    Path { tunnel: TUNNEL, remote: IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)) };
 
 /// A slow path, what has come of it so far, and the time.
 struct Bench {
@@ -98,6 +97,10 @@ fn frag_needed(mtu: u16) -> Input {
 fn to_device(inner: &[u8]) -> Action {
     let frame = [&DEVICE_MAC[..], &PEER_MAC, &[8, 0], inner].concat();
     Action::SendFrame { ifindex: 8, frame }
+}
+
+fn path_mtu(mtu: Option<u16>) -> Action {
+    Action::PathMtu(PathMtu { tunnel: "tunnel0".to_owned(), remote: REMOTE.into(), mtu })
 }
 
 /// The ICMP error that tells of `mtu`.
@@ -204,7 +207,7 @@ fn a_learned_path_mtu_is_told_to_senders_for_ten_minutes() {
     let inner = inner(1400, true);
 
     let learned = bench.handle(&frag_needed(1300));
-    assert_eq!(learned, [Action::PathMtu { path: PATH, mtu: Some(1300) }]);
+    assert_eq!(learned, [path_mtu(Some(1300))]);
     assert_eq!(bench.handle(&frag_needed(1300)), []);
     assert_eq!(bench.oversize(&inner), [told_mtu(&inner, 1276)]);
     let told = [("answered-too-big", 1), ("path-mtu-learned", 1), ("path-mtu-known", 1)];
@@ -212,7 +215,7 @@ fn a_learned_path_mtu_is_told_to_senders_for_ten_minutes() {
 
     let expiry = bench.now + LIFETIME;
     assert_eq!(bench.slow.next_expiry(), Some(expiry));
-    assert_eq!(bench.slow.expire(expiry), [Action::PathMtu { path: PATH, mtu: None }]);
+    assert_eq!(bench.slow.expire(expiry), [path_mtu(None)]);
     assert_eq!(bench.slow.next_expiry(), None);
     bench.now = expiry;
     assert_eq!(sent(bench.oversize(&inner)).len(), 1);
@@ -302,6 +305,42 @@ fn fragments_that_stay_alone_are_given_up() {
     bench.now += TIMEOUT + Duration::from_secs(1);
     assert_eq!(bench.handle(&handed_up(Kind::OuterFragment, &fragments[1])), []);
     assert_eq!(bench.told, [("fragment-held", 2), ("reassembly-timeout", 1)]);
+}
+
+#[test]
+fn a_tunnel_without_a_remote_or_a_source_sends_nothing() {
+    let any: IpAddr = [0; 4].into();
+    for tunnel in [TunnelEntry { remote: any, ..entry() }, TunnelEntry { local: any, ..entry() }] {
+        let mut bench = Bench::new(tunnel);
+        assert_eq!(bench.oversize(&inner(1500, false)), []);
+        assert_eq!(bench.told, [("no-route", 1)]);
+    }
+}
+
+#[test]
+fn sequence_numbers_are_given_out_and_judged() {
+    let words: Vec<_> = (0..64).map(|_| std::sync::atomic::AtomicU64::new(0)).collect();
+    let sequences = Sequences(&words);
+    let mut tunnel = entry();
+    tunnel.record = Tunnel::new(
+        Outer { ttl: 64, sequence: true, ..Outer::new(ends()) },
+        Expected { sequence: true, ..Expected::default() },
+    );
+    let mut bench = Bench::new(tunnel);
+    let long = handed_up(Kind::Oversize, &inner(1500, false));
+    let packets = sent(bench.slow.handle(&long, sequences, bench.now));
+    let numbers: Vec<_> = packets.iter().map(|packet| packet[24..28].to_vec()).collect();
+    assert_eq!(numbers, [[0, 0, 0, 0], [0, 0, 0, 1]]);
+
+    // The second comes back, twice.
+    let mut packet = packets[1].clone();
+    packet[12..16].copy_from_slice(&REMOTE);
+    packet[16..20].copy_from_slice(&LOCAL);
+    let received = handed_up(Kind::OuterOptions, &packet);
+    assert_eq!(bench.slow.handle(&received, sequences, bench.now), [to_device(&packet[28..])]);
+    assert_eq!(bench.slow.handle(&received, sequences, bench.now), []);
+    let told: Vec<_> = bench.slow.counts.happened().map(|(label, _, n)| (label, n)).collect();
+    assert_eq!(told, [("to-device", 1), ("sequence-duplicate", 1), ("inner-fragmented", 1)]);
 }
 
 #[test]

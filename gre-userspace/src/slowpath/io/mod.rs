@@ -17,8 +17,7 @@ use self::{
     send::Sender,
 };
 use super::{
-    handle::{Action, Input},
-    path_mtu::Path,
+    handle::{Action, Input, PathMtu},
     reason::{Counts, Reason},
 };
 
@@ -75,9 +74,6 @@ impl Arrived {
     }
 }
 
-/// A path and its MTU; none is known any more where it is `None`.
-pub type PathMtu = (Path, Option<u16>);
-
 /// Does what was decided.
 pub struct Outputs {
     sender: Sender,
@@ -102,8 +98,8 @@ impl Outputs {
             let sent = match &action {
                 Action::Send(packet) => self.sender.send(packet),
                 Action::SendFrame { ifindex, frame } => self.sender.send_frame(*ifindex, frame),
-                Action::PathMtu { path, mtu } => {
-                    path_mtus.push((*path, *mtu));
+                Action::PathMtu(path_mtu) => {
+                    path_mtus.push(path_mtu.clone());
                     Ok(())
                 }
             };
