@@ -79,7 +79,12 @@ fn what_is_no_fragment_is_whole_at_once() {
     let packet = packet_v6(&payload(40));
     let mut atomic = fragment::ipv6(&packet, 1280, 7).unwrap();
     assert_eq!(atomic[0].len(), packet.len() + 8);
-    assert_eq!(result(&[atomic.remove(0)]), (vec![packet], vec![]));
+    assert_eq!(result(&atomic), (vec![packet.clone()], vec![]));
+    // It has nothing to do with fragments of its identification.
+    let mut others = fragment::ipv6(&packet_v6(&payload(2000)), 1280, 7).unwrap();
+    others.insert(1, atomic.remove(0));
+    let whole = vec![packet, packet_v6(&payload(2000))];
+    assert_eq!(result(&others), (whole, vec![("fragment-held", 1)]));
 }
 
 #[test]
