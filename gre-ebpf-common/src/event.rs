@@ -11,7 +11,8 @@ pub struct Event {
     pub tunnel: u32,
     /// The interface that it came in on, or the tunnel's device that it was sent to.
     pub ifindex: u32,
-    /// Bytes of the frame that follows: all of it.
+    /// Bytes of the frame that follows: all of it, but of an oversize GSO packet only the start,
+    /// which an answer quotes.
     pub len: u32,
 }
 

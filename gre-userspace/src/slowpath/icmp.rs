@@ -1,10 +1,11 @@
 //! ICMP errors about outer packets: which tunnel's packet a router complains of, and what follows
 //! for the tunnel (RFC 1191, RFC 4443, RFC 7588; the kernel's ipgre_err and ip6gre_err).
 
+mod quote;
+
 use std::net::IpAddr;
 
-use gre_ebpf_common::wire::gre::{self, GreBase};
-
+pub use self::quote::{QuotedGre, QuotedKey};
 use super::{
     answer::Complaint,
     packet::{self, Ipv4, Ipv6, PROTOCOL_GRE, PROTOCOL_ICMP, half},
@@ -53,23 +54,6 @@ pub struct IcmpError<'a> {
     pub remote: IpAddr,
     /// As far as the quote goes, which may be no more than eight bytes behind the IP header.
     pub gre: QuotedGre<'a>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QuotedGre<'a> {
-    pub protocol: u16,
-    pub key: QuotedKey,
-    /// What is quoted of the inner packet.
-    pub inner: &'a [u8],
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QuotedKey {
-    Absent,
-    /// Host order.
-    Present(u32),
-    /// There was one; the quote ends in front of it.
-    Cut,
 }
 
 /// What follows from an error for the tunnel it is about.
@@ -173,34 +157,6 @@ impl<'a> IcmpError<'a> {
             Problem::HopLimitExceeded => Verdict::Relay(Complaint::HopLimitExceeded),
             Problem::Other => Verdict::Ignored(Reason::IcmpIgnored),
         }
-    }
-}
-
-impl<'a> QuotedGre<'a> {
-    fn parse(bytes: &'a [u8]) -> Result<Self, Reason> {
-        let word = |at: usize| -> Option<[u8; 4]> { bytes.get(at..at + 4)?.try_into().ok() };
-        let base = GreBase(u32::from_ne_bytes(word(0).ok_or(Reason::IcmpMalformed)?));
-        if base.validate().is_err() {
-            return Err(Reason::IcmpNotOurs);
-        }
-        let key = match word(base.key_offset()) {
-            _ if !base.has_key() => QuotedKey::Absent,
-            Some(key) => QuotedKey::Present(u32::from_be_bytes(key)),
-            None => QuotedKey::Cut,
-        };
-        let inner = bytes.get(base.header_len()..).unwrap_or_default();
-        Ok(Self { protocol: base.protocol(), key, inner })
-    }
-
-    /// Whether enough of the inner packet is quoted to tell its sender: its header and eight bytes,
-    /// from which the sender sees which of its sockets is meant (RFC 792, RFC 2003, 4).
-    pub fn is_relayable(&self) -> bool {
-        let header_len = match self.protocol {
-            gre::PROTOCOL_IPV4 => Ipv4::quoted(self.inner).map(Ipv4::header_len),
-            packet::ETHERTYPE_IPV6 => Ipv6::quoted(self.inner).map(|_| Ipv6::HEADER_LEN),
-            _ => None,
-        };
-        header_len.is_some_and(|len| self.inner.len() >= len + 8)
     }
 }
 

@@ -73,7 +73,7 @@ proptest! {
 #[test]
 fn what_is_no_fragment_is_whole_at_once() {
     for packet in [packet_v4(&payload(40), &[]), packet_v6(&payload(40))] {
-        assert_eq!(result(&[packet.clone()]), (vec![packet], vec![]));
+        assert_eq!(result(std::slice::from_ref(&packet)), (vec![packet], vec![]));
     }
     // RFC 6946: an atomic fragment.
     let packet = packet_v6(&payload(40));
