@@ -175,7 +175,13 @@ impl World {
     fn compile(&mut self, snapshot: &Snapshot) -> (DataPlane, BTreeMap<String, TunnelState>) {
         let ports =
             self.attached.ports.iter().map(|(&ifindex, port)| (ifindex, port.attachment)).collect();
-        dataplane::compile(&self.desired, snapshot, &ports, &self.path_mtus, &mut self.allocated)
+        dataplane::compile(
+            &self.desired,
+            snapshot,
+            &ports,
+            &self.path_mtus,
+            &mut self.allocated,
+        )
     }
 
     /// Asks the kernel, once each time, to confirm neighbours that the data plane sends to: packets

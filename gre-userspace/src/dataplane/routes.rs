@@ -54,9 +54,7 @@ impl Compiler<'_> {
             let Some(state) = self.states.get(name) else { return Entry::Punt };
             return match gateway.and_then(leg_address) {
                 _ if state.legs.is_empty() => Entry::Tunnel(state.id),
-                Some(remote) => {
-                    state.legs.get(&remote).map_or(Entry::Punt, |&id| Entry::Tunnel(id))
-                }
+                Some(remote) => state.legs.get(&remote).map_or(Entry::Punt, |&id| Entry::Tunnel(id)),
                 None => on_link,
             };
         }

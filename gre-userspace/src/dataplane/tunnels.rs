@@ -119,8 +119,7 @@ impl Compiler<'_> {
         let first = || {
             let addresses = self.snapshot.addresses.get(&underlay?.ifindex)?;
             let own = addresses.iter().map(|address| address.local.addr());
-            own.into_iter()
-                .find(|address| tunnel.mode.has_family_of(*address) && !is_link_local(*address))
+            own.into_iter().find(|address| tunnel.mode.has_family_of(*address) && !is_link_local(*address))
         };
         preferred.or_else(first).unwrap_or(tunnel.local)
     }

@@ -27,7 +27,11 @@ struct Hash<K, V> {
 
 impl<K: Pod + Ord, V: Pod + PartialEq> Hash<K, V> {
     /// Takes over a map, and what an earlier daemon left in it.
-    fn new(map: Map, len: u32, [name, what, limit]: [&'static str; 3]) -> Result<Self, MapError> {
+    fn new(
+        map: Map,
+        len: u32,
+        [name, what, limit]: [&'static str; 3],
+    ) -> Result<Self, MapError> {
         let map: HashMap<_, K, V> = map.try_into()?;
         let values = map.iter().collect::<Result<_, _>>()?;
         Ok(Self { map, name, what, limit, len, values })

@@ -37,7 +37,9 @@ pub enum MapsError {
     TxPort { ifindex: u32, source: XdpMapError },
     #[error("{what} {index} is beyond `limits.{limit}` = {len}: raise it in the config")]
     Limit { what: &'static str, index: u32, limit: &'static str, len: u32 },
-    #[error("{wanted} {what} are more than `limits.{limit}` = {len}: raise it in the config")]
+    #[error(
+        "{wanted} {what} are more than `limits.{limit}` = {len}: raise it in the config"
+    )]
     Count { what: &'static str, wanted: usize, limit: &'static str, len: u32 },
     #[error("writing map {map}: {source}")]
     Hash { map: &'static str, source: MapError },

@@ -91,8 +91,7 @@ impl Kernel {
         on: bool,
     ) -> Result<(), NetlinkError> {
         let word = if on { "on" } else { "off" };
-        let attempt =
-            || format!("turn {} {word} for the device {}", names.join(", "), device(ifindex));
+        let attempt = || format!("turn {} {word} for the device {}", names.join(", "), device(ifindex));
         let closed = || NetlinkError::Closed { attempt: attempt() };
 
         // Known first: a kernel without the family must not be taken for a device without GRO.
