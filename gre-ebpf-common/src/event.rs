@@ -11,11 +11,25 @@ pub struct Event {
     pub tunnel: u32,
     /// The interface that it came in on, or the tunnel's device that it was sent to.
     pub ifindex: u32,
-    /// Bytes of the frame that follows: all of it.
+    /// Bytes of the frame that follows: all of it, but of an oversize GSO packet only the start,
+    /// which an answer quotes.
     pub len: u32,
 }
 
-const _: () = assert!(size_of::<Event>() == 16);
+const _: () = assert!(size_of::<Event>() == Event::LEN);
+
+impl Event {
+    /// Bytes.
+    pub const LEN: usize = 16;
+
+    /// What a program wrote on this machine, and so in its byte order.
+    pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        let [kind, tunnel, ifindex, len] = core::array::from_fn(|i| {
+            u32::from_ne_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]])
+        });
+        Self { kind, tunnel, ifindex, len }
+    }
+}
 
 /// What is to be done with the frame. The program that sent it dropped it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,4 +51,29 @@ pub enum Kind {
 impl Kind {
     pub const ALL: [Self; 4] =
         [Self::OuterFragment, Self::OuterOptions, Self::Oversize, Self::OtherProtocol];
+
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|&kind| kind as u32 == code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_read_as_it_lies_in_memory() {
+        let words = [Kind::Oversize as u32, 7, 9, 1500];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let event = Event { kind: 3, tunnel: 7, ifindex: 9, len: 1500 };
+        assert_eq!(Event::from_bytes(bytes.try_into().unwrap()), event);
+    }
+
+    #[test]
+    fn each_kind_has_a_code_of_its_own() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_code(kind as u32), Some(kind));
+        }
+        assert_eq!((Kind::from_code(0), Kind::from_code(5)), (None, None));
+    }
 }

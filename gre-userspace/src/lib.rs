@@ -16,6 +16,7 @@ pub mod observed;
 pub mod reconcile;
 pub mod report;
 pub mod rib;
+pub mod slowpath;
 
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,149 @@
+//! Into a tunnel: what is too long for its path, or carried by no program.
+
+use std::{net::IpAddr, time::Instant};
+
+use gre_ebpf_common::{outcome::Outcome, tunnel::Flags};
+
+use super::{
+    super::{
+        answer::{self, Complaint},
+        fragment,
+        offload::complete_checksum,
+        oversize::{Decision, decide},
+        packet::trimmed,
+        path_mtu::Path,
+        pipeline::{self, Stamp},
+        reason::{Fate, Reason},
+        sequence::Sequences,
+        tables::TunnelEntry,
+    },
+    Action, SlowPath,
+};
+
+/// A packet from a tunnel's device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frame<'a> {
+    pub tunnel: u32,
+    pub ethertype: u16,
+    pub packet: &'a [u8],
+}
+
+impl SlowPath {
+    /// Takes what is too long, or carried by no program.
+    pub(super) fn outward(
+        &mut self,
+        frame: Frame<'_>,
+        sequences: Sequences<'_>,
+        now: Instant,
+    ) -> Vec<Action> {
+        let (fate, actions) = match self.encapsulate(frame, sequences, now) {
+            Ok((fate, actions)) => (fate, actions),
+            Err(fate) => (fate, Vec::new()),
+        };
+        self.counts.add(fate);
+        actions
+    }
+
+    fn encapsulate(
+        &mut self,
+        frame: Frame<'_>,
+        sequences: Sequences<'_>,
+        now: Instant,
+    ) -> Result<(Fate, Vec<Action>), Fate> {
+        let Frame { tunnel: id, ethertype, packet } = frame;
+        let tunnel = self.tables.get(id).ok_or(Reason::UnknownTunnel)?.clone();
+        if tunnel.local.is_unspecified() || tunnel.remote.is_unspecified() {
+            return Err(Outcome::NoRoute.into());
+        }
+        let path = Path { tunnel: id, remote: tunnel.remote };
+        let path_mtu = self.path_mtus.get(path, tunnel.underlay_mtu, now);
+        let payload_mtu = path_mtu.saturating_sub(tunnel.record.overhead);
+        let mut packet = trimmed(ethertype, packet).to_vec();
+        match decide(ethertype, &packet, payload_mtu, tunnel.policy) {
+            Decision::Encapsulate => {
+                complete_checksum(&mut packet);
+                let outer = self.outer(id, &tunnel, ethertype, &packet, sequences)?;
+                Ok((Outcome::Encapsulated.into(), vec![Action::Send(outer)]))
+            }
+            Decision::CutInner => {
+                complete_checksum(&mut packet);
+                let fragments = fragment::ipv4(&packet, payload_mtu.into())
+                    .map_err(|_| Reason::CannotFragment)?;
+                let outers = fragments
+                    .iter()
+                    .map(|inner| {
+                        Ok(Action::Send(self.outer(id, &tunnel, ethertype, inner, sequences)?))
+                    })
+                    .collect::<Result<_, Reason>>()?;
+                Ok((Reason::InnerFragmented.into(), outers))
+            }
+            Decision::CutOuter => {
+                complete_checksum(&mut packet);
+                let outer = self.outer(id, &tunnel, ethertype, &packet, sequences)?;
+                let fragments = match tunnel.remote {
+                    IpAddr::V4(_) => fragment::ipv4(&outer, path_mtu.into()),
+                    IpAddr::V6(_) => fragment::ipv6(&outer, path_mtu.into(), self.identify()),
+                };
+                let fragments = fragments.map_err(|_| Reason::CannotFragment)?;
+                let actions = fragments.into_iter().map(Action::Send).collect();
+                Ok((Reason::OuterFragmented.into(), actions))
+            }
+            Decision::Answer(complaint) => {
+                let answer = self.answer(id, &tunnel, complaint, &packet, now)?;
+                Ok((Reason::AnsweredTooBig.into(), vec![answer]))
+            }
+            Decision::Drop(reason) => Err(reason.into()),
+        }
+    }
+
+    fn outer(
+        &mut self,
+        id: u32,
+        tunnel: &TunnelEntry,
+        ethertype: u16,
+        inner: &[u8],
+        sequences: Sequences<'_>,
+    ) -> Result<Vec<u8>, Reason> {
+        let numbered = tunnel.record.flags.has(Flags::SEQUENCE_SENT);
+        let sequence = if numbered { sequences.next(id) } else { 0 };
+        let stamp = Stamp { identification: self.identify() as u16, sequence };
+        let outer =
+            pipeline::encapsulate(tunnel, ethertype, inner, stamp).ok_or(Reason::CannotFragment)?;
+        let tx = &mut self.carried.entry(id).or_default().tx;
+        tx.packets += 1;
+        tx.bytes += inner.len() as u64;
+        Ok(outer)
+    }
+
+    /// The ICMP error to the sender of `offender`, unless the tunnel has caused too many.
+    pub(super) fn answer(
+        &mut self,
+        id: u32,
+        tunnel: &TunnelEntry,
+        complaint: Complaint,
+        offender: &[u8],
+        now: Instant,
+    ) -> Result<Action, Reason> {
+        let answer = if offender.first().is_some_and(|byte| byte >> 4 == 4) {
+            let source = tunnel.sources.v4.map_or([0; 4], |source| source.octets());
+            answer::ipv4(complaint, offender, source)?
+        } else {
+            let source = tunnel.sources.v6.ok_or(Reason::NoSourceAddress)?;
+            answer::ipv6(complaint, offender, source.octets())?
+        };
+        if !self.limiter.allow(id, now) {
+            return Err(Reason::RateLimited);
+        }
+        Ok(Action::Send(answer))
+    }
+
+    /// An identification that fragments of no other packet have had for long. Its lower half is not
+    /// zero, for which the kernel would put in another for each fragment.
+    fn identify(&mut self) -> u32 {
+        self.identification = self.identification.wrapping_add(1);
+        if self.identification as u16 == 0 {
+            self.identification += 1;
+        }
+        self.identification
+    }
+}
