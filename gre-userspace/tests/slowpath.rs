@@ -270,7 +270,7 @@ fn the_task_answers_a_packet_that_is_too_long_and_learns_path_mtus() {
 
 /// From `LOCAL` to `REMOTE`, pmtudisc, over an underlay with an MTU of 1500 bytes.
 fn entry() -> TunnelEntry {
-    let ends = Ends::V4 { local: u32::from_ne_bytes(LOCAL), remote: u32::from_ne_bytes(REMOTE) };
+    let ends = Ends::v4(u32::from_ne_bytes(LOCAL), u32::from_ne_bytes(REMOTE));
     TunnelEntry {
         record: Tunnel::new(Outer { ttl: 64, ..Outer::new(ends) }, Expected::default()),
         name: "tunnel0".to_owned(),

@@ -1,6 +1,8 @@
+use gre_ebpf_common::{demux::Kind, next_hop, route::Entry};
+
 use super::*;
 use crate::{
-    observed::{Neighbour, Route},
+    observed::{Neighbour, Route, RouteTarget},
     testing::{desired, link, tunnel, veth},
 };
 
@@ -45,7 +47,8 @@ fn snapshot() -> Snapshot {
 fn compiled(snapshot: &Snapshot) -> (DataPlane, TunnelState) {
     let desired = desired([tunnel("tunnel0")]);
     let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
-    let (plane, mut states) = compile(&desired, snapshot, &ports, &mut Allocated::default());
+    let (plane, mut states) =
+        compile(&desired, snapshot, &ports, &PathMtus::new(), &mut Allocated::default());
     let state = states.remove("tunnel0").unwrap();
     (plane, state)
 }
@@ -75,8 +78,9 @@ fn routes_lead_into_the_tunnel_to_neighbours_and_to_the_kernel() {
 fn each_tunnel_is_found_by_its_key_and_by_its_addresses() {
     let (plane, state) = compiled(&snapshot());
     let record = &plane.tunnels[&state.id];
-    let (local, remote) = (record.local(), record.remote());
-    let keys = [Kind::KEYLESS, Kind::PAIR].map(|kind| (Key { local, remote, kind }, state.id));
+    let (local, remote) = record.addresses4();
+    let ends = tunnel::Ends::v4(local, remote);
+    let keys = [Kind::KEYLESS, Kind::PAIR].map(|kind| (Key { ends, kind, link: 0 }, state.id));
     assert_eq!(plane.demux, keys.into());
 }
 

@@ -13,7 +13,7 @@ pub const DEVICE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 pub fn ends() -> Ends {
-    Ends::V4 { local: u32::from_ne_bytes(LOCAL), remote: u32::from_ne_bytes(REMOTE) }
+    Ends::v4(u32::from_ne_bytes(LOCAL), u32::from_ne_bytes(REMOTE))
 }
 
 /// `LOCAL` to `REMOTE` without a key, pmtudisc, over an underlay with an MTU of 1500 bytes.

@@ -21,11 +21,11 @@ const MPLS: u16 = 0x8847;
 /// A tunnel over either family with these options, both ways.
 fn tunnel(v6: bool, key: Option<u32>, checksum: bool, sequence: bool, limit: bool) -> TunnelEntry {
     let (ends, local, remote): (_, IpAddr, IpAddr) = if v6 {
-        let ends = Ends::V6 { local: words(LOCAL6), remote: words(REMOTE6) };
+        let ends = Ends::v6(words(LOCAL6), words(REMOTE6));
         (ends, LOCAL6.into(), REMOTE6.into())
     } else {
         let (local, remote) = (u32::from_ne_bytes(LOCAL), u32::from_ne_bytes(REMOTE));
-        (Ends::V4 { local, remote }, LOCAL.into(), REMOTE.into())
+        (Ends::v4(local, remote), LOCAL.into(), REMOTE.into())
     };
     let encapsulation_limit = limit.then_some(4);
     let outer = Outer { ttl: 64, key, checksum, sequence, encapsulation_limit, ..Outer::new(ends) };

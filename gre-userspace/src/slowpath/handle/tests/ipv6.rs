@@ -33,7 +33,7 @@ fn entry6() -> TunnelEntry {
     let words = |address: [u8; 16]| {
         std::array::from_fn(|i| u32::from_ne_bytes(address[4 * i..][..4].try_into().unwrap()))
     };
-    let ends = Ends::V6 { local: words(LOCAL6), remote: words(REMOTE6) };
+    let ends = Ends::v6(words(LOCAL6), words(REMOTE6));
     let outer = Outer { ttl: 64, encapsulation_limit: Some(4), ..Outer::new(ends) };
     let record = Tunnel::new(outer, Expected::default());
     let sources = Sources { v4: None, v6: Some(ROUTER6.into()) };
