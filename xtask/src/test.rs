@@ -29,10 +29,11 @@ pub(crate) fn everything() -> Result<()> {
 }
 
 /// Only the tests in guests.
-pub(crate) fn in_guests() -> Result<()> {
+pub(crate) fn in_guests(filter: Option<&str>) -> Result<()> {
     let mut timings = Timings::default();
-    let result =
-        timings.measure("setup", setup::ensure).and_then(|_| timings.measure("guests", vm::tests));
+    let result = timings
+        .measure("setup", setup::ensure)
+        .and_then(|_| timings.measure("guests", || vm::tests(filter)));
     timings.print();
     result
 }
