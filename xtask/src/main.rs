@@ -5,6 +5,8 @@ mod lint;
 mod live;
 mod packages;
 mod progress;
+mod results;
+mod rules;
 mod run;
 mod setup;
 mod test;
@@ -50,6 +52,12 @@ enum Task {
         /// Of those in guests, only the ones whose name contains this
         #[arg(requires = "vm", value_name = "FILTER")]
         filter: Option<String>,
+        /// Fail, too, where a rule of tests/rules.toml lacks a test that passed [target/rules.md]
+        #[arg(long, conflicts_with = "vm")]
+        report: bool,
+        /// Report on the last run instead of running the tests again
+        #[arg(long, requires = "report")]
+        last: bool,
     },
     /// Only the checks that run nothing: format, clippy, invariants of the tree
     Lint,
@@ -81,7 +89,9 @@ fn perform(task: Task) -> Result<()> {
         Task::Run { keep, words, .. } if words.is_empty() => run::demonstration(keep),
         Task::Run { words, .. } => run::here(&words),
         Task::Demonstrate => run::show(false),
-        Task::Test { vm: true, filter } => test::in_guests(filter.as_deref()),
+        Task::Test { vm: true, filter, .. } => test::in_guests(filter.as_deref()),
+        Task::Test { last: true, .. } => test::last_report(),
+        Task::Test { report: true, .. } => test::with_report(),
         Task::Test { .. } => test::everything(),
         Task::Lint => lint::everything(),
     }

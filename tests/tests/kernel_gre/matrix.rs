@@ -173,7 +173,10 @@ fn tier(packets: Packets, xdp: Xdp) -> Result<()> {
         Xdp::Off => (packets.rx_tc.min(packets.tx_tc), packets.xdp()),
         Xdp::Native | Xdp::Generic => (packets.rx_xdp.min(packets.tx_xdp), packets.rx_tc),
     };
-    ensure!(used > 100 && unused == 0 && packets.drops == 0, "{packets:?}");
+    // Every stream is many packets, though some may have been merged.
+    ensure!(used >= 10, "only {used} packets took it: {packets:?}");
+    ensure!(unused == 0, "{unused} packets took the other: {packets:?}");
+    ensure!(packets.drops == 0, "{} packets were dropped: {packets:?}", packets.drops);
     Ok(())
 }
 
@@ -202,7 +205,8 @@ impl Checks {
         let milliseconds = started.elapsed().as_millis().to_string();
         let (outer, options, inner) = (row.outer.name(), row.options.name, inner.name());
         let xdp = format!("{:?}", self.xdp).to_lowercase();
-        let word = result.as_ref().map_or("FAILED", |()| "ok");
+        let result = result.map_err(|error| format!("{error:#}").replace(['\n', '\t'], " "));
+        let said = result.as_ref().map_or_else(|error| error.as_str(), |()| "ok");
         self.log.line(&[
             "check",
             &xdp,
@@ -212,12 +216,12 @@ impl Checks {
             direction,
             what,
             &milliseconds,
-            word,
+            said,
         ])?;
         if let Err(error) = result {
             tests::interrupt::check()?;
             self.failures.push(format!(
-                "{outer}, {options}, {inner} {direction} the kernel, {what}: {error:#}"
+                "{outer}, {options}, {inner} {direction} the kernel, {what}: {error}"
             ));
         }
         Ok(())

@@ -19,6 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(900);
 const MEMORY_MIB: u32 = 1024;
 /// Lines of a log that are shown when something failed.
 const SHOWN: usize = 120;
+/// What the tests have printed, beside the kernel.
+pub(super) const REPORT: &str = "report.log";
 /// What the interoperability tests have found, beside the kernel.
 pub(super) const INTEROP: &str = "interop.log";
 
@@ -77,7 +79,7 @@ struct Logs {
 /// Boots a guest and waits for its end; what its report says so far is told again and again.
 fn boot(kernel: &Kernel, initramfs: &Path, mut told: impl FnMut(&str)) -> Result<Logs> {
     let [console, report, interop] =
-        ["console.log", "report.log", INTEROP].map(|name| kernel.directory.join(name));
+        ["console.log", REPORT, INTEROP].map(|name| kernel.directory.join(name));
     for file in [&console, &report, &interop] {
         fs::write(file, "").with_context(|| format!("writing {}", file.display()))?;
     }

@@ -60,7 +60,8 @@ impl Matrix {
                     if result != "ok" {
                         cell.failed = true;
                         self.failures.push(format!(
-                            "{short} {xdp}: {outer}, {options}, {inner} {direction} the kernel: {what}"
+                            "{short} {xdp}: {outer}, {options}, {inner} {direction} the kernel: \
+                             {what}: {result}"
                         ));
                     }
                 }
@@ -139,14 +140,16 @@ mod tests {
             "6.1.0-56-cloud-amd64",
             "check\tnative\tgre\tkey\tIPv4\tto\tping\t120\tok\r\n\
              check\tnative\tgre\tkey\tIPv4\tto\tTCP\t300\tok\r\n\
-             check\tnative\tgre\tkey\tIPv4\tfrom\tping\t10\tFAILED\r\n\
+             check\tnative\tgre\tkey\tIPv4\tfrom\tping\t10\tno answer\r\n\
              waits\tgre\tcsum\tIPv4\tnot supported\r\n",
         );
         let table = matrix.table();
         assert!(table.contains("6.1.0 native"), "{table}");
         assert!(table.contains("ok 0.4 FAILED"), "{table}");
         assert!(table.contains("1 of 2 cells ok"), "{table}");
-        assert!(table.contains("FAILED 6.1.0 native: gre, key, IPv4 from the kernel: ping"));
+        assert!(
+            table.contains("FAILED 6.1.0 native: gre, key, IPv4 from the kernel: ping: no answer")
+        );
         assert!(table.contains("  not supported\n      gre, csum, IPv4\n"), "{table}");
     }
 }

@@ -9,7 +9,7 @@ mod initramfs;
 mod interop;
 mod kernel;
 
-use std::{env, path::PathBuf, process::Command, thread};
+use std::{env, fs, path::PathBuf, process::Command, thread};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -58,8 +58,23 @@ pub(crate) fn tests(filter: Option<&str>) -> Result<()> {
         Ok(())
     });
     tests::interrupt::check()?;
+    keep_reports(&kernels)?;
     interop::report(&kernels)?;
     result
+}
+
+/// What the tests in guests have printed, of all guests of the last run.
+pub(crate) fn log() -> PathBuf {
+    root().join("target/guests.log")
+}
+
+fn keep_reports(kernels: &[Kernel]) -> Result<()> {
+    let mut text = Vec::new();
+    for kernel in kernels {
+        let file = kernel.directory.join(guest::REPORT);
+        text.extend(fs::read(&file).with_context(|| format!("reading {}", file.display()))?);
+    }
+    fs::write(log(), text).with_context(|| format!("writing {}", log().display()))
 }
 
 /// The demonstration on the kernel whose release starts with these words.
