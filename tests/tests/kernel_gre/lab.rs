@@ -67,6 +67,10 @@ impl Lab {
         r1.sysctl("net.ipv6.conf.all.forwarding", 1)?;
         // Each of a row's answers is one that the next row waits for.
         r1.sysctl("net.ipv4.icmp_ratelimit", 0)?;
+        if rows.iter().all(|row| !row.inner.contains(&Inner::Ipv6)) {
+            // As a router it would join groups, and say so, on tunnels that carry IPv4 only.
+            r1.sysctl("net.ipv6.conf.default.disable_ipv6", 1)?;
+        }
         batch(pc1, &host(rows))?;
         batch(r1, &near(rows))?;
         batch(r2, &far(rows))?;
@@ -126,11 +130,15 @@ impl Lab {
 }
 
 /// Namespaces have no IPv6 of their own accord; without duplicate address detection, which would
-/// take a second, and without solicitations, which nobody asked for.
+/// take a second, and without link-local addresses and solicitations, which devices would announce
+/// through the tunnels.
 fn with_ipv6(namespace: &Namespace) -> Result<()> {
-    for (key, value) in [("accept_dad", 0), ("router_solicitations", 0), ("disable_ipv6", 0)] {
-        namespace.sysctl(&format!("net.ipv6.conf.default.{key}"), value)?;
-        namespace.sysctl(&format!("net.ipv6.conf.all.{key}"), value)?;
+    let settings =
+        [("accept_dad", 0), ("router_solicitations", 0), ("addr_gen_mode", 1), ("disable_ipv6", 0)];
+    for (key, value) in settings {
+        for which in ["default", "all"] {
+            namespace.sysctl(&format!("net.ipv6.conf.{which}.{key}"), value)?;
+        }
     }
     Ok(())
 }

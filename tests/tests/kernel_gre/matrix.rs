@@ -4,6 +4,7 @@
 use std::{env, fs::OpenOptions, io::Write as _, net::IpAddr, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use tests::{
     config::{Gateway, Xdp},
     counters::Packets,
@@ -58,7 +59,9 @@ pub fn every_combination_works_both_ways(xdp: Xdp) -> Result<()> {
     for row in &rows {
         let carried = Packets::of(&after, &row.device())? - Packets::of(&before, &row.device())?;
         for inner in row.inner {
-            checks.check(row, *inner, TO_KERNEL, "tier", || tier(carried, xdp))?;
+            checks.check(row, *inner, TO_KERNEL, "tier", || {
+                tier(carried, xdp).with_context(|| reasons(&after, &row.device()))
+            })?;
         }
     }
     daemon.stop()?;
@@ -178,6 +181,13 @@ fn tier(packets: Packets, xdp: Xdp) -> Result<()> {
     ensure!(unused == 0, "{unused} packets took the other: {packets:?}");
     ensure!(packets.drops == 0, "{} packets were dropped: {packets:?}", packets.drops);
     Ok(())
+}
+
+/// Why packets of a tunnel have been dropped since it was made.
+fn reasons(stats: &Value, device: &str) -> String {
+    let tunnels = stats["tunnels"].as_array().map_or(&[][..], Vec::as_slice);
+    let tunnel = tunnels.iter().find(|tunnel| tunnel["name"] == device).unwrap_or(&Value::Null);
+    format!("drops: rx {}, tx {}", tunnel["rx"]["drops"], tunnel["tx"]["drops"])
 }
 
 /// What has been checked, and what of it failed.
