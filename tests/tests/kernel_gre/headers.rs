@@ -4,15 +4,12 @@
 use std::{fmt, net::IpAddr, sync::Mutex};
 
 use anyhow::{Context as _, Result, ensure};
-use tests::{
-    capture::{Capture, Unjudged},
-    config::Xdp,
-};
+use tests::capture::{Capture, Unjudged};
 
 use crate::{
     lab::Lab,
     packets::{Answer, Echo, Pinger, checksum},
-    rows::{Inner, RUNS, Row, rows},
+    rows::{Inner, Row},
 };
 
 /// What PC1 sends: Don't Fragment set and not, TOS with and without ECN, TTL, sizes up to what fits
@@ -21,82 +18,66 @@ use crate::{
 const PINGS: [(bool, usize, u8, u8); 4] =
     [(true, 84, 0, 64), (false, 57, 0xb9, 64), (false, 1028, 0x22, 3), (true, 1428, 0, 255)];
 
-/// What the kernel sends, which is the same for each of xgre's modes, and takes its time.
+/// What the kernel sends into each row's tunnel; the same for each of xgre's modes, and worked out
+/// once.
 static KERNEL: Mutex<Option<Vec<Vec<Sent>>>> = Mutex::new(None);
 
-pub fn outer_headers_are_the_kernels(xdp: Xdp) -> Result<()> {
-    let rows = rows(RUNS);
-    let lab = Lab::new(&rows)?;
+/// Has R1's tunnels be the kernel's for a while, unless that has been done.
+pub fn of_kernel(lab: &Lab, pinger: &[Pinger; 2], rows: &[Row]) -> Result<Vec<Vec<Sent>>> {
     let mut kernel = KERNEL.lock().expect("no test panics in here");
-    let expected = match &*kernel {
-        Some(frames) => frames,
-        None => {
-            lab.kernel()?;
-            let frames = sent(&lab, &rows)?;
-            lab.without_kernel()?;
-            kernel.insert(frames)
-        }
+    if let Some(frames) = &*kernel {
+        return Ok(frames.clone());
+    }
+    lab.kernel()?;
+    let frames = sent(lab, pinger, rows)?.into_iter().collect::<Result<Vec<_>>>()?;
+    lab.without_kernel()?;
+    Ok(kernel.insert(frames).clone())
+}
+
+/// Those of one inner protocol are the same.
+pub fn compare(kernel: &[Sent], xgre: &[Sent], inner: Inner) -> Result<()> {
+    let of = |frames: &[Sent]| -> Vec<Sent> {
+        let version = if inner == Inner::Ipv4 { 4 } else { 6 };
+        frames.iter().filter(|frame| frame.inner[0] >> 4 == version).cloned().collect()
     };
-    let daemon = lab.xgre(xdp)?;
-    let found = sent(&lab, &rows)?;
-    for row in &rows {
-        let packets = daemon.packets(&row.device())?;
-        let count = (PINGS.len() * row.inner.len()) as u64;
-        ensure!(xdp == Xdp::Off || packets.tx_xdp >= count, "{}: {packets:?}", row.options.name);
+    let (kernel, xgre) = (of(kernel), of(xgre));
+    ensure!(kernel.len() == PINGS.len(), "the kernel sent {} of {}", kernel.len(), PINGS.len());
+    ensure!(xgre.len() == PINGS.len(), "xgre sent {} of {}", xgre.len(), PINGS.len());
+    for (kernel, xgre) in kernel.iter().zip(&xgre) {
+        ensure!(kernel == xgre, "the kernel sent {kernel}, and xgre {xgre}");
     }
-    daemon.stop()?;
-    let mut different = Vec::new();
-    for ((row, expected), found) in rows.iter().zip(expected).zip(found) {
-        ensure!(expected.len() == found.len(), "{}: {expected:?} {found:?}", row.options.name);
-        for (expected, found) in expected.iter().zip(found) {
-            if *expected != found {
-                different.push(format!(
-                    "`{}`:\nthe kernel {expected}\nxgre       {found}",
-                    row.xgre_words()
-                ));
-            }
-        }
-    }
-    ensure!(different.is_empty(), "{}", different.join("\n"));
     Ok(())
 }
 
-/// What is on the wire between the gateways when PC1 sends its pings through each tunnel, all of
-/// which are answered.
-fn sent(lab: &Lab, rows: &[Row]) -> Result<Vec<Vec<Sent>>> {
-    let pingers = [Inner::Ipv4, Inner::Ipv6].map(|inner| {
-        let version = rows[0].host(inner).parse::<IpAddr>()?;
-        Pinger::new(&lab.pc1, &version)
-    });
-    let [v4, v6] = pingers;
-    let (v4, v6) = (v4?, v6?);
+/// What is on the wire between the gateways when PC1 sends its pings through each row's tunnel; an
+/// error for a row whose pings are not all answered.
+pub fn sent(lab: &Lab, pingers: &[Pinger; 2], rows: &[Row]) -> Result<Vec<Result<Vec<Sent>>>> {
     let filter = "src net 10.58.0.0/24 or src net fd58::/64";
     let capture = Capture::start(&lab.r2, "wan", filter)?;
     let mut count = 0;
-    for row in rows {
+    let mut answered = |row: &Row| -> Result<()> {
         for inner in row.inner {
             let (source, target) = (row.host(*inner).parse()?, row.target(*inner).parse()?);
-            let pinger = if *inner == Inner::Ipv4 { &v4 } else { &v6 };
             for (number, (dont_fragment, size, tos, ttl)) in (1..).zip(PINGS) {
                 let echo = Echo { source, target, size, dont_fragment, tos, ttl, number };
-                let answer = pinger.ping(&echo).with_context(|| row.xgre_words())?;
-                ensure!(answer == Answer::Reply, "{}: {echo:?}: {answer:?}", row.xgre_words());
+                let answer = pingers[*inner as usize].ping(&echo)?;
+                ensure!(answer == Answer::Reply, "{echo:?}: {answer:?}");
                 count += 1;
             }
         }
-    }
+        Ok(())
+    };
+    let answered: Vec<_> = rows.iter().map(&mut answered).collect();
     // Others are the hosts' own: group memberships of the tunnels' devices.
     let wanted = |frame: &[u8]| Sent::read(frame).is_some();
     let frames = capture.finish_unjudged(Unjudged::NoTshark, count, wanted)?.bytes()?;
-    let mut sent: Vec<_> = frames.iter().filter_map(|frame| Sent::read(frame)).collect();
-    rows.iter()
-        .map(|row| {
-            let target: IpAddr = row.far().parse()?;
-            let (own, rest) = sent.drain(..).partition(|frame| frame.target == target);
-            sent = rest;
-            relative(own)
-        })
-        .collect()
+    let frames: Vec<_> = frames.iter().filter_map(|frame| Sent::read(frame)).collect();
+    let of = |(row, answered): (&Row, Result<()>)| -> Result<Vec<Sent>> {
+        answered.with_context(|| row.xgre_words())?;
+        let target: IpAddr = row.far().parse()?;
+        relative(frames.iter().filter(|frame| frame.target == target).cloned().collect())
+    };
+    Ok(rows.iter().zip(answered).map(of).collect())
 }
 
 /// Numbered from the first of them: where the device has sent something of its own before, so have
@@ -114,7 +95,7 @@ fn relative(mut frames: Vec<Sent>) -> Result<Vec<Sent>> {
 
 /// An encapsulated echo request, in parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Sent {
+pub struct Sent {
     target: IpAddr,
     /// Without what is the sender's choice: identification, and with it IPv4's checksum, and the
     /// flow label.

@@ -94,6 +94,12 @@ impl Lab {
         batch(&self.r1, &self.rows.iter().map(delete).collect::<String>())
     }
 
+    /// How many segments of a stream R2's tunnels take at once; with 1, TCP does all the work.
+    pub fn far_segments(&self, count: u32) -> Result<()> {
+        let set = |row: &Row| format!("link set {} gso_max_segs {count}\n", row.device());
+        batch(&self.r2, &self.rows.iter().map(set).collect::<String>())
+    }
+
     /// Makes R1's tunnels xgre's; returns when packets take the tier of the mode.
     pub fn xgre(&self, xdp: Xdp) -> Result<Daemon> {
         let daemon = Daemon::start(&self.r1, &Gateway::without_tunnels().xdp(xdp))?;
@@ -135,12 +141,13 @@ impl Lab {
 fn with_ipv6(namespace: &Namespace) -> Result<()> {
     let settings =
         [("accept_dad", 0), ("router_solicitations", 0), ("addr_gen_mode", 1), ("disable_ipv6", 0)];
+    let mut line = "sysctl -q -w".to_owned();
     for (key, value) in settings {
         for which in ["default", "all"] {
-            namespace.sysctl(&format!("net.ipv6.conf.{which}.{key}"), value)?;
+            _ = write!(line, " net.ipv6.conf.{which}.{key}={value}");
         }
     }
-    Ok(())
+    namespace.run(&line).map(drop)
 }
 
 fn host(rows: &[Row]) -> String {

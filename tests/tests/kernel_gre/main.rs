@@ -33,13 +33,11 @@ use tests::{
     xgre::Daemon,
 };
 
-use crate::{headers::outer_headers_are_the_kernels, matrix::every_combination_works_both_ways};
+use crate::matrix::every_combination_works_both_ways;
 
 in_each_xdp_mode!(
     #[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
     a_tunnel_with_a_key_carries_pings_and_tcp_both_ways,
-    #[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
-    outer_headers_are_the_kernels,
     #[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
     every_combination_works_both_ways,
 );

@@ -1,9 +1,9 @@
-//! Every combination of [`crate::rows`]: pings, TCP and what is too big, from xgre to the kernel and
-//! back. The result of each check is a line of the file that `XGRE_INTEROP` names, if any.
+//! Every combination of [`crate::rows`]: headers, pings, TCP and what is too big, from xgre to the
+//! kernel and back. The result of each check is a line of the file that `XGRE_INTEROP` names, if any.
 
 use std::{env, fs::OpenOptions, io::Write as _, net::IpAddr, time::Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tests::{
     config::{Gateway, Xdp},
@@ -15,36 +15,46 @@ use tests::{
 };
 
 use crate::{
+    headers,
     lab::Lab,
     packets::{Answer, Echo, Pinger, stream},
     rows::{Inner, RUNS, Row, WAITS, rows},
 };
 
-/// R2's offloads: as on a host, and none. The tunnels' devices follow `tx` of neither.
-const OFFLOADS: [(&str, &str); 2] = [
-    ("TCP, offloads on", "tx on tso on gso on gro on"),
-    ("TCP, offloads off", "gro off gso off tso off tx off"),
+/// R2's offloads: as on a host, and none; and how many segments its tunnels' devices take at once.
+const OFFLOADS: [(&str, &str, u32); 2] = [
+    ("TCP, offloads on", "tx on tso on gso on gro on", 65535),
+    ("TCP, offloads off", "gro off gso off tso off tx off", 1),
 ];
 
 pub fn every_combination_works_both_ways(xdp: Xdp) -> Result<()> {
     let rows = rows(RUNS);
     let lab = Lab::new(&rows)?;
+    let pingers = Pingers::new(&lab)?;
+    let kernel = headers::of_kernel(&lab, &pingers.near, &rows)?;
     let daemon = lab.xgre(xdp)?;
     let mut checks = Checks::new(xdp)?;
-    let pingers = Pingers::new(&lab)?;
     // Neighbours are resolved on the way, and until then packets are passed on.
     warm_up(&pingers, &rows[0])?;
     let before = stats(&lab.r1)?;
+    let sent = headers::sent(&lab, &pingers.near, &rows)?;
+    for ((row, kernel), sent) in rows.iter().zip(&kernel).zip(&sent) {
+        for inner in row.inner {
+            checks.check(row, *inner, TO_KERNEL, "headers", || match sent {
+                Ok(sent) => headers::compare(kernel, sent, *inner),
+                Err(error) => bail!("{error:#}"),
+            })?;
+        }
+    }
     for row in &rows {
         for inner in row.inner {
             pings(&mut checks, &pingers, row, *inner)?;
         }
     }
-    for (what, offloads) in OFFLOADS {
+    for (what, offloads, segments) in OFFLOADS {
         lab.r2.offloads("wan", offloads)?;
+        lab.far_segments(segments)?;
         for row in &rows {
-            let gso = if offloads.contains("gso on") { "on" } else { "off" };
-            lab.r2.offloads(&row.device(), &format!("gso {gso} tso {gso}"))?;
             for inner in row.inner {
                 let (host, target): (IpAddr, IpAddr) =
                     (row.host(*inner).parse()?, row.target(*inner).parse()?);
