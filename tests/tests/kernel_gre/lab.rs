@@ -156,7 +156,7 @@ fn host(rows: &[Row]) -> String {
         .to_owned();
     for row in rows {
         for inner in [Inner::Ipv4, Inner::Ipv6] {
-            _ = writeln!(lines, "addr add {}/{} dev lo", row.host(inner), bits(inner));
+            address(&mut lines, &row.host(inner));
         }
     }
     lines
@@ -184,7 +184,7 @@ fn far(rows: &[Row]) -> String {
         for inner in row.inner {
             let (host, target) = (row.host(*inner), row.target(*inner));
             let via = via(row.options.far_ends, &row.near());
-            _ = writeln!(lines, "addr add {target}/{} dev lo", bits(*inner));
+            address(&mut lines, &target);
             _ = writeln!(lines, "route add {host} {via} dev {} src {target}", row.device());
         }
     }
@@ -193,8 +193,15 @@ fn far(rows: &[Row]) -> String {
 
 /// An outer address, and the way to the other, which says what is sent from where no `local` does.
 fn outer(lines: &mut String, own: &str, other: &str, [v4, v6]: [&str; 2]) {
-    let (via, bits) = if own.contains(':') { (v6, 128) } else { (v4, 32) };
-    _ = writeln!(lines, "addr add {own}/{bits} dev lo\nroute add {other} via {via} src {own}");
+    let via = if own.contains(':') { v6 } else { v4 };
+    address(lines, own);
+    _ = writeln!(lines, "route add {other} via {via} src {own}");
+}
+
+/// Of the host itself. One of IPv6 would be tentative for a moment, even here.
+fn address(lines: &mut String, address: &str) {
+    let rest = if address.contains(':') { "/128 dev lo nodad" } else { "/32 dev lo" };
+    _ = writeln!(lines, "addr add {address}{rest}");
 }
 
 /// Of a route into a tunnel without a remote address, which is the next hop's.
@@ -216,13 +223,6 @@ fn neighbour(lines: &mut String, row: &Row, ends: Ends, other: &str) {
 fn up(lines: &mut String, row: &Row) {
     let mtu = row.options.mtu.map_or_else(String::new, |mtu| format!("mtu {mtu}"));
     _ = writeln!(lines, "link set {} {mtu} up", row.device());
-}
-
-fn bits(inner: Inner) -> u8 {
-    match inner {
-        Inner::Ipv4 => 32,
-        Inner::Ipv6 => 128,
-    }
 }
 
 /// Many commands of `ip` by one process: a guest starts few a second.

@@ -44,6 +44,12 @@ in_each_xdp_mode!(
 
 #[test]
 #[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
+fn combinations_that_wait_work_between_kernels() -> Result<()> {
+    matrix::combinations_that_wait_work_between_kernels()
+}
+
+#[test]
+#[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
 fn combinations_that_wait_are_told() -> Result<()> {
     matrix::combinations_that_wait_are_told()
 }

@@ -33,7 +33,7 @@ pub fn every_combination_works_both_ways(xdp: Xdp) -> Result<()> {
     let pingers = Pingers::new(&lab)?;
     let kernel = headers::of_kernel(&lab, &pingers.near, &rows)?;
     let daemon = lab.xgre(xdp)?;
-    let mut checks = Checks::new(xdp)?;
+    let mut checks = Checks::new(&format!("{xdp:?}").to_lowercase())?;
     // Neighbours are resolved on the way, and until then packets are passed on.
     warm_up(&pingers, &rows[0])?;
     let before = stats(&lab.r1)?;
@@ -46,25 +46,7 @@ pub fn every_combination_works_both_ways(xdp: Xdp) -> Result<()> {
             })?;
         }
     }
-    for row in &rows {
-        for inner in row.inner {
-            pings(&mut checks, &pingers, row, *inner)?;
-        }
-    }
-    for (what, offloads, segments) in OFFLOADS {
-        lab.r2.offloads("wan", offloads)?;
-        lab.far_segments(segments)?;
-        for row in &rows {
-            for inner in row.inner {
-                let (host, target): (IpAddr, IpAddr) =
-                    (row.host(*inner).parse()?, row.target(*inner).parse()?);
-                let near = (&lab.pc1, host);
-                let far = (&lab.r2, target);
-                checks.check(row, *inner, TO_KERNEL, what, || stream(near, far))?;
-                checks.check(row, *inner, FROM_KERNEL, what, || stream(far, near))?;
-            }
-        }
-    }
+    traffic(&mut checks, &lab, &pingers, &rows)?;
     let after = stats(&lab.r1)?;
     for row in &rows {
         let carried = Packets::of(&after, &row.device())? - Packets::of(&before, &row.device())?;
@@ -76,6 +58,47 @@ pub fn every_combination_works_both_ways(xdp: Xdp) -> Result<()> {
     }
     daemon.stop()?;
     checks.conclude()
+}
+
+/// The laboratory by itself: what is expected of xgre later, the kernel does at either end.
+pub fn combinations_that_wait_work_between_kernels() -> Result<()> {
+    let rows = rows(WAITS);
+    let lab = Lab::new(&rows)?;
+    let pingers = Pingers::new(&lab)?;
+    lab.kernel()?;
+    let mut checks = Checks::new("waits")?;
+    for (row, sent) in rows.iter().zip(headers::sent(&lab, &pingers.near, &rows)?) {
+        for inner in row.inner {
+            checks.check(row, *inner, TO_KERNEL, "headers", || match &sent {
+                Ok(sent) => headers::compare(sent, sent, *inner),
+                Err(error) => bail!("{error:#}"),
+            })?;
+        }
+    }
+    traffic(&mut checks, &lab, &pingers, &rows)?;
+    checks.conclude()
+}
+
+/// Pings and streams through every tunnel.
+fn traffic(checks: &mut Checks, lab: &Lab, pingers: &Pingers, rows: &[Row]) -> Result<()> {
+    for row in rows {
+        for inner in row.inner {
+            pings(checks, pingers, row, *inner)?;
+        }
+    }
+    for (what, offloads, segments) in OFFLOADS {
+        lab.r2.offloads("wan", offloads)?;
+        lab.far_segments(segments)?;
+        for row in rows {
+            for inner in row.inner {
+                let near = (&lab.pc1, row.host(*inner).parse()?);
+                let far = (&lab.r2, row.target(*inner).parse()?);
+                checks.check(row, *inner, TO_KERNEL, what, || stream(near, far))?;
+                checks.check(row, *inner, FROM_KERNEL, what, || stream(far, near))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Says of each combination that waits what xgre says when it is asked for it.
@@ -202,14 +225,15 @@ fn reasons(stats: &Value, device: &str) -> String {
 
 /// What has been checked, and what of it failed.
 struct Checks {
-    xdp: Xdp,
+    /// What is at R1: xgre in one of its modes, or the kernel.
+    near: String,
     log: Log,
     failures: Vec<String>,
 }
 
 impl Checks {
-    fn new(xdp: Xdp) -> Result<Self> {
-        Ok(Self { xdp, log: Log::new()?, failures: Vec::new() })
+    fn new(near: &str) -> Result<Self> {
+        Ok(Self { near: near.into(), log: Log::new()?, failures: Vec::new() })
     }
 
     fn check(
@@ -224,12 +248,11 @@ impl Checks {
         let result = work();
         let milliseconds = started.elapsed().as_millis().to_string();
         let (outer, options, inner) = (row.outer.name(), row.options.name, inner.name());
-        let xdp = format!("{:?}", self.xdp).to_lowercase();
         let result = result.map_err(|error| format!("{error:#}").replace(['\n', '\t'], " "));
         let said = result.as_ref().map_or_else(|error| error.as_str(), |()| "ok");
         self.log.line(&[
             "check",
-            &xdp,
+            &self.near,
             outer,
             options,
             inner,

@@ -25,6 +25,13 @@ pub(super) fn report(kernels: &[Kernel]) -> Result<()> {
     fs::write(&file, table).with_context(|| format!("writing {}", file.display()))
 }
 
+const HEADING: &str = "\
+Between xgre and the kernel's GRE; of each cell the seconds from xgre to the kernel and back, or what
+failed. A column is a kernel and an XDP mode; under \"waits\" the kernel is at both ends, of what xgre
+does not do yet.
+
+";
+
 #[derive(Default)]
 struct Matrix {
     /// Kernel and XDP mode, in the order in which they are met.
@@ -75,10 +82,7 @@ impl Matrix {
     }
 
     fn table(&self) -> String {
-        let mut text =
-            "Between xgre and the kernel's GRE; of each cell the seconds from xgre to the \
-                        kernel and back,\nor what failed. Kernel and XDP mode:\n\n"
-                .to_owned();
+        let mut text = HEADING.to_owned();
         _ = write!(text, "{:<15} {:<17} {:<5}", "outer", "options", "inner");
         for column in &self.columns {
             _ = write!(text, " {column:>16}");
