@@ -74,8 +74,9 @@ pub fn sent(lab: &Lab, pingers: &[Pinger; 2], rows: &[Row]) -> Result<Vec<Result
     let frames: Vec<_> = frames.iter().filter_map(|frame| Sent::read(frame)).collect();
     let of = |(row, answered): (&Row, Result<()>)| -> Result<Vec<Sent>> {
         answered.with_context(|| row.xgre_words())?;
-        let target: IpAddr = row.far().parse()?;
-        relative(frames.iter().filter(|frame| frame.target == target).cloned().collect())
+        let targets = [Inner::Ipv4, Inner::Ipv6].map(|inner| row.target(inner).parse::<IpAddr>());
+        let own = |frame: &&Sent| targets.contains(&Ok(frame.target));
+        relative(frames.iter().filter(own).cloned().collect())
     };
     Ok(rows.iter().zip(answered).map(of).collect())
 }
@@ -96,6 +97,7 @@ fn relative(mut frames: Vec<Sent>) -> Result<Vec<Sent>> {
 /// An encapsulated echo request, in parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
+    /// The inner packet's, which is one row's.
     target: IpAddr,
     /// Without what is the sender's choice: identification, and with it IPv4's checksum, and the
     /// flow label.
@@ -111,15 +113,16 @@ pub struct Sent {
 impl Sent {
     fn read(frame: &[u8]) -> Option<Self> {
         let packet = frame.get(14..)?;
-        let (target, length) = match packet.first()? >> 4 {
-            4 => (IpAddr::from(<[u8; 4]>::try_from(packet.get(16..20)?).ok()?), 20),
-            _ => {
-                let target = IpAddr::from(<[u8; 16]>::try_from(packet.get(24..40)?).ok()?);
-                // Destination options, with an encapsulation limit.
-                let options = if packet[6] == 60 { 8 } else { 0 };
-                (target, 40 + options)
-            }
+        let version = packet.first()? >> 4;
+        let (protocol, length) = match version {
+            4 => (*packet.get(9)?, 20),
+            // Destination options, with an encapsulation limit.
+            _ if *packet.get(6)? == 60 => (*packet.get(40)?, 48),
+            _ => (packet[6], 40),
         };
+        if protocol != 47 {
+            return None;
+        }
         let (outer, gre) = packet.split_at_checked(length)?;
         let flags_and_protocol: [u8; 4] = gre.get(..4)?.try_into().ok()?;
         let mut rest = &gre[4..];
@@ -133,20 +136,23 @@ impl Sent {
         };
         let checksum = word(0x80).map(|word| word[2..] == [0, 0] && checksum(gre) == 0);
         let (key, sequence) = (word(0x20), word(0x10).map(u32::from_be_bytes));
-        let echo = match rest.first()? >> 4 {
-            4 => *rest.get(20)? == 8 && rest[9] == 1,
-            _ => *rest.get(40)? == 128 && rest[6] == 58,
+        let (echo, target) = match rest.first()? >> 4 {
+            4 => {
+                let target: [u8; 4] = rest.get(16..20)?.try_into().ok()?;
+                (rest[9] == 1 && *rest.get(20)? == 8, IpAddr::from(target))
+            }
+            _ => {
+                let target: [u8; 16] = rest.get(24..40)?.try_into().ok()?;
+                (rest[6] == 58 && *rest.get(40)? == 128, IpAddr::from(target))
+            }
         };
         let mut outer = outer.to_vec();
-        match target {
-            IpAddr::V4(_) => {
-                outer[4..6].fill(0);
-                outer[10..12].fill(0);
-            }
-            IpAddr::V6(_) => {
-                outer[1] &= 0xf0;
-                outer[2..4].fill(0);
-            }
+        if version == 4 {
+            outer[4..6].fill(0);
+            outer[10..12].fill(0);
+        } else {
+            outer[1] &= 0xf0;
+            outer[2..4].fill(0);
         }
         let inner = rest.to_vec();
         let sent = Self { target, outer, flags_and_protocol, checksum, key, sequence, inner };

@@ -67,6 +67,11 @@ impl Lab {
         r1.sysctl("net.ipv6.conf.all.forwarding", 1)?;
         // Each of a row's answers is one that the next row waits for.
         r1.sysctl("net.ipv4.icmp_ratelimit", 0)?;
+        for gateway in [r1, r2] {
+            // Tunnels have no link-local addresses, which their ends would announce through them; the
+            // devices above need theirs to find neighbours.
+            gateway.sysctl("net.ipv6.conf.default.addr_gen_mode", 1)?;
+        }
         if rows.iter().all(|row| !row.inner.contains(&Inner::Ipv6)) {
             // As a router it would join groups, and say so, on tunnels that carry IPv4 only.
             r1.sysctl("net.ipv6.conf.default.disable_ipv6", 1)?;
@@ -136,11 +141,9 @@ impl Lab {
 }
 
 /// Namespaces have no IPv6 of their own accord; without duplicate address detection, which would
-/// take a second, and without link-local addresses and solicitations, which devices would announce
-/// through the tunnels.
+/// take a second, and without solicitations, which nobody asked for.
 fn with_ipv6(namespace: &Namespace) -> Result<()> {
-    let settings =
-        [("accept_dad", 0), ("router_solicitations", 0), ("addr_gen_mode", 1), ("disable_ipv6", 0)];
+    let settings = [("accept_dad", 0), ("router_solicitations", 0), ("disable_ipv6", 0)];
     let mut line = "sysctl -q -w".to_owned();
     for (key, value) in settings {
         for which in ["default", "all"] {

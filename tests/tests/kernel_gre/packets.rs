@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
-use tests::namespace::Namespace;
+use tests::{
+    namespace::Namespace,
+    topology::{like_wire, wire},
+};
 
 /// For what takes milliseconds, in an emulation on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -64,11 +67,15 @@ impl Pinger {
 
     /// The answer; that there is none is an error.
     pub fn ping(&self, echo: &Echo) -> Result<Answer> {
+        let mut buffer = [0; 65536];
+        // What others have sent here since; too much of it would leave no room for the answer.
+        self.receiver.set_nonblocking(true)?;
+        while (&self.receiver).read(&mut buffer).is_ok() {}
+        self.receiver.set_nonblocking(false)?;
         let target = SocketAddr::new(echo.target, 0);
         let sent = self.sender.send_to(&echo.packet(), &target.into());
         sent.with_context(|| format!("sending {echo:?}"))?;
         let deadline = Instant::now() + PATIENCE;
-        let mut buffer = [0; 65536];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -215,4 +222,28 @@ fn within<T: Send>(namespace: &Namespace, work: impl FnOnce() -> Result<T> + Sen
         });
         thread.join().expect("the thread does not panic")
     })
+}
+
+/// The instruments themselves, without GRE: on any kernel.
+#[test]
+fn pings_and_streams_of_either_version_arrive() -> Result<()> {
+    let [a, b] = [Namespace::new("a")?, Namespace::new("b")?];
+    wire((&a, "eth0"), (&b, "eth0"))?;
+    for (namespace, number) in [(&a, 1), (&b, 2)] {
+        like_wire(namespace, "eth0")?;
+        namespace.sysctl("net.ipv6.conf.all.disable_ipv6", 0)?;
+        namespace.ip(&format!("addr add 192.0.2.{number}/24 dev eth0"))?;
+        namespace.ip(&format!("addr add 2001:db8::{number}/64 dev eth0 nodad"))?;
+    }
+    for addresses in [["192.0.2.1", "192.0.2.2"], ["2001:db8::1", "2001:db8::2"]] {
+        let [source, target] = [addresses[0].parse()?, addresses[1].parse()?];
+        let pinger = Pinger::new(&a, &source)?;
+        for (number, size) in [(1, 84), (2, 85), (3, 1500)] {
+            let echo =
+                Echo { source, target, size, dont_fragment: true, tos: 0xb9, ttl: 3, number };
+            ensure!(pinger.ping(&echo)? == Answer::Reply, "{echo:?}");
+        }
+        stream((&a, source), (&b, target))?;
+    }
+    Ok(())
 }

@@ -119,6 +119,7 @@ pub const WAITS: &[Combination] = &[
     },
 ];
 
+/// Without wildcards: given no local address, the kernel's ip6gre sends from none.
 const OPTIONS_OF_IP6GRE: &[&Options] = &[
     &PLAIN_64,
     &KEY,
@@ -135,8 +136,6 @@ const OPTIONS_OF_IP6GRE: &[&Options] = &[
     &SEQ_IN,
     &FIXED,
     &TOS_INHERIT,
-    &LOCAL_ANY,
-    &FAR_LOCAL_ANY,
 ];
 
 const PLAIN: Options = both("plain", "");
