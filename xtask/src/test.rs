@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -99,21 +99,19 @@ fn tests() -> Result<()> {
     command
         .args(["test", "--workspace", "--exclude", "gre-ebpf", "--no-fail-fast"])
         .env("XGRE_BIN", root().join("target/debug/xgre"));
-    attended(command)
+    attended(command, &log())
 }
 
 /// Runs a command on this terminal, and keeps what it says. An interruption reaches it as well, and
 /// is waited for.
-fn attended(mut command: Command) -> Result<()> {
+fn attended(mut command: Command, log: &Path) -> Result<()> {
     // One pipe for both, so that what cargo says of a program stays before the program's own words.
     let (reader, writer) = io::pipe().context("making a pipe")?;
     command.stdout(writer.try_clone()?).stderr(writer);
     let mut child = command.spawn().context("starting cargo")?;
     // With it this process's ends of the pipe for writing.
     drop(command);
-    let path = log();
-    let mut kept =
-        fs::File::create(&path).with_context(|| format!("writing {}", path.display()))?;
+    let mut kept = fs::File::create(log).with_context(|| format!("writing {}", log.display()))?;
     let mut terminal = io::stderr();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -175,5 +173,32 @@ impl Timings {
         }
         let total: Duration = self.0.iter().map(|(_, time, _)| *time).sum();
         eprintln!("  {:<12} {:>7.1}", "total", total.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests_of_output {
+    use super::*;
+    use crate::results::{Outcome, read};
+
+    #[test]
+    fn what_a_command_says_on_both_streams_is_kept_in_its_order() {
+        let log = root().join("target/tmp/attended.log");
+        fs::create_dir_all(log.parent().unwrap()).unwrap();
+        let said = |status| {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(format!(
+                "echo 'Running tests/a.rs (target/debug/deps/a-0123)' >&2; echo 'test one ... ok'
+                 echo 'Running tests/b.rs (target/debug/deps/b-0123)' >&2; echo 'test two ... FAILED'
+                 exit {status}"
+            ));
+            attended(command, &log)
+        };
+        said(0).unwrap();
+        assert!(said(101).unwrap_err().to_string().contains("cargo test failed"));
+        let found = read(&fs::read_to_string(&log).unwrap());
+        let found: Vec<_> = found.iter().map(|test| (test.name(), test.outcome)).collect();
+        let expected = [("a::one".into(), Outcome::Passed), ("b::two".into(), Outcome::Failed)];
+        assert_eq!(found, expected);
     }
 }
