@@ -5,6 +5,8 @@ mod lint;
 mod live;
 mod packages;
 mod progress;
+mod results;
+mod rules;
 mod run;
 mod setup;
 mod test;
@@ -32,15 +34,30 @@ enum Task {
         /// Leave the namespaces up after the demonstration, until Ctrl-C
         #[arg(long, conflicts_with = "words")]
         keep: bool,
+        /// In a guest, on Debian's kernel whose release starts so, such as 6.1 [no KVM is needed]
+        #[arg(long, value_name = "KERNEL", conflicts_with_all = ["keep", "words"])]
+        vm: Option<String>,
         /// Run `xgre ARGS` on this machine instead
         #[arg(last = true, value_name = "ARGS")]
         words: Vec<String>,
     },
+    /// The demonstration with the xgre that XGRE_BIN names, which is how a guest runs it
+    #[command(hide = true)]
+    Demonstrate,
     /// Run every check and test, as root
     Test {
         /// Only those in guests: Debian's kernels under QEMU, and their own GRE
         #[arg(long)]
         vm: bool,
+        /// Of those in guests, only the ones whose name contains this
+        #[arg(requires = "vm", value_name = "FILTER")]
+        filter: Option<String>,
+        /// Fail, too, where a rule of tests/rules.toml lacks a test that passed [target/rules.md]
+        #[arg(long, conflicts_with = "vm")]
+        report: bool,
+        /// Report on the last run instead of running the tests again
+        #[arg(long, requires = "report")]
+        last: bool,
     },
     /// Only the checks that run nothing: format, clippy, invariants of the tree
     Lint,
@@ -68,10 +85,14 @@ fn perform(task: Task) -> Result<()> {
     tests::interrupt::install()?;
     match task {
         Task::Setup => setup::everything(),
-        Task::Run { keep, words } if words.is_empty() => run::demonstration(keep),
+        Task::Run { vm: Some(kernel), .. } => run::in_guest(&kernel),
+        Task::Run { keep, words, .. } if words.is_empty() => run::demonstration(keep),
         Task::Run { words, .. } => run::here(&words),
-        Task::Test { vm: false } => test::everything(),
-        Task::Test { vm: true } => test::in_guests(),
+        Task::Demonstrate => run::show(false),
+        Task::Test { vm: true, filter, .. } => test::in_guests(filter.as_deref()),
+        Task::Test { last: true, .. } => test::last_report(),
+        Task::Test { report: true, .. } => test::with_report(),
+        Task::Test { .. } => test::everything(),
         Task::Lint => lint::everything(),
     }
 }

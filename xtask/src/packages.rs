@@ -22,7 +22,7 @@ pub(crate) struct Tool {
 }
 
 /// What is run, and not built.
-pub(crate) const TOOLS: [Tool; 11] = [
+pub(crate) const TOOLS: [Tool; 12] = [
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "bridge", package: "iproute2" },
     Tool { program: "ethtool", package: "ethtool" },
@@ -33,6 +33,7 @@ pub(crate) const TOOLS: [Tool; 11] = [
     Tool { program: "setpriv", package: "util-linux" },
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "tshark", package: "tshark" },
+    Tool { program: "scapy3", package: "python3-scapy" },
     Tool { program: "cc", package: "gcc" },
 ];
 

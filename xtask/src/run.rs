@@ -17,7 +17,7 @@ use tests::{
 use crate::{
     build,
     live::{self, Gateway, percent},
-    setup,
+    setup, vm,
 };
 
 const PINGS: u32 = 50;
@@ -30,7 +30,17 @@ pub(crate) fn demonstration(keep: bool) -> Result<()> {
     require_root("cargo xtask run")?;
     eprintln!("  {}", setup::ensure()?);
     xgre::set_binary(build::release()?);
+    show(keep)
+}
 
+/// The same in a guest.
+pub(crate) fn in_guest(kernel: &str) -> Result<()> {
+    eprintln!("  {}", setup::ensure()?);
+    vm::demonstration(kernel)
+}
+
+/// With the xgre that has been chosen.
+pub(crate) fn show(keep: bool) -> Result<()> {
     println!("\nPC1 {PC1} - R1 {R1_WAN} = router = R2 {R2_WAN} - PC2 {PC2}");
     println!("tunnel0: R1 {R1_TUNNEL} - R2 {R2_TUNNEL}, GRE, routed, no NAT\n");
     let lab = Lab::new()?;

@@ -1,6 +1,9 @@
 //! `cargo xtask test`: everything that shows whether xgre works.
 
 use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -9,10 +12,34 @@ use anyhow::{Context as _, Result, bail};
 use nix::unistd::geteuid;
 use tests::{interrupt, namespace};
 
-use crate::{build::cargo, lint, progress::step, root, setup, vm};
+use crate::{
+    build::cargo,
+    lint,
+    progress::step,
+    results, root,
+    rules::{self, Lacking},
+    setup, vm,
+};
+
+/// What rules without a test that passed are to `cargo xtask test`; to `--report` they are an error.
+const LACKING: Lacking = Lacking::IsTold;
 
 /// Runs every step, in the order of what fails fastest, and says where the time went.
 pub(crate) fn everything() -> Result<()> {
+    run(LACKING)
+}
+
+/// The same, and what is lacking is an error.
+pub(crate) fn with_report() -> Result<()> {
+    run(Lacking::IsAnError)
+}
+
+/// Only what the last run has shown of the rules.
+pub(crate) fn last_report() -> Result<()> {
+    report(Lacking::IsAnError)
+}
+
+fn run(lacking: Lacking) -> Result<()> {
     if !geteuid().is_root() {
         bail!(
             "the tests load BPF programs and make network namespaces, which needs root. Run\n\n    \
@@ -20,19 +47,28 @@ pub(crate) fn everything() -> Result<()> {
              `cargo xtask lint` and `cargo test --lib` need no root."
         );
     }
+    // Nothing of an earlier run is to count.
+    for log in [log(), vm::log()] {
+        if log.exists() {
+            fs::remove_file(&log).with_context(|| format!("removing {}", log.display()))?;
+        }
+    }
     let mut timings = Timings::default();
     let result = steps(&mut timings);
     // Where the tests were interrupted, their own clean-up may not have run.
     namespace::remove_stale();
+    let reported =
+        if log().exists() && interrupt::check().is_ok() { report(lacking) } else { Ok(()) };
     timings.print();
-    result
+    result.and(reported)
 }
 
 /// Only the tests in guests.
-pub(crate) fn in_guests() -> Result<()> {
+pub(crate) fn in_guests(filter: Option<&str>) -> Result<()> {
     let mut timings = Timings::default();
-    let result =
-        timings.measure("setup", setup::ensure).and_then(|_| timings.measure("guests", vm::tests));
+    let result = timings
+        .measure("setup", setup::ensure)
+        .and_then(|_| timings.measure("guests", || vm::tests(filter)));
     timings.print();
     result
 }
@@ -42,7 +78,10 @@ fn steps(timings: &mut Timings) -> Result<()> {
     eprintln!("  {way}");
     lint::checks(timings)?;
     timings.measure("build", build)?;
-    timings.measure("tests", tests)
+    // What fails in guests is worth knowing, too, when something has failed here.
+    let here = timings.measure("tests", tests);
+    interrupt::check()?;
+    here.and(timings.measure("guests", || vm::tests(None)))
 }
 
 fn build() -> Result<()> {
@@ -60,17 +99,53 @@ fn tests() -> Result<()> {
     command
         .args(["test", "--workspace", "--exclude", "gre-ebpf", "--no-fail-fast"])
         .env("XGRE_BIN", root().join("target/debug/xgre"));
-    attended(command)
+    attended(command, &log())
 }
 
-/// Runs a command on this terminal. An interruption reaches it as well, and is waited for.
-fn attended(mut command: Command) -> Result<()> {
-    let status = command.status().context("starting cargo")?;
+/// Runs a command on this terminal, and keeps what it says. An interruption reaches it as well, and
+/// is waited for.
+fn attended(mut command: Command, log: &Path) -> Result<()> {
+    // One pipe for both, so that what cargo says of a program stays before the program's own words.
+    let (reader, writer) = io::pipe().context("making a pipe")?;
+    command.stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn().context("starting cargo")?;
+    // With it this process's ends of the pipe for writing.
+    drop(command);
+    let mut kept = fs::File::create(log).with_context(|| format!("writing {}", log.display()))?;
+    let mut terminal = io::stderr();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        kept.write_all(&line)?;
+        terminal.write_all(&line)?;
+        line.clear();
+    }
+    let status = child.wait().context("waiting for cargo")?;
     interrupt::check()?;
     if !status.success() {
         bail!("cargo test failed; the failures are named above");
     }
     Ok(())
+}
+
+/// What the tests on this machine have printed.
+fn log() -> PathBuf {
+    root().join("target/tests.log")
+}
+
+/// On this machine and in guests.
+fn report(lacking: Lacking) -> Result<()> {
+    let mut tests = Vec::new();
+    for log in [log(), vm::log()] {
+        match fs::read(&log) {
+            Ok(text) => tests.extend(results::read(&String::from_utf8_lossy(&text))),
+            Err(error) => eprintln!("no results in {}: {error}", log.display()),
+        }
+    }
+    if tests.is_empty() {
+        bail!("there are no results of tests: run `cargo xtask test` first");
+    }
+    rules::report(&tests, lacking)
 }
 
 /// What took how long.
@@ -98,5 +173,32 @@ impl Timings {
         }
         let total: Duration = self.0.iter().map(|(_, time, _)| *time).sum();
         eprintln!("  {:<12} {:>7.1}", "total", total.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests_of_output {
+    use super::*;
+    use crate::results::{Outcome, read};
+
+    #[test]
+    fn what_a_command_says_on_both_streams_is_kept_in_its_order() {
+        let log = root().join("target/tmp/attended.log");
+        fs::create_dir_all(log.parent().unwrap()).unwrap();
+        let said = |status| {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(format!(
+                "echo 'Running tests/a.rs (target/debug/deps/a-0123)' >&2; echo 'test one ... ok'
+                 echo 'Running tests/b.rs (target/debug/deps/b-0123)' >&2; echo 'test two ... FAILED'
+                 exit {status}"
+            ));
+            attended(command, &log)
+        };
+        said(0).unwrap();
+        assert!(said(101).unwrap_err().to_string().contains("cargo test failed"));
+        let found = read(&fs::read_to_string(&log).unwrap());
+        let found: Vec<_> = found.iter().map(|test| (test.name(), test.outcome)).collect();
+        let expected = [("a::one".into(), Outcome::Passed), ("b::two".into(), Outcome::Failed)];
+        assert_eq!(found, expected);
     }
 }

@@ -15,46 +15,28 @@ use tests::{interrupt, process::Process};
 use super::{Suite, kernel::Kernel};
 
 /// A guest that has not ended by then never will.
-const DEADLINE: Duration = Duration::from_secs(600);
+const DEADLINE: Duration = Duration::from_secs(900);
 const MEMORY_MIB: u32 = 1024;
 /// Lines of a log that are shown when something failed.
 const SHOWN: usize = 120;
+/// What the tests have printed, beside the kernel.
+pub(super) const REPORT: &str = "report.log";
+/// What the interoperability tests have found, beside the kernel.
+pub(super) const INTEROP: &str = "interop.log";
 
 /// Runs the suites on a kernel. An error says what failed, or did not run, and shows the logs.
 pub(super) fn run(kernel: &Kernel, initramfs: &Path, suites: &[Suite]) -> Result<()> {
-    let console = kernel.directory.join("console.log");
-    let report = kernel.directory.join("report.log");
-    for file in [&console, &report] {
-        fs::write(file, "").with_context(|| format!("writing {}", file.display()))?;
-    }
     let started = Instant::now();
-    let mut machine = Process::spawn(machine(kernel, initramfs, &console, &report))?;
     let mut results = Results::default();
-    loop {
-        let status = machine.try_wait()?;
-        results.read(&log(&report), |test, passed, took| {
+    let logs = boot(kernel, initramfs, |report| {
+        results.read(report, |test, passed, took| {
             let word = if passed { "ok" } else { "FAILED" };
             eprintln!("  {}: {test} {word} ({:.1} s)", kernel.release, took.as_secs_f64());
         });
-        if status.is_some() {
-            break;
-        }
-        interrupt::check()?;
-        if started.elapsed() > DEADLINE {
-            drop(machine);
-            bail!("the guest did not end within {DEADLINE:?}\n{}", logs(&console, &report));
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    let output = machine.output();
+    })?;
     let faults = results.faults(kernel, suites)?;
     if !faults.is_empty() {
-        bail!(
-            "on kernel {}:\n  {}\n{output}{}",
-            kernel.release,
-            faults.join("\n  "),
-            logs(&console, &report)
-        );
+        bail!("on kernel {}:\n  {}\n{}", kernel.release, faults.join("\n  "), logs.shown());
     }
     eprintln!(
         "  {}: {} tests passed in {:.0} s",
@@ -65,18 +47,79 @@ pub(super) fn run(kernel: &Kernel, initramfs: &Path, suites: &[Suite]) -> Result
     Ok(())
 }
 
-fn machine(kernel: &Kernel, initramfs: &Path, console: &Path, report: &Path) -> Command {
+/// Runs a program on a kernel, and shows what it prints as it does.
+pub(super) fn show(kernel: &Kernel, initramfs: &Path) -> Result<()> {
+    let mut lines = 0;
+    let mut status = None;
+    let logs = boot(kernel, initramfs, |report| {
+        let whole = report.rfind('\n').map_or("", |end| &report[..end]);
+        for line in whole.lines().skip(lines) {
+            lines += 1;
+            match line.trim_end().split_once(' ') {
+                Some(("kernel", release)) => println!("Linux {release}, under QEMU's emulation:"),
+                Some(("suite", _)) => {}
+                Some(("exit", code)) => status = Some(code.to_owned()),
+                _ if status.is_none() => println!("{}", line.trim_end()),
+                _ => {}
+            }
+        }
+    })?;
+    match status.as_deref() {
+        Some("0") => Ok(()),
+        _ => bail!("in the guest it failed\n{}", logs.shown()),
+    }
+}
+
+/// What a guest has written.
+struct Logs {
+    console: PathBuf,
+    report: PathBuf,
+}
+
+/// Boots a guest and waits for its end; what its report says so far is told again and again.
+fn boot(kernel: &Kernel, initramfs: &Path, mut told: impl FnMut(&str)) -> Result<Logs> {
+    let [console, report, interop] =
+        ["console.log", REPORT, INTEROP].map(|name| kernel.directory.join(name));
+    for file in [&console, &report, &interop] {
+        fs::write(file, "").with_context(|| format!("writing {}", file.display()))?;
+    }
+    let started = Instant::now();
+    let command = machine(kernel, initramfs, [&console, &report, &interop])?;
+    let mut machine = Process::spawn(command)?;
+    let logs = Logs { console, report };
+    loop {
+        let status = machine.try_wait()?;
+        told(&log(&logs.report));
+        if status.is_some() {
+            break;
+        }
+        interrupt::check()?;
+        if started.elapsed() > DEADLINE {
+            drop(machine);
+            bail!("the guest did not end within {DEADLINE:?}\n{}", logs.shown());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let output = machine.output().to_string();
+    if !output.is_empty() {
+        eprintln!("  QEMU says:\n{output}");
+    }
+    Ok(logs)
+}
+
+/// Its serial ports are the files.
+fn machine(kernel: &Kernel, initramfs: &Path, files: [&PathBuf; 3]) -> Result<Command> {
     let mut command = Command::new("qemu-system-x86_64");
     // Emulated, which works everywhere; two CPUs, since counters are kept by CPU.
     command.args(["-accel", "tcg", "-cpu", "max", "-smp", "2"]);
     command.args(["-m", &MEMORY_MIB.to_string()]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    command.arg("-kernel").arg(kernel.image()).arg("-initrd").arg(initramfs);
+    command.arg("-kernel").arg(kernel.image()?).arg("-initrd").arg(initramfs);
     command.args(["-append", "console=ttyS0 panic=-1 loglevel=5"]);
-    for file in [console, report] {
+    for file in files {
         command.arg("-serial").arg(format!("file:{}", file.display()));
     }
-    command
+    Ok(command)
 }
 
 /// What the report says so far.
@@ -144,15 +187,18 @@ fn log(file: &Path) -> String {
     )
 }
 
-fn logs(console: &PathBuf, report: &PathBuf) -> String {
-    let mut text = String::new();
-    for file in [console, report] {
-        let log = log(file);
-        let lines: Vec<_> = log.lines().collect();
-        let shown = &lines[lines.len().saturating_sub(SHOWN)..];
-        text.push_str(&format!("--- the end of {}\n{}\n", file.display(), shown.join("\n")));
+impl Logs {
+    /// Their ends.
+    fn shown(&self) -> String {
+        let mut text = String::new();
+        for file in [&self.console, &self.report] {
+            let log = log(file);
+            let lines: Vec<_> = log.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(SHOWN)..];
+            text.push_str(&format!("--- the end of {}\n{}\n", file.display(), shown.join("\n")));
+        }
+        text
     }
-    text
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 #!/bin/busybox sh
 # PID 1 of the guest: runs the suites, each line of /suites a program and its arguments. Results go
-# to the second serial port, as the test harness prints them; everything else to the console.
+# to the second serial port, as the test harness prints them, what interoperates to the third,
+# everything else to the console.
 
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin XGRE_BIN=/bin/xgre RUST_BACKTRACE=0
+export XGRE_INTEROP=/dev/ttyS2
 
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sysfs /sys
@@ -15,6 +17,8 @@ while read -r module; do
     busybox insmod "/modules/$module" || echo "the module $module could not be loaded"
 done < /modules/order
 
+# Tabs and line ends as they are written.
+busybox stty -F /dev/ttyS2 raw
 exec > /dev/ttyS1
 echo "kernel $(busybox uname -r)"
 while read -r suite arguments; do

@@ -13,12 +13,14 @@ use super::{Suite, kernel::Kernel};
 use crate::{packages, progress::step};
 
 /// What the tests make the kernel do; modules that these need come along.
-const MODULES: [&str; 7] =
-    ["veth", "ip_gre", "bridge", "tun", "sch_ingress", "cls_bpf", "act_gact"];
+const MODULES: [&str; 8] =
+    ["veth", "ip_gre", "ip6_gre", "bridge", "tun", "sch_ingress", "cls_bpf", "act_gact"];
 
 /// What the tests run, with its libraries.
-const PROGRAMS: [&str; 9] =
-    ["busybox", "ip", "ethtool", "ping", "iperf3", "sysctl", "nsenter", "setpriv", "tcpdump"];
+const PROGRAMS: [&str; 10] = [
+    "busybox", "ip", "bridge", "ethtool", "ping", "iperf3", "sysctl", "nsenter", "setpriv",
+    "tcpdump",
+];
 
 const INIT: &str = include_str!("init.sh");
 
@@ -38,8 +40,8 @@ pub(super) fn make(kernel: &Kernel, xgre: &Path, suites: &[Suite]) -> Result<Pat
     add(&root, xgre, Path::new("bin/xgre"))?;
     let mut list = String::new();
     for suite in suites {
-        add(&root, &suite.binary, &Path::new("tests").join(suite.name))?;
-        list.push_str(&format!("{} {}\n", suite.name, suite.arguments().join(" ")));
+        add(&root, &suite.binary, &Path::new("tests").join(&suite.name))?;
+        list.push_str(&format!("{} {}\n", suite.name, suite.arguments.join(" ")));
     }
     fs::write(root.join("suites"), list)?;
     // tcpdump wants to know who root is.
