@@ -6,19 +6,15 @@ use std::{env, fs::OpenOptions, io::Write as _, net::IpAddr, time::Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tests::{
-    config::{Gateway, Xdp},
-    counters::Packets,
-    gateways::SOON,
-    namespace::Namespace,
-    process::wait_until,
-    xgre::{Daemon, attempt, stats},
+    config::Xdp, counters::Packets, gateways::SOON, namespace::Namespace, process::wait_until,
+    xgre::stats,
 };
 
 use crate::{
     headers,
     lab::Lab,
     packets::{Answer, Echo, Pinger, stream},
-    rows::{Ends, Inner, RUNS, Row, WAITS, rows},
+    rows::{Ends, Inner, RUNS, Row, rows},
 };
 
 /// R2's offloads: as on a host, and none; and how many segments its tunnels' devices take at once.
@@ -62,25 +58,6 @@ pub fn every_combination_works_both_ways(xdp: Xdp) -> Result<()> {
     checks.conclude()
 }
 
-/// The laboratory by itself: what is expected of xgre later, the kernel does at either end.
-pub fn combinations_that_wait_work_between_kernels() -> Result<()> {
-    let rows = rows(WAITS);
-    let lab = Lab::new(&rows)?;
-    let pingers = Pingers::new(&lab)?;
-    lab.kernel()?;
-    let mut checks = Checks::new("waits")?;
-    for (row, sent) in rows.iter().zip(headers::sent(&lab, &pingers.near, &rows)?) {
-        for inner in row.inner {
-            checks.check(row, *inner, TO_KERNEL, "headers", || match &sent {
-                Ok(sent) => headers::compare(sent, sent, *inner),
-                Err(error) => bail!("{error:#}"),
-            })?;
-        }
-    }
-    traffic(&mut checks, &lab, &pingers, &rows)?;
-    checks.conclude()
-}
-
 /// Pings and streams through every tunnel.
 fn traffic(checks: &mut Checks, lab: &Lab, pingers: &Pingers, rows: &[Row]) -> Result<()> {
     for row in rows {
@@ -101,26 +78,6 @@ fn traffic(checks: &mut Checks, lab: &Lab, pingers: &Pingers, rows: &[Row]) -> R
         }
     }
     Ok(())
-}
-
-/// Says of each combination that waits what xgre says when it is asked for it.
-pub fn combinations_that_wait_are_told() -> Result<()> {
-    let rows = rows(WAITS);
-    let r1 = Namespace::new("r1")?;
-    let daemon = Daemon::start(&r1, &Gateway::without_tunnels())?;
-    let mut log = Log::new()?;
-    for row in &rows {
-        let asked = attempt(&r1, &format!("tunnel add {}", row.xgre_words()))?;
-        let said = if asked.status.success() {
-            "accepted".to_owned()
-        } else {
-            asked.output.stderr.lines().next().unwrap_or("refused").to_owned()
-        };
-        for inner in row.inner {
-            log.line(&["waits", row.outer.name(), row.options.name, inner.name(), &said])?;
-        }
-    }
-    daemon.stop().map(drop)
 }
 
 const TO_KERNEL: &str = "to";

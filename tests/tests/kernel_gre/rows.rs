@@ -1,9 +1,5 @@
 //! What is tried between xgre and the kernel, as data: which options, over which outer protocol,
 //! with which inner one.
-//!
-//! A combination is either in [`RUNS`] or in [`WAITS`]. Those in `WAITS` are for options that xgre
-//! is to get; of each, xgre is asked to make the tunnel, and what it says is in the matrix. To switch
-//! one on, move its line (or some of its options, or an inner protocol) up to `RUNS`.
 
 /// Options of a tunnel, and what each end is given.
 pub struct Options {
@@ -97,9 +93,6 @@ pub const RUNS: &[Combination] = &[
         options: OPTIONS_OF_IP6GRE,
     },
 ];
-
-/// What waits for xgre to learn it.
-pub const WAITS: &[Combination] = &[];
 
 /// Without wildcards: given no local address, the kernel's ip6gre sends from none.
 const OPTIONS_OF_IP6GRE: &[&Options] = &[
