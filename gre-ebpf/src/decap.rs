@@ -84,11 +84,16 @@ const OPTIONS: Flags = Flags::CHECKSUM.and(Flags::SEQUENCE).and(Flags::REMOTE_AN
 /// Whether a packet from the tunnel that is routed into tunnel `next` goes back to where it came
 /// from: into the same tunnel, or out of the same device to the same peer.
 #[inline(always)]
-fn is_loop(packet: &Packet, frame: &Frame, received: &Received, next: u32) -> bool {
+fn is_loop<const ANY: bool>(
+    packet: &Packet,
+    frame: &Frame,
+    received: &Received,
+    next: u32,
+) -> bool {
     if next == received.id {
         return true;
     }
-    if !received.tunnel.flags.has(Flags::REMOTE_ANY) {
+    if !ANY || !received.tunnel.flags.has(Flags::REMOTE_ANY) {
         return false;
     }
     tunnels::get(next).is_some_and(|tunnel| {
@@ -106,7 +111,7 @@ enum Way {
 }
 
 #[inline(always)]
-fn way<H: Header>(
+fn way<H: Header, const ANY: bool>(
     packet: &Packet,
     frame: &Frame,
     received: &Received,
@@ -115,7 +120,7 @@ fn way<H: Header>(
     let entry = inner.route();
     if let Entry::Tunnel(next) = entry
         && inner.destination_is_unicast()
-        && is_loop(packet, frame, received, next)
+        && is_loop::<ANY>(packet, frame, received, next)
     {
         return Err(Stop::on(received.id, Outcome::Loop));
     }
@@ -198,7 +203,7 @@ fn through<H: Header, const ANY: bool>(
 ) -> Result<Outcome, Stop> {
     let inner: H = inner(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
     let len = inner.total_len();
-    let way = way(packet, frame, received, &inner)?;
+    let way = way::<_, ANY>(packet, frame, received, &inner)?;
     let mss = mss::limit(packet, received.tunnel, &inner, received.inner_offset);
     if !ANY && mss != 0 {
         return Err(Outcome::Detour.into());
@@ -346,7 +351,7 @@ fn into_device<H: Header>(
     let inner: H = inner(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
     if let Entry::Tunnel(next) = inner.route()
         && inner.destination_is_unicast()
-        && is_loop(packet, inside.frame, received, next)
+        && is_loop::<true>(packet, inside.frame, received, next)
     {
         return Err(Stop::on(received.id, Outcome::Loop));
     }

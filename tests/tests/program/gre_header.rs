@@ -33,7 +33,7 @@ pub fn accepts(
 ) -> Case {
     let case = Case::new(what, hook, frame).received(tunnel, 1, inner.bytes().len());
     match hook {
-        Hook::Xdp(_) => {
+        Hook::Xdp(_) | Hook::XdpAny(_) => {
             let out = to_host(&inner.forwarded().bytes());
             case.sends(Decapsulated, LAN, move |_| out.clone())
         }
