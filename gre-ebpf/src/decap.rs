@@ -374,6 +374,7 @@ fn into_device<H: Header>(
 #[inline(always)]
 fn lift(ctx: &TcContext, inside: &Inside<'_>, ethertype: u16, len: u32) -> Result<(), Stop> {
     let received = inside.received;
+    let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
     let bytes = received.inner_offset as i32 - ethernet::HEADER_LEN as i32;
     // A segment's size is not changed by taking the outer header off.
     let fixed = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
@@ -395,7 +396,6 @@ fn lift(ctx: &TcContext, inside: &Inside<'_>, ethertype: u16, len: u32) -> Resul
     }
     counters::receive(Tier::Tc, received.id, inside.packets, len);
     sequence::accept(received.id, inside.judged);
-    let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
     encap::ethernet(&Packet::of_tc(ctx, packet::INNER), device, ethertype)?;
     Ok(())
 }
