@@ -11,15 +11,13 @@ use crate::{
     bench::Hook,
     case::{Case, check},
     frame::{
-        IPV4, KEY_BIT, Packet, from_remote, from_wan, gre, gre_of, inbound, patch, received,
-        through, to_device, to_host,
+        CHECKSUM_BIT, IPV4, KEY_BIT, Packet, SEQUENCE_BIT, from_remote, from_wan, gre, gre_of,
+        inbound, patch, received, through, to_device, to_host,
     },
     world::{FIXED, KEYED, LAN, LOCAL, PLAIN, STRANGER, Spec, TUNNELS, WAN},
 };
 
-const CHECKSUM_BIT: u16 = 0x8000;
 const ROUTING_BIT: u16 = 0x4000;
-const SEQUENCE_BIT: u16 = 0x1000;
 
 pub const TIERS: [Hook; 2] = [Hook::Xdp(WAN), Hook::TcIn(WAN)];
 
@@ -160,28 +158,6 @@ fn r1_a_checksum_on_a_tunnel_without_is_dropped() {
                 Case::new(format!("checksum {checksum:#x}"), hook, from_wan(&outer.bytes()))
                     .drops(ChecksumUnexpected, PLAIN),
             );
-        }
-    }
-    check(cases);
-}
-
-#[test]
-fn only_ipv4_comes_out_of_a_tunnel_that_carries_ipv4() {
-    let mut cases = Vec::new();
-    for hook in TIERS {
-        for tunnel in [PLAIN, KEYED] {
-            for protocol in [
-                0, 1, 0x0008, 0x0801, 0x0806, 0x22eb, 0x6558, 0x8100, 0x86dd, 0x880b, 0x8847,
-                0x883e, 0x88be, 0xffff,
-            ] {
-                let words: Vec<u32> = tunnel.key.into_iter().collect();
-                let flags = if tunnel.key.is_some() { KEY_BIT } else { 0 };
-                let outer =
-                    received(tunnel, gre(flags, protocol, &words, &inbound(tunnel).bytes()));
-                let what = format!("protocol type {protocol:#06x}");
-                let frame = from_wan(&outer.bytes());
-                cases.push(Case::new(what, hook, frame).drops(ProtocolUnsupported, tunnel));
-            }
         }
     }
     check(cases);
