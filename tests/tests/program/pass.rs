@@ -85,9 +85,11 @@ fn options_are_not_xdps_affair() {
                     let inner = inbound(PLAIN).bytes();
                     let out = to_device(PLAIN, &inner);
                     [
-                        case(frame)
-                            .sends(ToDevice, PLAIN.peer(), move |_| out.clone())
-                            .received(PLAIN, 1, inner.len()),
+                        case(frame).sends(ToDevice, PLAIN.peer(), move |_| out.clone()).received(
+                            PLAIN,
+                            1,
+                            inner.len(),
+                        ),
                         case(wrong).passes(Ipv4Malformed),
                     ]
                 }

@@ -148,9 +148,8 @@ impl Spec {
 
     /// Bytes that encapsulation adds.
     pub const fn overhead(&self) -> u16 {
-        let words = self.key_sent.is_some() as u16
-            + self.checksum_sent as u16
-            + self.sequence_sent as u16;
+        let words =
+            self.key_sent.is_some() as u16 + self.checksum_sent as u16 + self.sequence_sent as u16;
         24 + 4 * words
     }
 
