@@ -126,6 +126,10 @@ impl Bench {
         self.maps.sequence(tunnel)
     }
 
+    pub fn set_sequence(&mut self, tunnel: u32, sequence: Sequence) {
+        self.maps.sequences.store(tunnel, &sequence);
+    }
+
     pub fn mismatch(&self, tunnel: u32) -> Mismatch {
         self.maps.mismatch(tunnel)
     }

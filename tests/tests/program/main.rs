@@ -9,15 +9,18 @@
 mod agree;
 mod bench;
 mod case;
+mod checksum;
 mod decapsulate;
 mod encapsulate;
 mod frame;
 mod gre_header;
 mod inner;
+mod options;
 mod pass;
 #[path = "../common/pins.rs"]
 mod pins;
 mod random;
+mod sequence;
 mod tc;
 mod verifier;
 mod world;
