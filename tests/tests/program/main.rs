@@ -15,7 +15,10 @@ mod encapsulate;
 mod frame;
 mod gre_header;
 mod inner;
+mod legs;
+mod lookup;
 mod options;
+mod outer_header;
 mod pass;
 #[path = "../common/pins.rs"]
 mod pins;

@@ -48,6 +48,8 @@ pub const LIMITS: Limits =
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spec {
     pub id: u32,
+    /// Id of the tunnel that has this remote: its own, unless it shares one.
+    pub remote_of: u32,
     /// Of received packets, as are those without `_sent`.
     pub key: Option<u32>,
     pub key_sent: Option<u32>,
@@ -83,6 +85,7 @@ impl Spec {
     pub const fn new(id: u32) -> Self {
         Self {
             id,
+            remote_of: id,
             key: None,
             key_sent: None,
             checksum: false,
@@ -115,7 +118,7 @@ impl Spec {
     }
 
     pub const fn remote(&self) -> [u8; 4] {
-        [198, 51, 100, 1 + self.id as u8]
+        [198, 51, 100, 1 + self.remote_of as u8]
     }
 
     /// A host behind the tunnel.
@@ -247,6 +250,15 @@ pub fn add(plane: &mut DataPlane, spec: Spec) {
     }
     plane.tunnels.insert(spec.id, spec.record());
     route(plane, spec.beyond(), 16, Entry::Tunnel(spec.id));
+}
+
+/// Adds a tunnel's record towards one of its remotes. Only routes lead there.
+pub fn add_leg(plane: &mut DataPlane, tunnel: Spec, leg: Spec) {
+    let mut record = leg.record();
+    record.device = tunnel.way_to_device();
+    record.ifindex = tunnel.device();
+    plane.tunnels.insert(leg.id, record);
+    route(plane, leg.beyond(), 16, Entry::Tunnel(leg.id));
 }
 
 /// Takes the tunnels out that the world has.
