@@ -103,7 +103,7 @@ pub fn bench() -> MutexGuard<'static, Bench> {
     static BENCH: LazyLock<Mutex<Bench>> = LazyLock::new(|| Mutex::new(Bench::new(&LIMITS)));
     // A test that failed leaves nothing behind that the next one does not set anew.
     let bench = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
-    setns(&bench.namespace, CloneFlags::CLONE_NEWNET).expect("entering the bench's namespace");
+    bench.enter();
     bench
 }
 
@@ -134,6 +134,11 @@ impl Bench {
         self.maps.mismatch(tunnel)
     }
 
+    /// Moves this thread into its namespace.
+    pub fn enter(&self) {
+        setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("entering the bench's namespace");
+    }
+
     pub fn apply(&mut self, plane: DataPlane) {
         self.maps.apply(plane).expect("filling the maps");
     }
@@ -141,16 +146,38 @@ impl Bench {
     /// Runs a program on a frame; the counters that moved are told as well.
     pub fn run(&mut self, hook: Hook, context: Context, frame: &[u8]) -> (Run, Counts) {
         let before = self.counts();
-        let run = match hook {
-            Hook::Xdp(ifindex) | Hook::XdpAny(ifindex) => self.xdp(hook, ifindex, context, frame),
-            Hook::TcIn(ifindex) | Hook::TcOut(ifindex) => self.tc(hook, ifindex, context, frame),
-        };
+        let run = self.test_run(hook, context, frame);
         let mut moved = self.counts();
         moved.retain(|counter, value| {
             *value -= before.get(counter).copied().unwrap_or(0);
             *value != 0
         });
-        (run.expect("BPF_PROG_TEST_RUN"), moved)
+        (run, moved)
+    }
+
+    /// Runs a program on a frame, and looks at no counters.
+    pub fn send(&mut self, hook: Hook, frame: &[u8]) -> Run {
+        self.test_run(hook, Context::default(), frame)
+    }
+
+    fn test_run(&mut self, hook: Hook, context: Context, frame: &[u8]) -> Run {
+        let run = match hook {
+            Hook::Xdp(ifindex) | Hook::XdpAny(ifindex) => self.xdp(hook, ifindex, context, frame),
+            Hook::TcIn(ifindex) | Hook::TcOut(ifindex) => self.tc(hook, ifindex, context, frame),
+        };
+        run.expect("BPF_PROG_TEST_RUN")
+    }
+
+    /// Packets and bytes that have come from a tunnel, of both tiers.
+    pub fn received(&self, tunnel: u32) -> (u64, u64) {
+        let tiers = self.maps.counters.tunnel(tunnel);
+        tiers.iter().fold((0, 0), |(packets, bytes), tier| {
+            (packets + tier.rx_packets, bytes + tier.rx_bytes)
+        })
+    }
+
+    pub fn outcome(&self, tier: Tier, outcome: Outcome) -> u64 {
+        self.maps.counters.outcome(tier, outcome)
     }
 
     fn xdp(

@@ -140,6 +140,7 @@ impl Case {
         self.expect
             .counts
             .extend(moved.map(|(name, value)| (Counter::Traffic(tunnel.id, tier, name), value)));
+        self.expect.counts.retain(|_, value| *value != 0);
         self
     }
 

@@ -17,9 +17,13 @@ mod gre_header;
 mod inner;
 mod legs;
 mod lookup;
+mod many;
+mod mismatch;
+mod mss;
 mod options;
 mod outer_header;
 mod pass;
+mod payload;
 #[path = "../common/pins.rs"]
 mod pins;
 mod random;

@@ -156,6 +156,16 @@ fn a_merged_packet_comes_out_whole_and_counts_as_its_segments() {
         .context(Context { segments: 3, ..Context::default() })]);
 }
 
+#[test]
+fn d15_a_tunnel_inside_itself_sends_nothing() {
+    let packet = outbound(PLAIN);
+    check([Hook::TcOut(PLAIN.device()), Hook::TcOut(PLAIN.peer())].map(|hook| {
+        Case::new("nested", hook, frame(TO, FROM, &packet.bytes()))
+            .drops(Nested, PLAIN)
+            .given(|plane| change::tunnel_flag(plane, PLAIN, Flags::NESTED, true))
+    }));
+}
+
 /// Of a protocol that the kernel can neither segment behind GRE nor tell from one that it can.
 #[test]
 fn a_super_packet_that_the_kernel_refuses_to_change_is_aborted() {
