@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::{
-    maps::MapData,
+    maps::{Map, MapData, ProgramArray},
     programs::{ProgramError, TestRun as _, TestRunOptions, TestRunResult},
 };
 use gre_ebpf_common::{counters::Tier, mismatch::Mismatch, outcome::Outcome, sequence::Sequence};
@@ -32,7 +32,7 @@ pub struct Bench {
     pub programs: Programs,
     maps: Maps,
     /// Held, since the kernel empties an array of programs that nobody holds.
-    _detours: MapData,
+    detours: ProgramArray<MapData>,
     tunnels: u32,
     /// Interface indexes are this namespace's.
     namespace: File,
@@ -114,7 +114,17 @@ impl Bench {
         let namespace = thread::spawn(namespace).join().expect("making a network namespace");
         let (programs, maps) = loader::load(limits, pins.path()).expect("loading the programs");
         let detours = MapData::from_pin(pins.path().join("maps/DETOURS")).expect("it is pinned");
-        Self { programs, maps, _detours: detours, tunnels: limits.tunnels, namespace }
+        let detours = ProgramArray::try_from(Map::ProgramArray(detours)).expect("it is one");
+        Self { programs, maps, detours, tunnels: limits.tunnels, namespace }
+    }
+
+    /// Whether XDP has a program for what is not plain.
+    pub fn lay_detour(&mut self, there: bool) {
+        let program = self.programs.xdp_any().expect("it was loaded");
+        let program = program.fd().expect("it was loaded");
+        let result =
+            if there { self.detours.set(0, program, 0) } else { self.detours.clear_index(&0) };
+        result.expect("writing the map of programs");
     }
 
     /// Forgets what went through the tunnels.

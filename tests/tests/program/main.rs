@@ -1,4 +1,4 @@
-//! The three programs, run by the kernel on one packet at a time (BPF_PROG_TEST_RUN). A table a
+//! The four programs, run by the kernel on one packet at a time (BPF_PROG_TEST_RUN). A table a
 //! file: a valid packet with one thing changed, and the action, the bytes and the counters that
 //! must come of it.
 //!
@@ -28,6 +28,7 @@ mod payload;
 mod pins;
 mod random;
 mod sequence;
+mod strangers;
 mod tc;
 mod verifier;
 mod world;

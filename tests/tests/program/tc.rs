@@ -12,7 +12,7 @@ use crate::{
     decapsulate::{delivers, to_the_gateway},
     encapsulate::fixtures,
     frame::{Packet, encapsulated, frame, inbound, outbound, through, to_device},
-    world::{LAN, PLAIN, Spec, TO_GATEWAY, TUNNELS, WAN, change},
+    world::{FREE, LAN, PLAIN, Spec, TO_GATEWAY, TUNNELS, WAN, add, change},
 };
 
 /// What the kernel writes on a device without ARP does not matter.
@@ -164,6 +164,36 @@ fn d15_a_tunnel_inside_itself_sends_nothing() {
             .drops(Nested, PLAIN)
             .given(|plane| change::tunnel_flag(plane, PLAIN, Flags::NESTED, true))
     }));
+}
+
+/// Each segment would have the same number, and the whole packet's checksum: the device cuts it first.
+#[test]
+fn offload1_a_super_packet_with_numbers_or_checksums_is_for_the_device_to_cut() {
+    let packet = outbound(PLAIN).long(3000).bytes();
+    let context = Context { segments: 3, segment_size: 1000, ..Context::default() };
+    check([Spec::new(FREE).with_sequence(), Spec::new(FREE).with_checksums()].map(|tunnel| {
+        routed(tunnel, "three segments", &packet)
+            .passes(DeviceFinishes)
+            .context(context)
+            .given(move |plane| add(plane, tunnel))
+    }));
+}
+
+#[test]
+fn pmtu1_what_the_path_takes_is_all_that_is_sent_in_one_piece() {
+    let known =
+        |path_mtu: u16| move |plane: &mut _| change::tunnel(plane, PLAIN).path_mtu = path_mtu;
+    let long = |len: u16| outbound(PLAIN).long(len);
+    let drops = |what: &str, len: u16| {
+        routed(PLAIN, what, &long(len).bytes()).drops(TooBigForUnderlay, PLAIN)
+    };
+    check([
+        encapsulates("the path's", PLAIN, long(1300 - 24)).given(known(1300)),
+        drops("a byte more", 1300 - 24 + 1).given(known(1300)),
+        encapsulates("the underlay's, where the path takes more", PLAIN, long(1476))
+            .given(known(9000)),
+        drops("a byte more than the underlay's", 1477).given(known(9000)),
+    ]);
 }
 
 /// Of a protocol that the kernel can neither segment behind GRE nor tell from one that it can.
