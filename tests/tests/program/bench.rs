@@ -10,8 +10,9 @@ use std::{
 };
 
 use aya::{
-    maps::{Map, MapData, ProgramArray},
+    maps::{Map, MapData, PerfEventArray, ProgramArray, perf::PerfEventArrayBuffer},
     programs::{ProgramError, TestRun as _, TestRunOptions, TestRunResult},
+    util::online_cpus,
 };
 use gre_ebpf_common::{counters::Tier, mismatch::Mismatch, outcome::Outcome, sequence::Sequence};
 use gre_userspace::{
@@ -125,6 +126,21 @@ impl Bench {
         let result =
             if there { self.detours.set(0, program, 0) } else { self.detours.clear_index(&0) };
         result.expect("writing the map of programs");
+    }
+
+    /// Reads what TC hands up, as the daemon would, until the buffers are dropped.
+    pub fn listen(&mut self) -> Vec<PerfEventArrayBuffer<MapData>> {
+        let program = self.programs.tc_out().expect("it was loaded").info().expect("it is loaded");
+        let ids = program.map_ids().expect("root sees them").expect("kernels tell since 4.15");
+        let maps = ids.into_iter().map(|id| MapData::from_id(id).expect("it is used"));
+        let events = maps
+            .filter(|map| map.info().is_ok_and(|info| info.name_as_str() == Some("EVENTS")))
+            .map(Map::PerfEventArray)
+            .next()
+            .expect("the program has the map");
+        let mut events = PerfEventArray::try_from(events).expect("it is one");
+        let cpus = online_cpus().expect("listing the CPUs");
+        cpus.into_iter().map(|cpu| events.open(cpu, None).expect("opening a buffer")).collect()
     }
 
     /// Forgets what went through the tunnels.

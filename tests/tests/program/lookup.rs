@@ -101,19 +101,23 @@ fn kernel(tunnels: &[Spec], key: Option<u32>) -> Result<u32, Outcome> {
     }
 }
 
-/// All tunnels that can be told apart; with neither address a key of zero is none.
+/// Levels, keys and interfaces.
 fn distinct() -> Vec<(usize, Option<u32>, u32)> {
     let mut all = Vec::new();
     for level in 0..4 {
         for key in [None, Some(0), Some(KEY)] {
             for link in [0, WAN, LAN] {
-                if level != 3 || key != Some(0) {
-                    all.push((level, key, link));
-                }
+                all.push((level, key, link));
             }
         }
     }
     all
+}
+
+/// Whether two tunnels cannot be told apart: with neither address a key of zero is none.
+fn collide(a: (usize, Option<u32>, u32), b: (usize, Option<u32>, u32)) -> bool {
+    let number = |key: Option<u32>| key.unwrap_or(0);
+    (a.0, a.2) == (b.0, b.2) && (a.1 == b.1 || a.0 == 3 && number(a.1) == number(b.1))
 }
 
 const KEYS: [Option<u32>; 4] = [None, Some(0), Some(KEY), Some(KEY + 1)];
@@ -144,7 +148,8 @@ fn l1_l2_l3_l4_l5_l7_d11_of_two_tunnels_the_kernels_choice_is_taken() {
     let all = distinct();
     for hook in TIERS {
         for (n, &(level, key, link)) in all.iter().enumerate() {
-            for &(other_level, other_key, other_link) in &all[n + 1..] {
+            let others = all[n + 1..].iter().filter(|&&other| !collide((level, key, link), other));
+            for &(other_level, other_key, other_link) in others {
                 for up in [(true, true), (false, true), (true, false)] {
                     let tunnels = [
                         Spec { up: up.0, ..tunnel(2, level, key, link) },
@@ -226,8 +231,14 @@ proptest! {
         up in any::<[bool; 8]>(),
         sent in prop_oneof![Just(None), Just(Some(0)), Just(Some(KEY))],
     ) {
+        let mut distinct: Vec<(usize, Option<u32>, u32)> = Vec::new();
+        for tunnel in chosen {
+            if !distinct.iter().any(|&other| collide(tunnel, other)) {
+                distinct.push(tunnel);
+            }
+        }
         let tunnels: Vec<_> = (0..)
-            .zip(chosen)
+            .zip(distinct)
             .map(|(id, (level, key, link))| Spec {
                 up: up[id as usize],
                 ..tunnel(id, level, key, link)

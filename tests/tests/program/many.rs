@@ -86,6 +86,12 @@ fn l1_each_of_a_hundred_thousand_tunnels_is_found_and_strangers_are_not() {
     }
     assert_eq!((0..TUNNELS).map(|id| bench.received(id).0).sum::<u64>(), 3 * counted.len() as u64);
 
+    // All of them, where a frame alone must do: their keys' buckets may be full.
+    for id in 0..TUNNELS {
+        let run = bench.send(Hook::Xdp(WAN), &arriving(remote(id), key(id)));
+        assert_eq!(run.action, 4, "{id}");
+    }
+
     // Beyond the last remote, and before the first.
     let strangers = (0..400).map(|n| (0x6440_0000 + TUNNELS / 2 + n * 77).to_be_bytes());
     for stranger in strangers.chain([[0x64, 0x3f, 0xff, 0xff]]) {

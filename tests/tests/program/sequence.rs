@@ -5,17 +5,14 @@ use gre_ebpf_common::{outcome::Outcome, outcome::Outcome::*, sequence::Sequence}
 use crate::{
     bench::{Bench, Context, Hook, bench},
     case::{Case, check},
-    frame::{
-        ETHERNET, Options, Packet, frame, from_lan, from_wan, inbound, numbered, outbound,
-        received, to_underlay,
-    },
+    frame::{Options, Packet, from_wan, inbound, received},
     gre_header::{TIERS, accepts},
-    world::{FREE, KEYED, LAN, LAN_ADDRESS, PLAIN, Spec, WAN, add, world},
+    world::{FREE, HOST, KEYED, LAN_ADDRESS, Spec, WAN, add, world},
 };
 
-const LINUX: Spec = Spec::new(FREE).with_sequence();
+pub const LINUX: Spec = Spec::new(FREE).with_sequence();
 const RFC2890: Spec = Spec { rfc2890: true, ..LINUX };
-const ALL: Spec = Spec::new(FREE).with_sequence().with_checksums().with_key(5);
+pub const ALL: Spec = Spec::new(FREE).with_sequence().with_checksums().with_key(5);
 
 /// With this number, or without any.
 fn arriving(tunnel: Spec, inner: &Packet, number: Option<u32>) -> Vec<u8> {
@@ -172,7 +169,7 @@ fn d7_a_restart_is_counted() {
 }
 
 /// The world with this tunnel, which has not sent or received anything.
-fn ready(tunnel: Spec) -> std::sync::MutexGuard<'static, Bench> {
+pub fn ready(tunnel: Spec) -> std::sync::MutexGuard<'static, Bench> {
     let mut bench = bench();
     let mut plane = world();
     add(&mut plane, tunnel);
@@ -226,56 +223,36 @@ fn d5_p1_a_keepalive_counts_in_its_order() {
     check(cases);
 }
 
-/// LAN, device and hub take numbers from one sequence.
+/// By whatever way a packet leaves, its number is taken note of.
 #[test]
-fn t8_rfc2890_2_numbers_sent_count_up_from_zero_across_the_tiers() {
-    for tunnel in [LINUX, ALL] {
-        let mut bench = ready(tunnel);
-        let out = outbound(tunnel);
-        let through = Packet::new(KEYED.beyond(), tunnel.beyond());
-        let hub = from_wan(
-            &received(KEYED, Options::received(KEYED, 0).gre(0x0800, &through.bytes())).bytes(),
-        );
-        let ways = [
-            (Hook::Xdp(LAN), from_lan(&out.bytes()), out.forwarded()),
-            (Hook::TcOut(tunnel.peer()), frame([0; 6], [2; 6], &out.bytes()), out.clone()),
-            (Hook::XdpAny(LAN), from_lan(&out.bytes()), out.forwarded()),
-            (Hook::Xdp(WAN), hub, through.forwarded()),
-        ];
-        for number in 0..40 {
-            let (hook, frame, inner) = &ways[number as usize % ways.len()];
-            let (run, _) = bench.run(*hook, Context::default(), frame);
-            let id = u16::from_be_bytes([run.bytes[ETHERNET + 4], run.bytes[ETHERNET + 5]]);
-            let expected = to_underlay(&numbered(tunnel, inner, id, number).bytes());
-            assert_eq!(run.bytes[ETHERNET..], expected[ETHERNET..], "{number}, {hook:?}");
+fn r2_rfc2890_4_duplicates_are_told_whichever_way_the_first_one_went() {
+    let mut cases = Vec::new();
+    for tunnel in [LINUX, RFC2890, ALL] {
+        let to = |destination| Packet::new(tunnel.beyond(), destination).bytes();
+        for (what, protocol, inner) in [
+            ("to a next hop", 0x0800, to(HOST)),
+            ("to the device", 0x0800, to(LAN_ADDRESS)),
+            ("to another tunnel", 0x0800, to(KEYED.beyond())),
+            ("neither IPv4 nor IPv6", 0x8847, to(HOST)),
+        ] {
+            let frame = |number| {
+                let gre = Options::received(tunnel, number).gre(protocol, &inner);
+                from_wan(&received(tunnel, gre).bytes())
+            };
+            for hook in TIERS {
+                // The other tier goes by the same numbers.
+                for first in [Hook::Xdp(WAN), Hook::TcIn(WAN)] {
+                    for (number, outcome) in [(70, SequenceDuplicate), (69, SequenceOld)] {
+                        cases.push(
+                            Case::new(format!("{what}, first {first:?}"), hook, frame(number))
+                                .drops(outcome, tunnel)
+                                .after([(first, frame(70))])
+                                .given(move |plane| add(plane, tunnel)),
+                        );
+                    }
+                }
+            }
         }
-        assert_eq!(bench.sequence(FREE).sent, 40);
     }
-}
-
-#[test]
-fn rfc2890_2_numbers_sent_wrap() {
-    let mut bench = ready(LINUX);
-    let mut sequence = Sequence::default();
-    sequence.sent = 0xffff_ffff;
-    bench.set_sequence(FREE, sequence);
-    let out = outbound(LINUX);
-    for number in [u32::MAX, 0, 1] {
-        let (run, _) = bench.run(Hook::Xdp(LAN), Context::default(), &from_lan(&out.bytes()));
-        let id = u16::from_be_bytes([run.bytes[ETHERNET + 4], run.bytes[ETHERNET + 5]]);
-        assert_eq!(run.bytes, to_underlay(&numbered(LINUX, &out.forwarded(), id, number).bytes()));
-    }
-}
-
-/// A packet that is not sent takes no number with it.
-#[test]
-fn t8_what_is_passed_on_leaves_no_gap() {
-    let mut bench = ready(LINUX);
-    for packet in [outbound(LINUX).long(LINUX.mtu() + 1), outbound(PLAIN)] {
-        bench.run(Hook::Xdp(LAN), Context::default(), &from_lan(&packet.bytes()));
-    }
-    // The device finishes it first.
-    let device = frame([0; 6], [2; 6], &outbound(LINUX).bytes());
-    bench.run(Hook::TcOut(LINUX.device()), Context::default(), &device);
-    assert_eq!(bench.sequence(FREE).sent, 0);
+    check(cases);
 }

@@ -7,6 +7,8 @@
 //!                          device of tunnel ID: 10.(100+ID).0.0/16
 //! ```
 
+pub mod change;
+
 use std::collections::BTreeSet;
 
 use gre_ebpf_common::{
@@ -288,36 +290,4 @@ pub fn interfaces() -> String {
     let devices = (0..LIMITS.tunnels)
         .map(|id| pair(&format!("t{id}"), Spec::new(id).device(), Spec::new(id).peer()));
     devices.chain([pair("lan", LAN, LAN + 1), pair("wan", WAN, WAN + 1)]).collect()
-}
-
-/// Changes of the world, for the tables.
-pub mod change {
-    use super::*;
-
-    pub fn tunnel(plane: &mut DataPlane, spec: Spec) -> &mut Tunnel {
-        plane.tunnels.get_mut(&spec.id).expect("the world has the tunnel")
-    }
-
-    pub fn tunnel_flag(plane: &mut DataPlane, spec: Spec, flag: tunnel::Flags, on: bool) {
-        let flags = &mut tunnel(plane, spec).flags;
-        *flags = tunnel::Flags(flags.0 & !flag.0).with(flag, on);
-    }
-
-    pub fn next_hop(plane: &mut DataPlane, id: u32) -> &mut NextHop {
-        plane.next_hops.get_mut(&id).expect("the world has the next hop")
-    }
-
-    pub fn port_flags(plane: &mut DataPlane, ifindex: u32, flags: &[port::Flags]) {
-        let port = plane.ports.get_mut(&ifindex).expect("the world has the port");
-        port.flags = flags.iter().fold(port::Flags::VALID, |all, &flag| all.with(flag, true));
-    }
-
-    pub fn unresolved(plane: &mut DataPlane, id: u32) {
-        next_hop(plane, id).flags = next_hop::Flags::NATIVE_REDIRECT;
-    }
-
-    /// Its driver has no ndo_xdp_xmit.
-    pub fn without_native_redirect(plane: &mut DataPlane, id: u32) {
-        next_hop(plane, id).flags = next_hop::Flags::RESOLVED;
-    }
 }
