@@ -9,7 +9,10 @@ use std::{
     thread,
 };
 
-use aya::programs::{ProgramError, TestRun as _, TestRunOptions, TestRunResult};
+use aya::{
+    maps::MapData,
+    programs::{ProgramError, TestRun as _, TestRunOptions, TestRunResult},
+};
 use gre_ebpf_common::{counters::Tier, outcome::Outcome, sequence::Sequence};
 use gre_userspace::{
     dataplane::DataPlane,
@@ -26,6 +29,8 @@ use crate::{
 pub struct Bench {
     programs: Programs,
     maps: Maps,
+    /// An array of programs is emptied when it is neither pinned nor open.
+    _detours: MapData,
     /// Interface indexes are this namespace's.
     namespace: File,
 }
@@ -82,7 +87,8 @@ impl Bench {
         let pins = Pins::new();
         let namespace = thread::spawn(namespace).join().expect("making a network namespace");
         let (programs, maps) = loader::load(&LIMITS, pins.path()).expect("loading the programs");
-        Self { programs, maps, namespace }
+        let detours = MapData::from_pin(pins.path().join("maps/DETOURS")).expect("it is pinned");
+        Self { programs, maps, _detours: detours, namespace }
     }
 
     /// Fills the maps, and sets the tunnels' sequence numbers; those not told start anew.
