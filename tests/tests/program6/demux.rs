@@ -270,8 +270,8 @@ fn l5_a_tunnel_of_the_interface_wins() {
                     let case = Case::new(format!("{what}, bound to {link}"), hook, frame.clone());
                     let case = case.given(move |plane| {
                         plane.demux.clear();
-                        place(plane, free, None, levels(from)[0], 0);
                         place(plane, bound, None, levels(from)[level], link);
+                        place(plane, free, None, levels(from)[0], 0);
                         change::own(plane, outside.local(), outside.any());
                         change::port_flag(plane, link, port::Flags::TUNNEL_BOUND, true);
                         change::vlan(plane, WAN, &[(0x8100, 5)], WAN_MAC, VLAN);

@@ -51,11 +51,11 @@ fn a_prefix_of_any_length_leads_into_its_tunnel() {
     check(cases);
 }
 
-/// One within the other, 16 levels deep: the longest that fits wins.
+/// One within the other, 17 of them: the longest that fits wins.
 #[test]
 fn the_longest_prefix_wins() {
     let inside: Ipv6Addr = "2a00:1122:3344:5566:7788:99aa:bbcc:ddee".parse().unwrap();
-    let lens: Vec<u8> = (16..=128).step_by(7).chain([128]).collect();
+    let lens: Vec<u8> = (16..=128).step_by(7).collect();
     let mut cases = Vec::new();
     for (i, &len) in lens.iter().enumerate() {
         // In this prefix, and not in the next.
