@@ -79,7 +79,8 @@ fn inner<H: Header>(packet: &Packet, received: &Received) -> Result<H, Outcome> 
 }
 
 /// What a received packet's tunnel must have none of to be plain.
-const OPTIONS: Flags = Flags::CHECKSUM.and(Flags::SEQUENCE).and(Flags::REMOTE_ANY);
+const OPTIONS: Flags =
+    Flags::CHECKSUM.and(Flags::SEQUENCE).and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
 
 /// Whether a packet from the tunnel that is routed into tunnel `next` goes back to where it came
 /// from: into the same tunnel, or out of the same device to the same peer.

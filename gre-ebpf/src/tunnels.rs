@@ -204,6 +204,10 @@ fn hand_up(ends: &Ends, outcome: Outcome) -> Result<Gre, Stop> {
 
 #[inline(always)]
 fn receive(packet: &Packet, frame: &Frame, outer: Outer) -> Result<Gre, Stop> {
+    // Looked up they would find tunnels whose addresses are any.
+    if outer.ends.any_local() || outer.ends.any_remote() {
+        return Ok(Gre::Foreign);
+    }
     let refusal = match header(packet, &outer) {
         Ok((gre, key)) => match find(frame, outer.ends, key) {
             Some((id, tunnel)) => {
@@ -283,7 +287,12 @@ fn find(frame: &Frame, ends: Ends, key: Option<u32>) -> Option<(u32, &'static Tu
     let bound = frame.port.flags.has(port::Flags::TUNNEL_BOUND);
     let link = if bound { frame.port.ifindex } else { 0 };
     let id = levels(&ends, kind, link);
-    Some((id, get(id)?))
+    let tunnel = get(id)?;
+    // Where the remote address is any, the kernel has not looked at the source yet.
+    if tunnel.flags.has(Flags::REMOTE_ANY) && !ends.remote_is_unicast() {
+        return None;
+    }
+    Some((id, tunnel))
 }
 
 /// An id of no tunnel.

@@ -313,3 +313,31 @@ fn d15_a_packet_to_another_remote_of_the_same_device_is_no_loop() {
     }
     check(cases);
 }
+
+/// Zeros in a packet are no address, and not the any of a tunnel.
+#[test]
+fn l2_l3_l4_unspecified_outer_addresses_are_of_no_tunnel() {
+    let mut cases = Vec::new();
+    for hook in TIERS {
+        for tunnel in [PLAIN4, PLAIN6] {
+            for level in 0..4 {
+                let any = tunnel.outside.any();
+                for (local, remote) in
+                    [(any, tunnel.remote()), (tunnel.outside.local(), any), (any, any)]
+                {
+                    let inner = inbound(Family::V4, tunnel);
+                    let mut outer = keyed(tunnel, None, &inner);
+                    (outer.destination, outer.source) = (local, remote);
+                    let what = format!("from {remote} to {local}, level {level}");
+                    let case = Case::new(what, hook, from_wan(&outer.bytes()));
+                    cases.push(case.passes(NoTunnel).given(move |plane| {
+                        plane.demux.clear();
+                        place(plane, tunnel, None, levels(tunnel)[level], 0);
+                        change::own(plane, tunnel.outside.local(), any);
+                    }));
+                }
+            }
+        }
+    }
+    check(cases);
+}

@@ -13,7 +13,8 @@ use crate::{
     },
     packet::{Packet, inbound, outbound, patch, spoil},
     world::{
-        ALL6, FAMILIES, FIXED6, Family, INHERIT6, KEYED6, LAN, LIMITED6, PLAIN6, Spec, TUNNELS, WAN,
+        ALL4, ALL6, FAMILIES, FIXED6, Family, INHERIT6, KEYED6, LAN, LIMITED6, PLAIN4, PLAIN6, Spec,
+        TUNNELS, WAN,
     },
 };
 
@@ -247,23 +248,41 @@ fn a_tunnel_over_one_version_takes_nothing_of_the_other() {
     check(cases);
 }
 
+/// Such a source is of no host: the kernel drops what has it. With a remote given it is none's.
 #[test]
 fn rfc7676_5_outer_sources_that_are_not_unicast_are_of_no_tunnel() {
     let mut cases = Vec::new();
     for hook in TIERS {
-        let sources: [IpAddr; 3] =
-            ["ff02::1", "::1", "ff0e::77"].map(|source| source.parse().unwrap());
-        for source in sources {
-            let inner = inbound(Family::V6, PLAIN6);
-            let outer = carried(PLAIN6, &inner.bytes()).with(|outer| outer.source = source);
-            cases.push(
-                Case::new(format!("from {source}"), hook, from_wan(&outer.bytes()))
-                    .passes(NoTunnel)
-                    .given(|plane| {
-                        let any = Family::V6.any();
-                        change::ends_are(plane, PLAIN6, Family::V6.local(), any);
-                    }),
-            );
+        let mut add = |tunnel: Spec, source: &str, is_unicast: bool| {
+            let inner = inbound(Family::V6, tunnel);
+            let source: IpAddr = source.parse().unwrap();
+            let outer = carried(tunnel, &inner.bytes()).with(|outer| outer.source = source);
+            let case = Case::new(format!("from {source}"), hook, from_wan(&outer.bytes()));
+            let case = case.given(move |plane| {
+                let (local, any) = (tunnel.outside.local(), tunnel.outside.any());
+                change::ends_are(plane, tunnel, local, any);
+            });
+            cases.push(match is_unicast {
+                true => case.comes_out(tunnel, &inner),
+                false => case.passes(NoTunnel),
+            });
+        };
+        for tunnel in [PLAIN6, ALL6] {
+            for source in ["ff02::1", "ff0e::77", "::1", "::"] {
+                add(tunnel, source, false);
+            }
+            // Tunnels may run on a link.
+            for source in ["fe80::1", "::2", "1::1", "::1:0:1", "fe00::1", "2001:db8::1"] {
+                add(tunnel, source, true);
+            }
+        }
+        for tunnel in [PLAIN4, ALL4] {
+            for source in ["224.0.0.1", "239.255.255.255", "127.0.0.1", "0.0.0.0", "0.0.0.1"] {
+                add(tunnel, source, false);
+            }
+            for source in ["223.255.255.255", "240.0.0.1", "126.0.0.1", "128.0.0.1", "1.0.0.0"] {
+                add(tunnel, source, true);
+            }
         }
     }
     check(cases);
