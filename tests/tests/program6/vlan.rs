@@ -10,7 +10,7 @@ use crate::{
     bench::Hook,
     case::{Case, check},
     change,
-    frame::{Tags, encapsulated, from_lan, tagged, through, to_device, to_host, to_underlay},
+    frame::{Tags, encapsulated, from_lan, routed, tagged, through, to_device, to_host, to_underlay},
     packet::{Packet, inbound, outbound, to_gateway},
     world::{
         ALL4, ALL6, FAMILIES, Family, HOST_MAC, LAN, LAN_MAC, LIMITED6, PLAIN4, PLAIN6, Spec,
@@ -297,6 +297,29 @@ fn tc_takes_frames_of_a_vlan_device() {
                 .sends(ToDevice, tunnel.peer(), move |_| out.clone())
                 .received(tunnel, 72),
         );
+    }
+    check(cases);
+}
+
+/// The kernel keeps the outermost tag beside the frame, where TEST_RUN does not show it.
+#[test]
+fn tc_sends_to_a_next_hop_on_a_vlan_with_its_addresses_and_tags() {
+    let mut cases = Vec::new();
+    for stack in STACKS.into_iter().filter(|stack| !stack.is_empty()) {
+        for (tunnel, inside) in SOME.iter().flat_map(|tunnel| FAMILIES.map(|f| (*tunnel, f))) {
+            let packet = outbound(inside, tunnel);
+            let len = packet.bytes().len();
+            let what = format!("{stack:x?}, {inside:?} in {tunnel:?}");
+            cases.push(
+                Case::new(what, Hook::TcOut(tunnel.peer()), routed(&packet.bytes()))
+                    .sends(Encapsulated, WAN, move |found| {
+                        let outer = encapsulated(tunnel, &packet, 0, found).bytes();
+                        tagged(&to_underlay(&outer), &stack[1..])
+                    })
+                    .sent(tunnel, len)
+                    .given(|plane| change::tag(plane, TO_GATEWAY, stack)),
+            );
+        }
     }
     check(cases);
 }
