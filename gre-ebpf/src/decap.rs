@@ -308,13 +308,15 @@ pub fn packet_count(ctx: &TcContext) -> u32 {
 #[inline(always)]
 pub fn tc(
     ctx: &TcContext,
-    packet: &Packet,
     frame: &Frame,
     received: &Received,
 ) -> Result<Outcome, Stop> {
     let packets = packet_count(ctx);
     let summed = received.gre.has_checksum() && packets == 1;
-    let packet = if summed { Packet::of_tc(ctx, ctx.len()) } else { *packet };
+    // Options may have moved the inner header behind what has been brought together.
+    let wanted =
+        if summed { ctx.len() } else { received.inner_offset as u32 + packet::INNER_HEADERS };
+    let packet = Packet::of_tc(ctx, wanted);
     let (payload, judged) =
         accept(&packet, received, packets, |offset, len| checksum::sum_tc(ctx, offset, len))
             .map_err(|outcome| Stop::on(received.id, outcome))?;
