@@ -306,11 +306,7 @@ pub fn packet_count(ctx: &TcContext) -> u32 {
 /// TC: takes the outer header off and sends the packet to the tunnel's device, where the kernel
 /// routes it.
 #[inline(always)]
-pub fn tc(
-    ctx: &TcContext,
-    frame: &Frame,
-    received: &Received,
-) -> Result<Outcome, Stop> {
+pub fn tc(ctx: &TcContext, frame: &Frame, received: &Received) -> Result<Outcome, Stop> {
     let packets = packet_count(ctx);
     let summed = received.gre.has_checksum() && packets == 1;
     // Options may have moved the inner header behind what has been brought together.

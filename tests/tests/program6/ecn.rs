@@ -38,19 +38,16 @@ fn rfc6040_2_d9_r4_r5_every_combination_comes_out_as_the_table_says() {
                     for (inner_dscp, outer_dscp) in [(0, 0xb8), (0xfc, 0), (0x48, 0xfc)] {
                         let what =
                             format!("{inside:?} in {tunnel:?}, inner {inner}, outer {outer}");
-                        let marked = |packet: Packet| {
-                            packet.with(|packet| packet.tos = inner_dscp | inner)
-                        };
+                        let marked =
+                            |packet: Packet| packet.with(|packet| packet.tos = inner_dscp | inner);
                         let frame = |packet: &Packet| {
                             let packet = carried(tunnel, &packet.bytes());
                             from_wan(&packet.with(|p| p.tos = outer_dscp | outer).bytes())
                         };
                         let (forward, local) =
                             (marked(inbound(inside, tunnel)), marked(to_gateway(inside, tunnel)));
-                        let onward = marked(Packet::new(
-                            tunnel.beyond(inside),
-                            INHERIT6.beyond(inside),
-                        ));
+                        let onward =
+                            marked(Packet::new(tunnel.beyond(inside), INHERIT6.beyond(inside)));
                         let case = |hook, packet: &Packet| Case::new(&what, hook, frame(packet));
                         let (xdp, tc) = (Hook::Xdp(WAN), Hook::TcIn(WAN));
                         let Some(out) = out else {

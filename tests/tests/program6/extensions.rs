@@ -55,9 +55,7 @@ fn d12_up_to_three_headers_of_options_are_skipped() {
                 let outer = extended(carried(tunnel, &inner.bytes()), headers).bytes();
                 for hook in TIERS {
                     let what = format!("{headers:?}, {inside:?} in {tunnel:?}");
-                    cases.push(
-                        Case::new(what, hook, from_wan(&outer)).comes_out(tunnel, &inner),
-                    );
+                    cases.push(Case::new(what, hook, from_wan(&outer)).comes_out(tunnel, &inner));
                 }
             }
         }
@@ -99,9 +97,7 @@ fn d12_headers_of_options_that_are_longer_are_left_to_the_daemon() {
             for at in (8..500 - len).step_by(len) {
                 outer.payload[at..at + len].copy_from_slice(&decoy);
             }
-            cases.push(
-                Case::new("a decoy", hook, from_wan(&outer.bytes())).passes(Ipv6Extension),
-            );
+            cases.push(Case::new("a decoy", hook, from_wan(&outer.bytes())).passes(Ipv6Extension));
         }
     }
     check(cases);
@@ -161,8 +157,7 @@ fn what_has_headers_that_do_not_fit_the_packet_is_not_known_to_be_gre() {
             }
             let longer = outer.with(|outer| outer.payload[16 * (count - 1) + 1] = 255);
             cases.push(
-                Case::new("longer than all", hook, from_wan(&longer.bytes()))
-                    .passes(NoTunnelRoute),
+                Case::new("longer than all", hook, from_wan(&longer.bytes())).passes(NoTunnelRoute),
             );
         }
     }
@@ -199,16 +194,13 @@ fn rfc7588_5_fragments_are_for_the_reassembler() {
                 for outer in [outer, options] {
                     let case = |outer: &Packet| Case::new(what, hook, from_wan(&outer.bytes()));
                     cases.push(case(&outer).passes(OuterFragment));
-                    let foreign =
-                        outer.clone().with(|outer| outer.source = Family::V6.stranger());
+                    let foreign = outer.clone().with(|outer| outer.source = Family::V6.stranger());
                     cases.push(case(&foreign).passes(NoTunnel));
                 }
             }
         }
         let no_gre = fragment(Packet::new(PLAIN6.remote(), Family::V6.local()), 0, true);
-        cases.push(
-            Case::new("not of GRE", hook, from_wan(&no_gre.bytes())).passes(NoTunnelRoute),
-        );
+        cases.push(Case::new("not of GRE", hook, from_wan(&no_gre.bytes())).passes(NoTunnelRoute));
     }
     check(cases);
 }

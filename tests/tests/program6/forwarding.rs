@@ -226,10 +226,9 @@ fn a_reverse_path_is_asked_for_of_ipv4_only() {
             let leaving = Case::new(&what, XDP, through(tunnel, &inner.bytes()))
                 .given(move |plane| change::tunnel_flag(plane, tunnel, device, true));
             cases.extend(match inside {
-                Family::V4 => [
-                    entering.passes(ReversePath),
-                    leaving.is_delivered(tunnel, &inner.bytes()),
-                ],
+                Family::V4 => {
+                    [entering.passes(ReversePath), leaving.is_delivered(tunnel, &inner.bytes())]
+                }
                 Family::V6 => [
                     entering.encapsulates(tunnel, &out.forwarded()),
                     leaving.comes_out(tunnel, &inner),
@@ -255,14 +254,17 @@ fn frames_for_other_hosts_are_not_touched() {
     let mut cases = Vec::new();
     for destination in [[0xff; 6], [0x33, 0x33, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0x13]] {
         for hook in [XDP, Hook::TcIn(WAN)] {
-            let mut frame = from_wan(&carried(PLAIN6, &inbound(Family::V6, PLAIN6).bytes()).bytes());
+            let mut frame =
+                from_wan(&carried(PLAIN6, &inbound(Family::V6, PLAIN6).bytes()).bytes());
             frame[..6].copy_from_slice(&destination);
             cases.push(Case::new("other", hook, frame.clone()).passes(OtherHost));
         }
     }
     let frame = from_lan(&outbound(Family::V6, PLAIN6).bytes());
-    cases.push(Case::new("no port", Hook::Xdp(LAN + 1), frame).passes(UnknownPort).given(|plane| {
-        change::route(plane, Family::V6.any(), 0, Entry::Tunnel(PLAIN6.id));
-    }));
+    cases.push(Case::new("no port", Hook::Xdp(LAN + 1), frame).passes(UnknownPort).given(
+        |plane| {
+            change::route(plane, Family::V6.any(), 0, Entry::Tunnel(PLAIN6.id));
+        },
+    ));
     check(cases);
 }

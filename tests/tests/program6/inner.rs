@@ -3,10 +3,7 @@
 
 use std::net::IpAddr;
 
-use gre_ebpf_common::{
-    outcome::Outcome::*,
-    route::Entry,
-};
+use gre_ebpf_common::{outcome::Outcome::*, route::Entry};
 
 use crate::{
     bench::Hook,
@@ -15,9 +12,7 @@ use crate::{
     frame::{carried, from_lan, from_wan, gre_of, received, through, to_device, to_host},
     outer::TIERS,
     packet::{Packet, inbound, outbound, patch, spoil},
-    world::{
-        ALL4, ALL6, FAMILIES, Family, LAN, LIMITED6, PLAIN4, PLAIN6, Spec, TUNNELS, WAN,
-    },
+    world::{ALL4, ALL6, FAMILIES, Family, LAN, LIMITED6, PLAIN4, PLAIN6, Spec, TUNNELS, WAN},
 };
 
 const SOME: [Spec; 4] = [PLAIN4, ALL4, PLAIN6, LIMITED6];

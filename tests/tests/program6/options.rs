@@ -85,9 +85,7 @@ fn rfc2784_4_reserved1_is_ignored_and_summed() {
             let inner = inbound(Family::V6, SUMMED6);
             let gre = gre(CHECKSUM_BIT, 0x86dd, &[reserved], &inner.bytes());
             let frame = from_wan(&received(SUMMED6, gre).bytes());
-            cases.push(
-                Case::new(format!("{reserved:#x}"), hook, frame).comes_out(SUMMED6, &inner),
-            );
+            cases.push(Case::new(format!("{reserved:#x}"), hook, frame).comes_out(SUMMED6, &inner));
         }
     }
     check(cases);

@@ -13,8 +13,8 @@ use crate::{
     },
     packet::{Packet, inbound, outbound, patch, spoil},
     world::{
-        ALL4, ALL6, FAMILIES, FIXED6, Family, INHERIT6, KEYED6, LAN, LIMITED6, PLAIN4, PLAIN6, Spec,
-        TUNNELS, WAN,
+        ALL4, ALL6, FAMILIES, FIXED6, Family, INHERIT6, KEYED6, LAN, LIMITED6, PLAIN4, PLAIN6,
+        Spec, TUNNELS, WAN,
     },
 };
 
@@ -160,9 +160,7 @@ fn an_outer_packet_of_another_version_than_the_frame_says_is_malformed() {
             let packet = carried(PLAIN6, &inbound(Family::V6, PLAIN6).bytes()).bytes();
             let mut frame = from_wan(&spoil(&packet, 0, &[version << 4]));
             frame[12..14].copy_from_slice(&[0x86, 0xdd]);
-            cases.push(
-                Case::new(format!("version {version}"), hook, frame).passes(Ipv6Malformed),
-            );
+            cases.push(Case::new(format!("version {version}"), hook, frame).passes(Ipv6Malformed));
         }
     }
     check(cases);
@@ -220,8 +218,7 @@ fn d4_one_address_of_a_tunnel_is_not_enough() {
                     cases.push(Case::new(what, hook, from_wan(&other)).passes(NoTunnel));
                 }
             }
-            let swapped =
-                patch(&packet, 8, &[&packet[24..40], &packet[8..24]].concat());
+            let swapped = patch(&packet, 8, &[&packet[24..40], &packet[8..24]].concat());
             cases.push(Case::new("the other way", hook, from_wan(&swapped)).passes(NoTunnel));
         }
     }

@@ -86,10 +86,7 @@ fn judge(hook: Hook, frame: &[u8]) -> Result<(), TestCaseError> {
     let outcome = Outcome::ALL.iter().find(|outcome| outcome.label() == outcomes[0]).unwrap();
     // Without the daemon TC has no way with so short a packet.
     let helpless = matches!(hook, Hook::TcIn(_)) && frame.len() < 14 + 40 + 16 + 40;
-    prop_assert!(
-        *outcome != Outcome::Aborted || helpless,
-        "aborted, {:?} {:02x?}", hook, frame
-    );
+    prop_assert!(*outcome != Outcome::Aborted || helpless, "aborted, {:?} {:02x?}", hook, frame);
     let Hook::Xdp(_) = hook else { return Ok(()) };
     let carried = moved.keys().any(|counter| matches!(counter, Counter::Traffic(..)));
     let dropped = moved.keys().any(|counter| matches!(counter, Counter::Dropped(..)));

@@ -113,15 +113,22 @@ fn a_host_is_looked_for_only_where_the_route_says_so() {
     let host = |plane: &mut _| {
         change::host6(plane, Family::V6.stranger(), Entry::Tunnel(KEYED6.id));
     };
-    let route = |len, entry| move |plane: &mut _| change::route(plane, Family::V6.stranger(), len, entry);
+    let route =
+        |len, entry| move |plane: &mut _| change::route(plane, Family::V6.stranger(), len, entry);
     check([
         case("no route").passes(NoTunnelRoute).given(host),
         case("another route")
             .encapsulates(PLAIN6, &packet.forwarded())
             .given(host)
             .given(route(64, Entry::Tunnel(PLAIN6.id))),
-        case("a link").encapsulates(KEYED6, &packet.forwarded()).given(host).given(route(64, route6::HOSTS)),
-        case("a link of one").encapsulates(KEYED6, &packet.forwarded()).given(host).given(route(128, route6::HOSTS)),
+        case("a link")
+            .encapsulates(KEYED6, &packet.forwarded())
+            .given(host)
+            .given(route(64, route6::HOSTS)),
+        case("a link of one")
+            .encapsulates(KEYED6, &packet.forwarded())
+            .given(host)
+            .given(route(128, route6::HOSTS)),
         case("no host").passes(NoTunnelRoute).given(route(64, route6::HOSTS)),
         case("a longer prefix on the link")
             .encapsulates(PLAIN6, &packet.forwarded())

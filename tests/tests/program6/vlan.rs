@@ -10,7 +10,9 @@ use crate::{
     bench::Hook,
     case::{Case, check},
     change,
-    frame::{Tags, encapsulated, from_lan, routed, tagged, through, to_device, to_host, to_underlay},
+    frame::{
+        Tags, encapsulated, from_lan, routed, tagged, through, to_device, to_host, to_underlay,
+    },
     packet::{Packet, inbound, outbound, to_gateway},
     world::{
         ALL4, ALL6, FAMILIES, Family, HOST_MAC, LAN, LAN_MAC, LIMITED6, PLAIN4, PLAIN6, Spec,
@@ -19,7 +21,7 @@ use crate::{
 };
 
 /// TPIDs and VLAN ids.
-const STACKS: [Tags<'static>; 6] = [
+pub const STACKS: [Tags<'static>; 6] = [
     &[],
     &[(0x8100, 5)],
     &[(0x88a8, 4094)],
@@ -28,7 +30,7 @@ const STACKS: [Tags<'static>; 6] = [
     &[(0x88a8, 7), (0x88a8, 7)],
 ];
 
-const SOME: [Spec; 5] = [PLAIN4, ALL4, PLAIN6, ALL6, LIMITED6];
+pub const SOME: [Spec; 5] = [PLAIN4, ALL4, PLAIN6, ALL6, LIMITED6];
 
 /// With priority and drop eligibility in the outer tag, and another priority in the inner one.
 fn prioritised(tags: Tags<'_>) -> Vec<(u16, u16)> {
@@ -101,62 +103,6 @@ fn tags_come_off_and_go_on_in_every_way_through() {
     check(cases);
 }
 
-/// A frame of each kind that XDP would finish, were it untagged.
-fn frames() -> Vec<(u32, Vec<u8>)> {
-    let mut frames = Vec::new();
-    for (tunnel, inside) in SOME.iter().flat_map(|tunnel| FAMILIES.map(|f| (*tunnel, f))) {
-        frames.push((LAN, from_lan(&outbound(inside, tunnel).bytes())));
-        frames.push((WAN, through(tunnel, &inbound(inside, tunnel).bytes())));
-    }
-    frames
-}
-
-#[test]
-fn tags_of_no_device_are_passed_on() {
-    let mut cases = Vec::new();
-    for (ifindex, frame) in frames() {
-        let mut add = |stack: Tags<'_>, outcome, known: &'static [Tags<'static>]| {
-            cases.push(
-                Case::new(format!("{stack:x?}"), Hook::Xdp(ifindex), tagged(&frame, stack))
-                    .passes(outcome)
-                    .given(move |plane| {
-                        for port in [LAN, WAN] {
-                            let mac = if port == LAN { LAN_MAC } else { WAN_MAC };
-                            for tags in known {
-                                change::vlan(plane, port, tags, mac, VLAN);
-                            }
-                        }
-                    }),
-            );
-        };
-        let known: &'static [Tags<'static>] = &[&[(0x8100, 5)], &[(0x88a8, 100), (0x8100, 5)]];
-        // Bit by bit of the id.
-        for bit in 0..12 {
-            add(&[(0x8100, 5 ^ 1 << bit)], VlanUnknown, known);
-            add(&[(0x88a8, 100), (0x8100, 5 ^ 1 << bit)], VlanUnknown, known);
-            add(&[(0x88a8, 100 ^ 1 << bit), (0x8100, 5)], VlanUnknown, known);
-        }
-        // Another TPID, another order, one tag more or less.
-        add(&[(0x88a8, 5)], VlanUnknown, known);
-        add(&[(0x88a8, 100)], VlanUnknown, known);
-        add(&[(0x8100, 5), (0x88a8, 100)], VlanUnknown, known);
-        add(&[(0x8100, 5), (0x8100, 5)], VlanUnknown, known);
-        add(&[(0x8100, 100), (0x8100, 5)], VlanUnknown, known);
-        // A priority tag is of no VLAN: the kernel takes it off.
-        add(&[(0x8100, 0)], VlanUnknown, known);
-        add(&[(0x8100, 0xe000)], VlanUnknown, known);
-        add(&[(0x8100, 0), (0x8100, 5)], VlanUnknown, known);
-        // Other TPIDs are no tags to us.
-        add(&[(0x9100, 5)], NotIp, known);
-        add(&[(0x8100, 5), (0x9100, 5)], NotIp, known);
-        // A third tag.
-        add(&[(0x88a8, 100), (0x8100, 5), (0x8100, 5)], NotIp, known);
-        add(&[(0x8100, 5), (0x8100, 5), (0x8100, 5)], VlanUnknown, known);
-        add(&[(0x8100, 5)], VlanUnknown, &[]);
-    }
-    check(cases);
-}
-
 /// What counts is the VLAN device: its MAC address, its forwarding.
 #[test]
 fn frames_with_tags_are_those_of_the_vlan_device() {
@@ -212,15 +158,16 @@ fn a_strict_reverse_path_is_one_of_port_and_tags() {
         let packet = outbound(Family::V4, PLAIN6);
         let frame = tagged(&from_lan(&packet.bytes()), &prioritised(coming));
         let case = || {
-            Case::new(format!("{coming:x?}, {back:x?}"), Hook::Xdp(LAN), frame.clone())
-                .given(move |plane| {
+            Case::new(format!("{coming:x?}, {back:x?}"), Hook::Xdp(LAN), frame.clone()).given(
+                move |plane| {
                     if coming.is_empty() {
                         change::port_flag(plane, LAN, Flags::REVERSE_PATH_STRICT, true);
                     } else {
                         change::vlan_with(plane, LAN, coming, Port::new(LAN_MAC, strict, VLAN));
                     }
                     change::tag(plane, TO_HOST, back);
-                })
+                },
+            )
         };
         cases.push(if coming == back {
             case().encapsulates(PLAIN6, &packet.forwarded())
@@ -229,30 +176,6 @@ fn a_strict_reverse_path_is_one_of_port_and_tags() {
         });
         let elsewhere = move |plane: &mut _| change::next_hop(plane, TO_HOST).ifindex = WAN;
         cases.push(case().passes(ReversePath).given(elsewhere));
-    }
-    check(cases);
-}
-
-/// Cut within the tags, and behind them.
-#[test]
-fn a_tagged_frame_cut_anywhere_is_passed_on() {
-    let mut cases = Vec::new();
-    for stack in STACKS.into_iter().filter(|stack| !stack.is_empty()) {
-        for (ifindex, frame) in frames() {
-            let frame = tagged(&frame, stack);
-            let malformed =
-                if frame[12 + 4 * stack.len()..][..2] == [8, 0] { Ipv4Malformed } else { Ipv6Malformed };
-            let headers = 14 + 4 * stack.len();
-            for len in 14..headers + 40 {
-                let case = Case::new(format!("{len} bytes"), Hook::Xdp(ifindex), frame[..len].to_vec());
-                cases.push(case.passes(if len < headers { NotIp } else { malformed }).given(
-                    move |plane| {
-                        change::vlan(plane, LAN, stack, LAN_MAC, VLAN);
-                        change::vlan(plane, WAN, stack, WAN_MAC, VLAN);
-                    },
-                ));
-            }
-        }
     }
     check(cases);
 }
@@ -293,9 +216,13 @@ fn tc_takes_frames_of_a_vlan_device() {
         let inner = inbound(inside, tunnel).bytes();
         let out = to_device(tunnel, &inner);
         cases.push(
-            Case::new(format!("{inside:?} in {tunnel:?}"), Hook::TcIn(VLAN), through(tunnel, &inner))
-                .sends(ToDevice, tunnel.peer(), move |_| out.clone())
-                .received(tunnel, 72),
+            Case::new(
+                format!("{inside:?} in {tunnel:?}"),
+                Hook::TcIn(VLAN),
+                through(tunnel, &inner),
+            )
+            .sends(ToDevice, tunnel.peer(), move |_| out.clone())
+            .received(tunnel, 72),
         );
     }
     check(cases);

@@ -160,9 +160,8 @@ pub const FIXED6: Spec =
 /// Like `PLAIN4` with TTL and TOS of the inner packet.
 pub const INHERIT4: Spec = Spec { id: 10, ttl: 0, tos: 1, ..GRE };
 
-pub const TUNNELS: [Spec; 11] = [
-    PLAIN4, ALL4, PLAIN6, KEYED6, SUMMED6, NUMBERED6, ALL6, LIMITED6, INHERIT6, FIXED6, INHERIT4,
-];
+pub const TUNNELS: [Spec; 11] =
+    [PLAIN4, ALL4, PLAIN6, KEYED6, SUMMED6, NUMBERED6, ALL6, LIMITED6, INHERIT6, FIXED6, INHERIT4];
 
 impl Spec {
     pub const fn remote(&self) -> IpAddr {
