@@ -161,14 +161,14 @@ INLINE u32 write_outer(struct xdp_md *ctx, u32 id, const struct tunnel *tunnel,
 		if (inner_at > end)
 			return ABORTED;
 		*(struct ipv4 *)to = outer;
-		*(u32 *)(to + 20) = tunnel->outer[5];
-		*(u32 *)(to + 24) = tunnel->outer[6];
+		*(u32 *)(to + 20) = tunnel->gre | (u32)ETHERTYPE_IPV4 << 16;
+		*(u32 *)(to + 24) = tunnel->sent_key;
 	} else {
 		inner_at = to + 24;
 		if (inner_at > end)
 			return ABORTED;
 		*(struct ipv4 *)to = outer;
-		*(u32 *)(to + 20) = tunnel->outer[5];
+		*(u32 *)(to + 20) = tunnel->gre | (u32)ETHERTYPE_IPV4 << 16;
 	}
 	if (inner_at + 12 > end)
 		return ABORTED;

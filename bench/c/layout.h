@@ -62,8 +62,9 @@ struct port {
 struct tunnel {
 	u32 flags, next_hop, device, ifindex, key;
 	u16 mtu, overhead;
-	u32 outer[7];
-	u32 reserved[3];
+	u32 outer[5], gre, sent_key;
+	u16 mss[2], path_mtu, reserved;
+	u32 link;
 };
 #define TUNNEL_UP 1
 #define TUNNEL_KEY 2

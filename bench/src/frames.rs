@@ -8,7 +8,7 @@ use gre_ebpf_common::{
     next_hop::{self, NextHop},
     port::{self, Port},
     route::Entry,
-    tunnel::{Flags, Outer, Tunnel},
+    tunnel::{Ends, Expected, Flags, Outer, Tunnel},
 };
 use gre_userspace::dataplane::DataPlane;
 
@@ -104,7 +104,7 @@ const DEVICE: u32 = 3;
 pub fn plane(ports: &[u32], out: u32) -> DataPlane {
     let mut plane = DataPlane::default();
     for &port in ports {
-        plane.ports.insert(port, Port::new(PORT_MAC, port::Flags::FORWARDING));
+        plane.ports.insert(port, Port::new(PORT_MAC, port::Flags::FORWARDING, port));
     }
     let flags = next_hop::Flags::RESOLVED.with(next_hop::Flags::NATIVE_REDIRECT, true);
     for id in [UNDERLAY, LAN, DEVICE] {
@@ -115,9 +115,10 @@ pub fn plane(ports: &[u32], out: u32) -> DataPlane {
     for network in Network::TUNNELS {
         let id = network as u32;
         let record = record(network);
-        let (local, remote) = (record.local(), record.remote());
+        let (local, remote) = record.addresses4();
+        let ends = Ends::v4(local, remote);
         for kind in [Kind::from_key(network.key().map(u32::to_be)), Kind::PAIR] {
-            plane.demux.insert(Key { local, remote, kind }, id);
+            plane.demux.insert(Key { ends, kind, link: 0 }, id);
         }
         plane.tunnels.insert(id, record);
         plane.routes.insert(network.prefix(), Entry::Tunnel(id));
@@ -127,14 +128,10 @@ pub fn plane(ports: &[u32], out: u32) -> DataPlane {
 }
 
 fn record(network: Network) -> Tunnel {
-    let mut record = Tunnel::new(Outer {
-        local: u32::from_ne_bytes(LOCAL.octets()),
-        remote: u32::from_ne_bytes(network.remote().octets()),
-        ttl: 64,
-        tos: 1,
-        dont_fragment: true,
-        key: network.key(),
-    });
+    let [local, remote] = [LOCAL, network.remote()].map(|ip| u32::from_ne_bytes(ip.octets()));
+    let key = network.key();
+    let outer = Outer { ttl: 64, tos: 1, key, ..Outer::new(Ends::v4(local, remote)) };
+    let mut record = Tunnel::new(outer, Expected { key, ..Expected::default() });
     record.flags = record.flags.with(Flags::UP, true).with(Flags::FORWARDING, true);
     (record.next_hop, record.device, record.mtu) = (UNDERLAY, DEVICE, 1472);
     record

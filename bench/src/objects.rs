@@ -70,7 +70,7 @@ impl Subjects {
     /// Loads all of them with the same maps, pinned below `pins`.
     pub fn load(pins: &Path, earlier: Option<Vec<u8>>) -> Result<(Self, Maps)> {
         let limits = Limits::default();
-        let (_, maps) = loader::load(&limits, pins)?;
+        let (_, maps, _) = loader::load(&limits, pins)?;
         let source = |name, object, program| Source { name, object, program };
         let mut sources = vec![
             source("rust", loader::OBJECT.to_vec(), "xgre_xdp"),

@@ -30,6 +30,17 @@ pub struct Traffic {
     pub tx_bytes: u64,
 }
 
+impl Traffic {
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            rx_packets: self.rx_packets + other.rx_packets,
+            rx_bytes: self.rx_bytes + other.rx_bytes,
+            tx_packets: self.tx_packets + other.tx_packets,
+            tx_bytes: self.tx_bytes + other.tx_bytes,
+        }
+    }
+}
+
 const _: () = assert!(size_of::<TunnelCounters>() == 64);
 
 /// Index into `TUNNEL_COUNTERS`; `cpus` is the number of possible CPUs.

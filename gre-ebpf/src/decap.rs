@@ -199,12 +199,12 @@ fn through<H: Header, const ANY: bool>(
 ) -> Result<Outcome, Stop> {
     let inner: H = inner(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
     let len = inner.total_len();
-    let way = way(packet, frame, received, &inner)?;
     let mss = mss::limit(packet, received.tunnel, &inner, received.inner_offset);
     if !ANY && mss != 0 {
         return Err(Outcome::Detour.into());
     }
-    match way {
+    // Nothing between the two: Linux 6.1 forgets which way it is, and so that there is a tunnel.
+    match way(packet, frame, received, &inner)? {
         Way::Device => {
             let packet = deliver(ctx, packet, frame, received, judged, H::ETHERTYPE, len)?;
             inner.write_back(&packet, ethernet::HEADER_LEN).ok_or(Outcome::Aborted)?;

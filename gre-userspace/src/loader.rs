@@ -12,7 +12,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{DevMap, Map, MapData, MapError, ProgramArray},
+    maps::{DevMap, Map, MapData, MapError, PerfEventArray, ProgramArray},
     programs::{
         ProgramError, SchedClassifier, TcAttachType, Xdp,
         links::{FdLink, LinkError, PinnedLink},
@@ -127,6 +127,9 @@ const XDP_ANY: &str = "xgre_xdp_any";
 const TC_IN: &str = "xgre_tc_in";
 const TC_OUT: &str = "xgre_tc_out";
 
+/// The way of packets to the daemon: not pinned, since it is the running daemon's.
+const EVENTS: &str = "EVENTS";
+
 /// The map of programs that XDP goes on with.
 const DETOURS: &str = "DETOURS";
 
@@ -164,8 +167,14 @@ pub fn is_running(pins: &Path) -> bool {
     pins.join("maps").exists()
 }
 
+/// What the daemon's own tier works with.
+pub struct ForDaemon {
+    pub events: PerfEventArray<MapData>,
+    pub sequences: Mapping,
+}
+
 /// Loads the programs, with the maps pinned below `pins` or new ones.
-pub fn load(limits: &Limits, pins: &Path) -> Result<(Programs, Maps), LoadError> {
+pub fn load(limits: &Limits, pins: &Path) -> Result<(Programs, Maps, ForDaemon), LoadError> {
     if KernelVersion::current().is_ok_and(|version| version < OLDEST_KERNEL) {
         return Err(LoadError::OldKernel);
     }
@@ -189,8 +198,8 @@ pub fn load(limits: &Limits, pins: &Path) -> Result<(Programs, Maps), LoadError>
     // The programs name their maps by descriptors, which the maps own.
     load_programs(&mut ebpf)?;
     lay_detours(&mut ebpf)?;
-    let maps = take_maps(&mut ebpf, &sizes, limits, cpus)?;
-    Ok((Programs { ebpf, pins: pins.to_owned(), filters: HashMap::new() }, maps))
+    let (maps, for_daemon) = take_maps(&mut ebpf, &sizes, limits, cpus)?;
+    Ok((Programs { ebpf, pins: pins.to_owned(), filters: HashMap::new() }, maps, for_daemon))
 }
 
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
@@ -231,7 +240,10 @@ fn take_maps(
     sizes: &[Size; 16],
     limits: &Limits,
     cpus: u32,
-) -> Result<Maps, LoadError> {
+) -> Result<(Maps, ForDaemon), LoadError> {
+    let events = ebpf.take_map(EVENTS).ok_or(LoadError::Missing(EVENTS))?;
+    let events = PerfEventArray::try_from(events)
+        .map_err(|source| LoadError::Map { name: EVENTS, source })?;
     let mut take = |name: &'static str| -> Result<(Map, &Size), LoadError> {
         let size = sizes.iter().find(|size| size.name == name).ok_or(LoadError::Missing(name))?;
         Ok((ebpf.take_map(name).ok_or(LoadError::Missing(name))?, size))
@@ -243,12 +255,16 @@ fn take_maps(
     let vlans = Vlans::new(vlans, size.entries).map_err(failed("VLANS"))?;
     let (hosts6, size) = take("HOSTS6")?;
     let hosts6 = Hosts6::new(hosts6, size.entries).map_err(failed("HOSTS6"))?;
+    let (sequences, size) = take("SEQUENCES")?;
+    // One for the daemon's task that follows the kernel, one for the other.
+    let for_daemon = ForDaemon { events, sequences: map_memory(&sequences, size)? };
+    let sequences = map_memory(&sequences, size)?;
     let mut mapping = |name| {
         let (map, size) = take(name)?;
-        map_memory(map, size)
+        map_memory(&map, size)
     };
     let buckets = demux::buckets(limits.tunnels);
-    Ok(Maps {
+    let maps = Maps {
         ports: Table::new(mapping("PORTS")?, limits.interfaces, "interface", "interfaces"),
         tunnels: Table::new(mapping("TUNNELS")?, limits.tunnels, "tunnel", "tunnels"),
         addresses6: Table::new(mapping("TUNNELS6")?, limits.tunnels, "tunnel", "tunnels"),
@@ -259,7 +275,7 @@ fn take_maps(
         routes: RouteTable::new(mapping("ROUTES")?, limits.route_blocks),
         routes6: RouteTable6::new(mapping("ROUTES6")?, limits.route6_nodes),
         hosts6,
-        sequences: mapping("SEQUENCES")?,
+        sequences,
         mismatches: mapping("MISMATCHES")?,
         counters: Counters::new(
             mapping("TUNNEL_COUNTERS")?,
@@ -267,15 +283,16 @@ fn take_maps(
             mapping("OUTCOMES")?,
             cpus,
         ),
-    })
+    };
+    Ok((maps, for_daemon))
 }
 
 /// Maps an array into memory, if it is laid out as this build expects.
-fn map_memory(map: Map, size: &Size) -> Result<Mapping, LoadError> {
+fn map_memory(map: &Map, size: &Size) -> Result<Mapping, LoadError> {
     let name = size.name;
-    let Map::Array(data): Map = map else { return Err(LoadError::Missing(name)) };
-    check_layout(&data, size)?;
-    Mapping::of_map(&data, size.entries as usize * size.bytes)
+    let Map::Array(data) = map else { return Err(LoadError::Missing(name)) };
+    check_layout(data, size)?;
+    Mapping::of_map(data, size.entries as usize * size.bytes)
         .map_err(|source| LoadError::Mapping { name, source })
 }
 

@@ -16,6 +16,9 @@ pub struct Traffic {
 pub struct Direction {
     pub xdp: Traffic,
     pub tc: Traffic,
+    /// Fragments, and what they were made of.
+    #[serde(default)]
+    pub daemon: Traffic,
     /// Only reasons that have occurred, by label.
     pub drops: Vec<Count>,
 }

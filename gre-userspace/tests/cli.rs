@@ -661,11 +661,13 @@ fn stats() -> Stats {
                 xdp: Traffic { packets: 1000, bytes: 64_000 },
                 tc: Traffic { packets: 24, bytes: 1536 },
                 drops: vec![count("checksum-unexpected", 3), count("key-mismatch", 4)],
+                ..Direction::default()
             },
             tx: Direction {
                 xdp: Traffic { packets: 0, bytes: 0 },
                 tc: Traffic { packets: 9, bytes: 756 },
                 drops: vec![count("no-route", 2), count("tunnel-loop", 1), count("aborted", 5)],
+                ..Direction::default()
             },
             mismatch: None,
         }],

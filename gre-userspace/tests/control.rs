@@ -185,7 +185,7 @@ fn stats() -> Stats {
     Stats {
         tunnels: vec![TunnelStats {
             name: "tunnel0".into(),
-            rx: Direction { xdp, tc: Traffic::default(), drops: drops.clone() },
+            rx: Direction { xdp, drops: drops.clone(), ..Direction::default() },
             tx: Direction::default(),
             mismatch: Some(mismatch()),
         }],

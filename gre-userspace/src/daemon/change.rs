@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gre_ebpf_common::sequence::Sequence;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -48,6 +49,7 @@ impl World {
             }
             return Err(kernel(error));
         }
+        self.finish_packets(link.ifindex, &tunnel).await?;
         // A device that followed the underlay's MTU goes on to.
         if let Some(given) = self.mtus.get_mut(name).filter(|given| **given == link.mtu) {
             *given = mtu;
@@ -76,7 +78,15 @@ impl World {
             Some(tunnel) if !tunnel.iseq && !tunnel.oseq => Err(Refusal::Invalid(format!(
                 "{name} has no sequence numbers; `xgre tunnel change {name} seq` turns them on"
             ))),
-            Some(_) => Ok(()),
+            Some(_) => {
+                if let Some(state) = self.states.get(name) {
+                    for &id in state.legs.values().chain([&state.id]) {
+                        self.maps.sequences.store(id, &Sequence::default());
+                    }
+                }
+                info!(tunnel = name, "sequence numbers start anew");
+                Ok(())
+            }
         }
     }
 }

@@ -1,17 +1,27 @@
 //! Answers questions: what the tunnels and ports are, and what they have counted.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use gre_ebpf_common::{
     counters::{self, Tier},
     outcome::{self, Disposition, Outcome},
+    wire::gre::GreBase,
 };
+use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    dataplane::{self, Attachment},
+    dataplane::{self, Attachment, TunnelState},
     model::Tunnel,
-    report::{Count, Direction, PortInfo, Stats, TierOutcomes, Traffic, TunnelInfo, TunnelStats},
+    report::{
+        Count, Direction, Mismatch, PortInfo, Sequence, Stats, TierOutcomes, Traffic, TunnelInfo,
+        TunnelStats,
+    },
 };
 
-use super::world::World;
+use super::{
+    mismatch::{Misfits, explain},
+    world::World,
+};
 
 pub fn tunnels(world: &World) -> Vec<TunnelInfo> {
     world.desired.tunnels.values().map(|tunnel| tunnel_info(world, tunnel)).collect()
@@ -60,10 +70,50 @@ fn tunnel_info(world: &World, tunnel: &Tunnel) -> TunnelInfo {
         via: underlay.map(|hop| hop.ip.to_string()),
         fast: why_not.is_none(),
         why_not,
-        mismatch: None,
-        path_mtus: Vec::new(),
-        sequence: None,
+        mismatch: state.and_then(|state| mismatch(world, tunnel, state)),
+        path_mtus: state.map(|state| world.path_mtus_of(state)).unwrap_or_default(),
+        sequence: state.and_then(|state| sequence(world, tunnel, state)),
     }
+}
+
+/// What the peer sends and the tunnel does not take, if its last such packet would still be refused.
+fn mismatch(world: &World, tunnel: &Tunnel, state: &TunnelState) -> Option<Mismatch> {
+    let found = world.maps.mismatch(state.id);
+    let outcome = Outcome::ALL.iter().find(|&&outcome| outcome as u32 == found.outcome)?;
+    let gre = GreBase(found.gre);
+    if found.packets == 0 {
+        return None;
+    }
+    let misfits = Misfits {
+        outcome: *outcome,
+        gre_flags: gre.flags(),
+        key: u32::from_be(found.key),
+        since: unix_seconds(found.first),
+        last: unix_seconds(found.last),
+        packets: found.packets.into(),
+    };
+    explain(tunnel, &misfits)
+}
+
+/// The time that CLOCK_BOOTTIME showed as so many nanoseconds.
+fn unix_seconds(boot: u64) -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+    let ago = now.saturating_sub(Duration::from_nanos(boot));
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    unix.saturating_sub(ago).as_secs()
+}
+
+fn sequence(world: &World, tunnel: &Tunnel, state: &TunnelState) -> Option<Sequence> {
+    if !tunnel.iseq && !tunnel.oseq {
+        return None;
+    }
+    let found = world.maps.sequence(state.id);
+    let sent = state.legs.values().map(|&leg| world.maps.sequence(leg).sent).sum::<u64>();
+    Some(Sequence {
+        next_sent: found.sent + sent,
+        next_expected: found.expected.into(),
+        resynchronised: found.resynchronised.into(),
+    })
 }
 
 pub fn ports(world: &World) -> Vec<PortInfo> {
@@ -98,23 +148,29 @@ pub fn ports(world: &World) -> Vec<PortInfo> {
 
 pub fn stats(world: &World) -> Stats {
     let tunnels =
-        world.states.iter().map(|(name, state)| tunnel_stats(world, name, state.id)).collect();
+        world.states.iter().map(|(name, state)| tunnel_stats(world, name, state)).collect();
     let tiers = [(Tier::Xdp, "xdp"), (Tier::Tc, "tc")]
         .into_iter()
         .map(|(tier, name)| TierOutcomes {
             tier: name.to_owned(),
             outcomes: counts(|outcome| world.maps.counters.outcome(tier, outcome), |_| true),
         })
+        .chain([slow_path(world)])
         .collect();
     Stats { tunnels, tiers }
 }
 
-fn tunnel_stats(world: &World, name: &str, id: u32) -> TunnelStats {
+fn tunnel_stats(world: &World, name: &str, state: &TunnelState) -> TunnelStats {
     let counters = &world.maps.counters;
-    let [xdp, tc] = counters.tunnel(id);
+    let ids: Vec<u32> = state.legs.values().copied().chain([state.id]).collect();
+    let [xdp, tc] = [Tier::Xdp, Tier::Tc].map(|tier| {
+        let each = ids.iter().map(|&id| counters.tunnel(id)[tier as usize]);
+        each.fold(counters::Traffic::default(), |total, one| total.plus(one))
+    });
+    let carried = world.carried(state);
     let drops = |direction| {
         counts(
-            |outcome| counters.tunnel_drops(id, outcome),
+            |outcome| ids.iter().map(|&id| counters.tunnel_drops(id, outcome)).sum(),
             |outcome| {
                 outcome.disposition() != Disposition::Forward && outcome.direction() == direction
             },
@@ -124,10 +180,31 @@ fn tunnel_stats(world: &World, name: &str, id: u32) -> TunnelStats {
     let tx = |t: counters::Traffic| Traffic { packets: t.tx_packets, bytes: t.tx_bytes };
     TunnelStats {
         name: name.to_owned(),
-        rx: Direction { xdp: rx(xdp), tc: rx(tc), drops: drops(outcome::Direction::Receive) },
-        tx: Direction { xdp: tx(xdp), tc: tx(tc), drops: drops(outcome::Direction::Transmit) },
-        mismatch: None,
+        rx: Direction {
+            xdp: rx(xdp),
+            tc: rx(tc),
+            daemon: carried.rx,
+            drops: drops(outcome::Direction::Receive),
+        },
+        tx: Direction {
+            xdp: tx(xdp),
+            tc: tx(tc),
+            daemon: carried.tx,
+            drops: drops(outcome::Direction::Transmit),
+        },
+        mismatch: world.desired.tunnels.get(name).and_then(|t| mismatch(world, t, state)),
     }
+}
+
+/// What became of packets that reached the daemon.
+fn slow_path(world: &World) -> TierOutcomes {
+    let slow_path = world.slow_path.lock();
+    let outcomes = slow_path.counts.happened().map(|(reason, help, packets)| Count {
+        reason: reason.to_owned(),
+        help: help.to_owned(),
+        packets,
+    });
+    TierOutcomes { tier: "daemon".to_owned(), outcomes: outcomes.collect() }
 }
 
 /// Outcomes that have occurred, of those wanted.

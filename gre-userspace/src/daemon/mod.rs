@@ -7,6 +7,7 @@ pub mod mismatch;
 mod alias;
 mod change;
 mod describe;
+mod slow;
 mod takeover;
 mod tunnels;
 mod world;
@@ -30,6 +31,7 @@ use crate::{
     netlink::Kernel,
     observed::Snapshot,
     reconcile,
+    slowpath::handle::PathMtu,
 };
 
 use self::{
@@ -63,8 +65,9 @@ pub async fn run(options: Options) -> Result<()> {
     // Before anything else is touched: it is what a second daemon stumbles on.
     let server = Server::start(&instance.socket, handle)?;
     let takeover = loader::is_running(&instance.pins);
-    let (programs, maps) = loader::load(&desired.limits, &instance.pins)?;
-    let mut world = World::new(kernel, programs, maps, snapshots.clone());
+    let (programs, maps, for_daemon) = loader::load(&desired.limits, &instance.pins)?;
+    let (slow_path, path_mtus) = slow::start(for_daemon)?;
+    let mut world = World::new(kernel, programs, maps, snapshots.clone(), slow_path);
     if let Err(error) = world.start(desired).await {
         // What an earlier daemon left forwarding goes on as it can.
         if takeover {
@@ -79,7 +82,7 @@ pub async fn run(options: Options) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let result = tokio::select! {
-        result = serve(&mut world, snapshots, commands) => result,
+        result = serve(&mut world, snapshots, commands, path_mtus) => result,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
@@ -100,6 +103,7 @@ async fn serve(
     world: &mut World,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     mut commands: mpsc::Receiver<Command>,
+    mut path_mtus: mpsc::UnboundedReceiver<PathMtu>,
 ) -> Result<()> {
     loop {
         tokio::select! {
@@ -108,6 +112,7 @@ async fn serve(
                 snapshots.mark_unchanged();
                 world.follow().await;
             }
+            Some(learned) = path_mtus.recv() => world.learn(learned).await,
             command = commands.recv() => {
                 match command.context("the control socket has ended")? {
                     Command::AddTunnel(tunnel, reply) => {

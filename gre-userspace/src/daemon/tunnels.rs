@@ -84,6 +84,7 @@ impl World {
         }
         let snapshot = self.wait(name, true).await?;
         let ifindex = device_named(&snapshot, name).map(|link| link.ifindex).unwrap_or_default();
+        self.finish_packets(ifindex, tunnel).await?;
         for address in &tunnel.addresses {
             self.kernel.add_address(ifindex, *address).await.map_err(kernel)?;
         }
@@ -99,6 +100,16 @@ impl World {
             return Ok(());
         }
         Err(Refusal::Kernel(format!("the program could not be attached to {name}; see the log")))
+    }
+
+    /// Numbers and checksums are given packet by packet: the device then has to cut what it sends.
+    pub(super) async fn finish_packets(
+        &self,
+        ifindex: u32,
+        tunnel: &Tunnel,
+    ) -> Result<(), Refusal> {
+        let finish = tunnel.ocsum || tunnel.oseq;
+        self.kernel.finish_packets(ifindex, finish).await.map_err(kernel)
     }
 
     async fn undo(&mut self, name: &str) {

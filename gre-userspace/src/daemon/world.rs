@@ -18,6 +18,7 @@ use crate::{
     netlink::Kernel,
     observed::{NeighbourState, Snapshot},
     reconcile::{self, Attached, AttachedPort, Change},
+    slowpath::task::Shared,
 };
 
 pub struct World {
@@ -41,6 +42,10 @@ pub struct World {
     asked: HashSet<(u32, IpAddr)>,
     /// Learned from ICMP.
     pub(super) path_mtus: PathMtus,
+    /// Tier 3.
+    pub(super) slow_path: Shared,
+    /// Ports that have been told to leave VLAN tags in frames.
+    untagged: BTreeSet<u32>,
 }
 
 impl World {
@@ -49,6 +54,7 @@ impl World {
         programs: Programs,
         maps: Maps,
         snapshots: watch::Receiver<Arc<Snapshot>>,
+        slow_path: Shared,
     ) -> Self {
         Self {
             kernel,
@@ -65,6 +71,8 @@ impl World {
             mtus: BTreeMap::new(),
             asked: HashSet::new(),
             path_mtus: PathMtus::new(),
+            slow_path,
+            untagged: BTreeSet::new(),
         }
     }
 
@@ -84,6 +92,7 @@ impl World {
             warn!("{error:#}");
         }
         self.refresh();
+        self.leave_vlan_tags(&snapshot).await;
         self.follow_underlay(&snapshot).await;
         self.confirm_neighbours(&snapshot).await;
     }
@@ -129,8 +138,11 @@ impl World {
                 }
                 Change::AttachPort { ifindex, name, mode } => {
                     let unsure = snapshot.links.get(&ifindex).is_some_and(dataplane::is_unsure);
-                    let port = attach_port(programs, ifindex, &name, mode, unsure)
-                        .inspect(|port| info!(port = name, xdp = ?port.attachment, "attached"));
+                    let port = match vlan_base(snapshot, &self.desired, ifindex) {
+                        Some(base) => attach_vlan(programs, ifindex, &name, mode, &base),
+                        None => attach_port(programs, ifindex, &name, mode, unsure),
+                    }
+                    .inspect(|port| info!(port = name, xdp = ?port.attachment, "attached"));
                     match port {
                         Ok(port) => {
                             self.attached.ports.insert(ifindex, port);
@@ -161,7 +173,10 @@ impl World {
         }
         let starved = self.maps.routes.starved();
         match self.maps.apply(plane) {
-            Ok(()) => self.states = states,
+            Ok(()) => {
+                self.states = states;
+                self.inform_slow_path(&snapshot);
+            }
             Err(error) => error!("the maps could not be brought up to date: {error}"),
         }
         if self.maps.routes.starved() > starved {
@@ -176,6 +191,23 @@ impl World {
         let ports =
             self.attached.ports.iter().map(|(&ifindex, port)| (ifindex, port.attachment)).collect();
         dataplane::compile(&self.desired, snapshot, &ports, &self.path_mtus, &mut self.allocated)
+    }
+
+    /// XDP sees only tags that are in the frame.
+    async fn leave_vlan_tags(&mut self, snapshot: &Snapshot) {
+        self.untagged.retain(|ifindex| snapshot.links.contains_key(ifindex));
+        let vlans = snapshot.links.values().filter(|link| link.vlan.is_some());
+        let bases: BTreeSet<_> = vlans
+            .filter_map(|link| Some(dataplane::wire(snapshot, link.ifindex)?.0))
+            .filter(|base| self.attached.ports.contains_key(base))
+            .collect();
+        for base in bases {
+            if self.untagged.insert(base)
+                && let Err(error) = self.kernel.leave_vlan_tags(base).await
+            {
+                debug!(%error, "a device that cannot take tags out needs no telling");
+            }
+        }
     }
 
     /// Asks the kernel, once each time, to confirm neighbours that the data plane sends to: packets
@@ -235,6 +267,26 @@ impl World {
             error!("removing the pins: {error}");
         }
     }
+}
+
+/// The port on which the frames of a VLAN device arrive, by name.
+fn vlan_base(snapshot: &Snapshot, desired: &Desired, ifindex: u32) -> Option<String> {
+    snapshot.links.get(&ifindex)?.vlan?;
+    let (base, _) = dataplane::wire(snapshot, ifindex)?;
+    let ports = reconcile::ports(desired, snapshot);
+    ports.get(&base).filter(|(_, mode)| *mode != XdpMode::Off).map(|(name, _)| name.clone())
+}
+
+/// XDP has seen the frames of a VLAN device already, on the port below it.
+fn attach_vlan(
+    programs: &mut Programs,
+    ifindex: u32,
+    name: &str,
+    mode: XdpMode,
+    base: &str,
+) -> Result<AttachedPort> {
+    let (attachment, _) = programs.attach_port(ifindex, name, XdpMode::Off)?;
+    Ok(AttachedPort { mode, attachment, note: Some(format!("XDP runs on {base}, below it")) })
 }
 
 fn attach_port(

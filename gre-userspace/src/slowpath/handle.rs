@@ -4,7 +4,11 @@ mod inward;
 mod outward;
 mod relay;
 
-use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use gre_ebpf_common::event::Kind;
 
@@ -119,6 +123,11 @@ impl SlowPath {
                 self.outward(frame, sequences, now)
             }
         }
+    }
+
+    /// Path MTUs learned for a tunnel, by remote: bytes, and how long they are kept yet.
+    pub fn path_mtus_of(&self, tunnel: u32, now: Instant) -> Vec<(IpAddr, u16, Duration)> {
+        self.path_mtus.of_tunnel(tunnel, now).collect()
     }
 
     /// Forgets what has become too old.

@@ -62,6 +62,17 @@ impl PathMtus {
         self.0.values().map(|learned| learned.until).min()
     }
 
+    /// What is known about the paths of a tunnel: remote, bytes, and how long it is kept yet.
+    pub fn of_tunnel(
+        &self,
+        tunnel: u32,
+        now: Instant,
+    ) -> impl Iterator<Item = (IpAddr, u16, Duration)> {
+        self.0.iter().filter(move |(path, _)| path.tunnel == tunnel).map(move |(path, learned)| {
+            (path.remote, learned.mtu, learned.until.saturating_duration_since(now))
+        })
+    }
+
     /// Forgets the paths of tunnels that are no more.
     pub fn retain(&mut self, keep: impl Fn(Path) -> bool) {
         self.0.retain(|&path, _| keep(path));

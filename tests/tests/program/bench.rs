@@ -103,7 +103,7 @@ impl Bench {
         // Gone when the programs are loaded, and so before any test begins.
         let pins = Pins::new();
         let namespace = thread::spawn(namespace).join().expect("making a network namespace");
-        let (programs, maps) = loader::load(&LIMITS, pins.path()).expect("loading the programs");
+        let (programs, maps, _) = loader::load(&LIMITS, pins.path()).expect("loading the programs");
         Self { programs, maps, namespace }
     }
 

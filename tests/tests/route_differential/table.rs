@@ -1,6 +1,10 @@
 //! The map ROUTES, filled as the daemon fills it and read as the programs read it.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::atomic::Ordering,
+};
 
 use aya::maps::MapData;
 use gre_ebpf_common::{
@@ -8,7 +12,7 @@ use gre_ebpf_common::{
     route::{self, BLOCK, Entry},
 };
 use gre_userspace::{
-    dataplane::{self, Allocated, HopKey},
+    dataplane::{self, Allocated, HopKey, PathMtus},
     loader,
     maps::{Maps, mapping::Mapping, routes::blocks},
     model::{Desired, Limits, Mode, Tunnel},
@@ -35,7 +39,7 @@ pub struct Table {
 impl Table {
     pub fn new() -> Self {
         let pins = Pins::new();
-        let (_, maps) = loader::load(&LIMITS, pins.path()).expect("loading the programs");
+        let (_, maps, _) = loader::load(&LIMITS, pins.path()).expect("loading the programs");
         let data = MapData::from_pin(pins.path().join("maps/ROUTES")).expect("it was pinned");
         let len = blocks(LIMITS.route_blocks) as usize * BLOCK * 4;
         let words = Mapping::of_map(&data, len).expect("mapping ROUTES");
@@ -46,8 +50,13 @@ impl Table {
     /// As the daemon does when the kernel's routes have changed.
     pub async fn follow(&mut self, world: &World) {
         let snapshot = self.kernel.snapshot().await.expect("a snapshot");
-        let (plane, _) =
-            dataplane::compile(&desired(), &snapshot, &world.ports, &mut self.allocated);
+        let (plane, _) = dataplane::compile(
+            &desired(),
+            &snapshot,
+            &world.ports,
+            &PathMtus::new(),
+            &mut self.allocated,
+        );
         self.next_hops = plane.next_hops.clone();
         self.maps.apply(plane).expect("filling the maps");
         assert_eq!(self.maps.routes.starved(), 0, "the test needs more second-level blocks");
@@ -71,8 +80,10 @@ impl Table {
         };
         // A next hop that there is no record of gets a number here that no route has.
         let id = self.allocated.next_hops.get(&HopKey::Neighbour(hop)) + 1;
-        let mac =
-            if world.neighbours.contains(&(hop.ifindex, hop.ip)) { mac(hop.ip) } else { [0; 6] };
+        let mac = match hop.ip {
+            IpAddr::V4(ip) if world.neighbours.contains(&(hop.ifindex, ip)) => mac(ip),
+            _ => [0; 6],
+        };
         let mtu = hop.mtu.map_or(1500, |mtu| mtu.min(1500));
         let Some(record) = self.next_hops.get(&id) else { return false };
         let expected = NextHop::new(mac, [0; 6], hop.ifindex, mtu, record.flags);

@@ -88,7 +88,9 @@ impl World {
             IpAddr::V6(ip) => unreachable!("no route here goes by {ip}"),
         });
         match gateway.or(on_link) {
-            Some(ip) if oif != self.several => Expected::NextHop(Hop { ifindex: oif, ip, mtu }),
+            Some(ip) if oif != self.several => {
+                Expected::NextHop(Hop { ifindex: oif, ip: ip.into(), mtu })
+            }
             _ => Expected::Punt,
         }
     }

@@ -50,9 +50,14 @@ fn tunnel_text(
     for (label, now, before) in [
         ("rx xdp", rx.xdp, before.map(|(before, interval)| (before.rx.xdp, interval))),
         ("rx tc", rx.tc, before.map(|(before, interval)| (before.rx.tc, interval))),
+        ("rx daemon", rx.daemon, before.map(|(before, interval)| (before.rx.daemon, interval))),
         ("tx xdp", tx.xdp, before.map(|(before, interval)| (before.tx.xdp, interval))),
         ("tx tc", tx.tc, before.map(|(before, interval)| (before.tx.tc, interval))),
+        ("tx daemon", tx.daemon, before.map(|(before, interval)| (before.tx.daemon, interval))),
     ] {
+        if label.ends_with("daemon") && now.packets == 0 {
+            continue;
+        }
         _ = write!(text, "  {label:<13}{:>16} {:>18}", now.packets, now.bytes);
         if let Some((before, interval)) = before {
             let (packets, bits) = rates_of(now, before, interval);
