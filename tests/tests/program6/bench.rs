@@ -86,7 +86,7 @@ impl Bench {
         // Gone when the programs are loaded, and so before any test begins.
         let pins = Pins::new();
         let namespace = thread::spawn(namespace).join().expect("making a network namespace");
-        let (programs, maps) = loader::load(&LIMITS, pins.path()).expect("loading the programs");
+        let (programs, maps, _) = loader::load(&LIMITS, pins.path()).expect("loading the programs");
         let detours = MapData::from_pin(pins.path().join("maps/DETOURS")).expect("it is pinned");
         Self { programs, maps, _detours: detours, namespace }
     }

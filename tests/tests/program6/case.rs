@@ -18,7 +18,7 @@ pub struct Case {
     what: String,
     hook: Hook,
     frame: Vec<u8>,
-    changes: Vec<Box<dyn Fn(&mut DataPlane)>>,
+    changes: Vec<World>,
     sequences: BTreeMap<u32, Sequence>,
     expect: Expect,
 }
@@ -36,6 +36,7 @@ struct Expect {
     sequences: BTreeMap<u32, Change>,
 }
 
+type World = Box<dyn Fn(&mut DataPlane)>;
 type Output = Box<dyn Fn(&[u8]) -> Vec<u8>>;
 type Change = Box<dyn Fn(&mut Sequence)>;
 
@@ -144,7 +145,7 @@ impl Case {
     /// Comes out of the tunnel: in XDP goes to the HOST, one less to live; in TC to the device.
     pub fn comes_out(self, tunnel: Spec, inner: &Packet) -> Self {
         if matches!(self.hook, Hook::TcIn(_)) {
-            return self.is_delivered(tunnel, &inner.bytes());
+            return self.delivered(tunnel, &inner.bytes());
         }
         let out = to_host(&inner.forwarded().bytes());
         self.sends(Outcome::Decapsulated, LAN, move |_| out.clone())
@@ -152,7 +153,7 @@ impl Case {
     }
 
     /// Goes to the tunnel's device.
-    pub fn is_delivered(self, tunnel: Spec, inner: &[u8]) -> Self {
+    pub fn delivered(self, tunnel: Spec, inner: &[u8]) -> Self {
         let out = to_device(tunnel, inner);
         self.sends(Outcome::ToDevice, tunnel.peer(), move |_| out.clone())
             .received(tunnel, inner.len())

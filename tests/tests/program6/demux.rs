@@ -243,7 +243,7 @@ fn d15_a_packet_to_another_remote_of_the_same_device_is_no_loop() {
             });
             cases.push(match from {
                 from if from == leg => case.drops(Loop, hub),
-                _ => case.is_delivered(hub, &inner.bytes()),
+                _ => case.delivered(hub, &inner.bytes()),
             });
         }
     }

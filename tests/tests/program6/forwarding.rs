@@ -40,7 +40,7 @@ fn forwarding_is_switched_for_each_version_inside() {
             let inner = inbound(inside, tunnel);
             let case = || Case::new(&what, XDP, through(tunnel, &inner.bytes()));
             let leaving = if off == inside {
-                case().is_delivered(tunnel, &inner.bytes())
+                case().delivered(tunnel, &inner.bytes())
             } else {
                 case().comes_out(tunnel, &inner)
             };
@@ -70,15 +70,13 @@ fn forwarding_is_switched_for_each_version_inside() {
 fn into_a_tunnel_what_is_a_byte_too_long_is_the_kernels() {
     let mut cases = Vec::new();
     for (tunnel, inside) in all() {
-        let limits: [(usize, fn(&mut DataPlane)); 2] = [
-            (tunnel.mtu(), |_| ()),
-            (1300 - tunnel.overhead(), |plane| change::next_hop(plane, TO_GATEWAY).mtu = 1300),
-        ];
-        for (mtu, change) in limits {
+        for underlay in [1500, 1300] {
+            let mtu = underlay - tunnel.overhead();
             for len in [mtu - 1, mtu, mtu + 1] {
                 let packet = outbound(inside, tunnel).long(len);
                 let what = format!("{len} bytes, {inside:?} in {tunnel:?}");
-                let case = Case::new(what, Hook::Xdp(LAN), from_lan(&packet.bytes())).given(change);
+                let case = Case::new(what, Hook::Xdp(LAN), from_lan(&packet.bytes()))
+                    .given(move |plane| change::next_hop(plane, TO_GATEWAY).mtu = underlay as u32);
                 cases.push(if len <= mtu {
                     case.encapsulates(tunnel, &packet.forwarded())
                 } else {
@@ -119,14 +117,14 @@ fn out_of_a_tunnel_what_is_a_byte_too_long_is_the_devices_and_then_the_kernels()
         let packet = |len| inbound(inside, tunnel).long(len);
         cases.push(case(XDP, &packet(1300)).comes_out(tunnel, &packet(1300)).given(narrow));
         let longer = packet(1301);
-        cases.push(case(XDP, &longer).is_delivered(tunnel, &longer.bytes()).given(narrow));
+        cases.push(case(XDP, &longer).delivered(tunnel, &longer.bytes()).given(narrow));
         // The next hop takes more than the device's MTU.
         let longer = packet(tunnel.mtu() + 1);
         cases.push(case(XDP, &longer).comes_out(tunnel, &longer));
         // For the gateway itself: a veth drops it, so TC has to deliver it.
         let longer = to_gateway(inside, tunnel).long(tunnel.mtu() + 1);
         cases.push(case(XDP, &longer).passes(TooBig));
-        cases.push(case(Hook::TcIn(WAN), &longer).is_delivered(tunnel, &longer.bytes()));
+        cases.push(case(Hook::TcIn(WAN), &longer).delivered(tunnel, &longer.bytes()));
         // Into a tunnel that takes less.
         let to = if tunnel == PLAIN6 { PLAIN4 } else { PLAIN6 };
         let packet = |len| Packet::new(tunnel.beyond(inside), to.beyond(inside)).long(len);
@@ -135,7 +133,7 @@ fn out_of_a_tunnel_what_is_a_byte_too_long_is_the_devices_and_then_the_kernels()
         let frame = through(tunnel, &fits.bytes());
         cases.push(transits("fits", frame, &fits, tunnel, to).given(narrow));
         let longer = packet(1301);
-        cases.push(case(XDP, &longer).is_delivered(tunnel, &longer.bytes()).given(narrow));
+        cases.push(case(XDP, &longer).delivered(tunnel, &longer.bytes()).given(narrow));
     }
     check(cases);
 }
@@ -178,10 +176,8 @@ fn what_is_not_ready_leaves_it_to_the_kernel() {
         let leaving = || Case::new(&what, XDP, through(tunnel, &inner.bytes()));
         cases.extend([
             leaving().passes(TunnelDown).given(down),
-            leaving()
-                .is_delivered(tunnel, &bytes)
-                .given(|plane| change::unresolved(plane, TO_HOST)),
-            leaving().is_delivered(tunnel, &bytes).given(no_xmit(TO_HOST)),
+            leaving().delivered(tunnel, &bytes).given(|plane| change::unresolved(plane, TO_HOST)),
+            leaving().delivered(tunnel, &bytes).given(no_xmit(TO_HOST)),
             leaving().comes_out(tunnel, &inner).given(no_xmit(TO_HOST)).given(generic(WAN)),
             leaving().passes(EgressWithoutXdp).given(|plane| {
                 plane.tx_ports = every_interface();
@@ -227,7 +223,7 @@ fn a_reverse_path_is_asked_for_of_ipv4_only() {
                 .given(move |plane| change::tunnel_flag(plane, tunnel, device, true));
             cases.extend(match inside {
                 Family::V4 => {
-                    [entering.passes(ReversePath), leaving.is_delivered(tunnel, &inner.bytes())]
+                    [entering.passes(ReversePath), leaving.delivered(tunnel, &inner.bytes())]
                 }
                 Family::V6 => [
                     entering.encapsulates(tunnel, &out.forwarded()),

@@ -122,7 +122,7 @@ fn what_no_router_forwards_goes_to_the_device_unchanged() {
                 let (what, inner) = (format!("{what}, {tunnel:?}"), packet.bytes());
                 cases.push(
                     Case::new(what, hook, through(tunnel, &inner))
-                        .is_delivered(tunnel, &inner)
+                        .delivered(tunnel, &inner)
                         .given(move |plane| change::route(plane, Family::V6.any(), 0, back)),
                 );
             };

@@ -93,7 +93,7 @@ fn a_host_on_a_link_is_known_or_the_kernels() {
     for bit in 64..128 {
         let inner = known.clone().with(|packet| packet.destination = flip(host, bit));
         let case = |what| Case::new(what, Hook::Xdp(WAN), through(PLAIN6, &inner.bytes()));
-        cases.push(case("not known").is_delivered(PLAIN6, &inner.bytes()));
+        cases.push(case("not known").delivered(PLAIN6, &inner.bytes()));
         let destination = inner.destination;
         cases.push(case("known as well").comes_out(PLAIN6, &inner).given(move |plane| {
             change::host6(plane, destination, Entry::NextHop(TO_HOST));
@@ -148,10 +148,10 @@ fn ids_beyond_the_maps_are_passed_on() {
             .passes(TunnelDown)
             .given(to(Entry::Tunnel(16))),
         Case::new("a tunnel, out of another", Hook::Xdp(WAN), through(PLAIN6, &inner.bytes()))
-            .is_delivered(PLAIN6, &inner.bytes())
+            .delivered(PLAIN6, &inner.bytes())
             .given(to(Entry::Tunnel(16))),
         Case::new("a next hop", Hook::Xdp(WAN), through(PLAIN6, &inner.bytes()))
-            .is_delivered(PLAIN6, &inner.bytes())
+            .delivered(PLAIN6, &inner.bytes())
             .given(to(Entry::NextHop(64))),
     ]);
 }

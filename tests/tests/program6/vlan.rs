@@ -84,7 +84,7 @@ fn tags_come_off_and_go_on_in_every_way_through() {
                     .received(tunnel, 72),
             );
             let inner = to_gateway(inside, tunnel).bytes();
-            cases.push(case(WAN, through(tunnel, &inner)).is_delivered(tunnel, &inner));
+            cases.push(case(WAN, through(tunnel, &inner)).delivered(tunnel, &inner));
             for to in SOME.into_iter().filter(|to| *to != tunnel) {
                 let packet = Packet::new(tunnel.beyond(inside), to.beyond(inside));
                 let forwarded = packet.forwarded();
