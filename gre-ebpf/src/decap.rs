@@ -79,7 +79,8 @@ fn inner<H: Header>(packet: &Packet, received: &Received) -> Result<H, Outcome> 
 }
 
 /// What a received packet's tunnel must have none of to be plain.
-const OPTIONS: Flags = Flags::CHECKSUM.and(Flags::SEQUENCE).and(Flags::REMOTE_ANY);
+const OPTIONS: Flags =
+    Flags::CHECKSUM.and(Flags::SEQUENCE).and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
 
 /// Whether a packet from the tunnel that is routed into tunnel `next` goes back to where it came
 /// from: into the same tunnel, or out of the same device to the same peer.
@@ -310,15 +311,13 @@ pub fn packet_count(ctx: &TcContext) -> u32 {
 /// TC: takes the outer header off and sends the packet to the tunnel's device, where the kernel
 /// routes it.
 #[inline(always)]
-pub fn tc(
-    ctx: &TcContext,
-    packet: &Packet,
-    frame: &Frame,
-    received: &Received,
-) -> Result<Outcome, Stop> {
+pub fn tc(ctx: &TcContext, frame: &Frame, received: &Received) -> Result<Outcome, Stop> {
     let packets = packet_count(ctx);
     let summed = received.gre.has_checksum() && packets == 1;
-    let packet = if summed { Packet::of_tc(ctx, ctx.len()) } else { *packet };
+    // Options may have moved the inner header behind what has been brought together.
+    let wanted =
+        if summed { ctx.len() } else { received.inner_offset as u32 + packet::INNER_HEADERS };
+    let packet = Packet::of_tc(ctx, wanted);
     let (payload, judged) =
         accept(&packet, received, packets, |offset, len| checksum::sum_tc(ctx, offset, len))
             .map_err(|outcome| Stop::on(received.id, outcome))?;
