@@ -132,7 +132,7 @@ fn d5_p1_very_short_packets_are_unwrapped_by_the_daemon() {
 }
 
 #[test]
-fn pmtu1_rfc7588_1_what_is_too_long_is_for_the_daemon_to_answer_or_fragment() {
+fn what_is_too_long_is_for_the_daemon_to_answer_or_fragment() {
     let mut rows = Vec::new();
     for (device, tunnel) in [(PLAIN, PLAIN), (KEYED, KEYED), (HUB, LEG)] {
         for hook in [Hook::TcOut(device.device()), Hook::TcOut(device.peer())] {
@@ -149,7 +149,7 @@ fn pmtu1_rfc7588_1_what_is_too_long_is_for_the_daemon_to_answer_or_fragment() {
 
 /// An answer quotes no more.
 #[test]
-fn pmtu2_of_a_super_packet_the_daemon_gets_the_start() {
+fn of_a_super_packet_the_daemon_gets_the_start() {
     let packet = outbound(PLAIN).varied(3000).bytes();
     let context = Context { segments: 3, segment_size: 1476 - 28 + 1, ..Context::default() };
     let hook = Hook::TcOut(PLAIN.device());

@@ -180,7 +180,7 @@ fn offload1_a_super_packet_with_numbers_or_checksums_is_for_the_device_to_cut() 
 }
 
 #[test]
-fn pmtu1_what_the_path_takes_is_all_that_is_sent_in_one_piece() {
+fn what_the_path_takes_is_all_that_is_sent_in_one_piece() {
     let known =
         |path_mtu: u16| move |plane: &mut _| change::tunnel(plane, PLAIN).path_mtu = path_mtu;
     let long = |len: u16| outbound(PLAIN).long(len);
