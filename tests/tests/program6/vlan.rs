@@ -21,11 +21,14 @@ use crate::{
 };
 
 /// TPIDs and VLAN ids.
-pub const STACKS: [Tags<'static>; 6] = [
+pub const STACKS: [Tags<'static>; 8] = [
     &[],
     &[(0x8100, 5)],
     &[(0x88a8, 4094)],
     &[(0x88a8, 100), (0x8100, 5)],
+    // Of the same outer tag as another.
+    &[(0x88a8, 100), (0x8100, 6)],
+    &[(0x8100, 5), (0x8100, 6)],
     &[(0x8100, 0xabc), (0x8100, 1)],
     &[(0x88a8, 7), (0x88a8, 7)],
 ];
@@ -139,14 +142,10 @@ fn frames_with_tags_are_those_of_the_vlan_device() {
             case()
                 .encapsulates(PLAIN6, &packet.forwarded())
                 .given(device(LAN_MAC, both))
-                .given(|plane| change::port_flag(plane, LAN, both_off(), false)),
+                .given(move |plane| change::port_flag(plane, LAN, both, false)),
         ]);
     }
     check(cases);
-}
-
-fn both_off() -> Flags {
-    crate::world::both()
 }
 
 /// The source is routed back to the port by the same tags.
