@@ -143,8 +143,8 @@ impl Compiler<'_> {
         true
     }
 
-    /// By which keys packets find the tunnels. Where several have one, those that are not bound to
-    /// an interface come first, and those that are up.
+    /// By which keys packets find the tunnels. Where several have one, those that are up come first,
+    /// and then those that are not bound to an interface.
     fn find_by_keys(&mut self, desired: &Desired) {
         let mut any_local = false;
         let mut found: Vec<_> = desired
@@ -155,7 +155,7 @@ impl Compiler<'_> {
                 Some((tunnel, id, self.plane.tunnels.get(&id)?.flags.has(tunnel::Flags::UP)))
             })
             .collect();
-        found.sort_by_key(|(tunnel, _, up)| (tunnel.dev.is_some(), !up));
+        found.sort_by_key(|(tunnel, _, up)| (!up, tunnel.dev.is_some()));
         for (tunnel, id, _) in found {
             any_local |= tunnel.local.is_unspecified();
             let ends = ends(tunnel.local, tunnel.remote);
