@@ -65,6 +65,11 @@ impl NextHop {
         }
     }
 
+    #[inline(always)]
+    pub const fn is_untagged(&self) -> bool {
+        self.tags[0].0 | self.tags[1].0 == 0
+    }
+
     /// Bytes of its frames' Ethernet header, VLAN tags included.
     #[inline(always)]
     pub const fn frame_header_len(&self) -> usize {

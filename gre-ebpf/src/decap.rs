@@ -149,7 +149,8 @@ fn way<H: Header, const ANY: bool>(
             }
             _ => Way::Device,
         },
-        Entry::Tunnel(id) => match encap::ready(frame.port, id, len) {
+        Entry::Tunnel(id) => match encap::ready::<ANY>(frame.port, id, len) {
+            Err(Outcome::Detour) => return Err(Outcome::Detour.into()),
             Ok((tunnel, next_hop)) => Way::Tunnel(id, tunnel, next_hop),
             Err(_) => Way::Device,
         },
@@ -217,29 +218,37 @@ fn through<H: Header, const ANY: bool>(
             Ok(Outcome::ToDevice)
         }
         Way::NextHop(next_hop) => {
+            if !ANY && !next_hop.is_untagged() {
+                return Err(Outcome::Detour.into());
+            }
             if !forward::redirect(next_hop) {
                 return Err(Outcome::EgressWithoutXdp.into());
             }
-            strip(ctx, received.inner_offset as i32 - next_hop.frame_header_len() as i32)?;
+            strip(ctx, received.inner_offset as i32 - encap::header_len::<ANY>(next_hop) as i32)?;
             // Nothing below hands the packet on as it came: it has been changed.
             counters::receive(Tier::Xdp, received.id, 1, len);
             sequence::accept(received.id, judged);
             let packet = Packet::of_xdp(ctx);
-            let offset = encap::ethernet(&packet, next_hop, H::ETHERTYPE)?;
-            let offset = if ANY { forget(offset, packet.len()) } else { offset };
+            let offset = if ANY {
+                let offset = encap::ethernet(&packet, next_hop, H::ETHERTYPE)?;
+                forget(offset, packet.len())
+            } else {
+                encap::untagged(&packet, next_hop, H::ETHERTYPE)?;
+                ethernet::HEADER_LEN
+            };
             inner.forwarded().write_back(&packet, offset).ok_or(Outcome::Aborted)?;
             clamp(ctx, &inner, offset, mss);
             Ok(Outcome::Decapsulated)
         }
         Way::Tunnel(id, tunnel, next_hop) => {
             let onward = mss::limit(packet, tunnel, &inner, received.inner_offset);
-            if !ANY && (onward != 0 || !encap::is_plain(tunnel)) {
+            if !ANY && onward != 0 {
                 return Err(Outcome::Detour.into());
             }
             if !forward::redirect(next_hop) {
                 return Err(Outcome::EgressWithoutXdp.into());
             }
-            let before = next_hop.frame_header_len() as i32 + i32::from(tunnel.overhead);
+            let before = encap::header_len::<ANY>(next_hop) as i32 + i32::from(tunnel.overhead);
             let surplus = received.inner_offset as i32 - before;
             // Mostly both tunnels have the same options, and the call is dear.
             if surplus != 0 {
@@ -279,7 +288,7 @@ fn deliver(
     counters::receive(Tier::Xdp, received.id, 1, len);
     sequence::accept(received.id, judged);
     let packet = Packet::of_xdp(ctx);
-    encap::ethernet(&packet, device, ethertype)?;
+    encap::untagged(&packet, device, ethertype)?;
     Ok(packet)
 }
 

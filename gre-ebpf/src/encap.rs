@@ -43,7 +43,7 @@ use crate::{
 /// The tunnel and the underlay's next hop, if XDP can send `len` bytes that came in on `port` through
 /// them: the inner packet, and what may be behind it.
 #[inline(always)]
-pub fn ready(
+pub fn ready<const ANY: bool>(
     port: &Port,
     id: u32,
     len: u32,
@@ -55,6 +55,9 @@ pub fn ready(
     let next_hop = forward::next_hop(tunnel.next_hop).ok_or(Outcome::NextHopUnresolved)?;
     if !next_hop.flags.has(next_hop::Flags::RESOLVED) {
         return Err(Outcome::NextHopUnresolved);
+    }
+    if !ANY && !(is_plain(tunnel) && next_hop.is_untagged()) {
+        return Err(Outcome::Detour);
     }
     if len > u32::from(tunnel.mtu) || len + u32::from(tunnel.overhead) > next_hop.mtu {
         return Err(Outcome::TooBig);
@@ -91,18 +94,18 @@ pub fn xdp<H: Header, const ANY: bool>(
     if !inner.may_be_forwarded() {
         return Err(Outcome::Ipv6Extension.into());
     }
-    let (tunnel, next_hop) = ready(frame.port, id, packet.len() - frame.header_len as u32)?;
+    let (tunnel, next_hop) = ready::<ANY>(frame.port, id, packet.len() - frame.header_len as u32)?;
     if H::HAS_REVERSE_PATH && !reverse_path(frame, inner) {
         return Err(Outcome::ReversePath.into());
     }
     let mss = mss::limit(packet, tunnel, inner, frame.header_len);
-    if !ANY && (mss != 0 || !is_plain(tunnel)) {
+    if !ANY && mss != 0 {
         return Err(Outcome::Detour.into());
     }
     if !forward::redirect(next_hop) {
         return Err(Outcome::EgressWithoutXdp.into());
     }
-    let room = i32::from(tunnel.overhead) + next_hop.frame_header_len() as i32;
+    let room = i32::from(tunnel.overhead) + header_len::<ANY>(next_hop) as i32;
     // SAFETY: the context is the program's own.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, frame.header_len as i32 - room) } != 0 {
         return Err(Outcome::NoHeadroom.into());
@@ -140,11 +143,12 @@ pub fn write<H: Header, const ANY: bool>(
     let packet = Packet::of_xdp(ctx);
     let len = inner.total_len();
     let identification = counters::transmit(Tier::Xdp, id, 1, len);
-    let start = ethernet(&packet, next_hop, outer_ethertype(tunnel))?;
     let summary = Inner::of(inner, len);
     if !ANY {
-        return plainest(&packet, start, tunnel, &summary, inner, identification);
+        untagged(&packet, next_hop, ETHERTYPE_IPV4)?;
+        return plainest(&packet, tunnel, &summary, inner, identification);
     }
+    let start = ethernet(&packet, next_hop, outer_ethertype(tunnel))?;
     let header = outer(&packet, forget(start, packet.len()), id, tunnel, &summary, identification)?;
     inner.write_back(&packet, header.inner).ok_or(Outcome::Aborted)?;
     decap::clamp(ctx, inner, header.inner, mss);
@@ -169,12 +173,12 @@ pub fn is_plain(tunnel: &Tunnel) -> bool {
 #[inline(always)]
 fn plainest<H: Header>(
     packet: &Packet,
-    start: usize,
     tunnel: &Tunnel,
     summary: &Inner,
     inner: &H,
     identification: u16,
 ) -> Result<(), Stop> {
+    let start = ETHERNET_LEN;
     let [a, b, c, d, e] = encapsulate::ipv4(tunnel, summary, identification);
     let gre = encapsulate::gre(tunnel, summary.protocol).0;
     let offset = if tunnel.gre.has_key() {
@@ -278,6 +282,20 @@ fn finish(
     let len = (header.inner - header.gre) as u32 + len;
     let sum = sum(header.gre, len).ok_or(Outcome::Aborted)?;
     packet.write(header.gre + 4, [!sum]).ok_or(Outcome::Aborted)?;
+    Ok(())
+}
+
+/// Bytes of the Ethernet header of a packet to `next_hop`; without `ANY` it has no tags.
+#[inline(always)]
+pub fn header_len<const ANY: bool>(next_hop: &NextHop) -> usize {
+    if ANY { next_hop.frame_header_len() } else { ETHERNET_LEN }
+}
+
+/// Writes the Ethernet header of a packet to `next_hop`, which is on no VLAN.
+#[inline(always)]
+pub fn untagged(packet: &Packet, next_hop: &NextHop, ethertype: u16) -> Result<(), Stop> {
+    packet.write(12, [ethertype]).ok_or(Outcome::Aborted)?;
+    packet.write(0, next_hop.ethernet).ok_or(Outcome::Aborted)?;
     Ok(())
 }
 
