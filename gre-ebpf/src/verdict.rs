@@ -8,25 +8,30 @@ use gre_ebpf_common::{
 
 use crate::counters;
 
+/// Counts a packet that a program stopped working on, and its tunnel's drop.
 #[inline(always)]
-fn count(tier: Tier, result: Result<Outcome, Stop>) -> Outcome {
-    let outcome = match result {
-        Ok(outcome) => outcome,
-        Err(Stop { outcome, tunnel }) => {
-            let is_drop = matches!(outcome.disposition(), Disposition::Drop | Disposition::Abort);
-            if is_drop && tunnel != NO_TUNNEL {
-                counters::tunnel_drop(tunnel, outcome);
-            }
-            outcome
-        }
-    };
+fn count(tier: Tier, stop: Stop) -> Disposition {
+    let Stop { outcome, tunnel } = stop;
+    let disposition = outcome.disposition();
+    let is_drop = matches!(disposition, Disposition::Drop | Disposition::Abort);
+    if is_drop && tunnel != NO_TUNNEL {
+        counters::tunnel_drop(tunnel, outcome);
+    }
     counters::outcome(tier, outcome);
-    outcome
+    disposition
 }
 
+/// What a program finished always goes on its way.
 #[inline(always)]
 pub fn xdp(result: Result<Outcome, Stop>) -> u32 {
-    match count(Tier::Xdp, result).disposition() {
+    let stop = match result {
+        Ok(outcome) => {
+            counters::outcome(Tier::Xdp, outcome);
+            return xdp_action::XDP_REDIRECT;
+        }
+        Err(stop) => stop,
+    };
+    match count(Tier::Xdp, stop) {
         Disposition::Forward => xdp_action::XDP_REDIRECT,
         Disposition::Pass => xdp_action::XDP_PASS,
         Disposition::Drop | Disposition::Consume => xdp_action::XDP_DROP,
@@ -36,7 +41,14 @@ pub fn xdp(result: Result<Outcome, Stop>) -> u32 {
 
 #[inline(always)]
 pub fn tc(result: Result<Outcome, Stop>) -> i32 {
-    match count(Tier::Tc, result).disposition() {
+    let stop = match result {
+        Ok(outcome) => {
+            counters::outcome(Tier::Tc, outcome);
+            return TC_ACT_REDIRECT;
+        }
+        Err(stop) => stop,
+    };
+    match count(Tier::Tc, stop) {
         Disposition::Forward => TC_ACT_REDIRECT,
         Disposition::Pass => TC_ACT_UNSPEC,
         Disposition::Drop | Disposition::Abort | Disposition::Consume => TC_ACT_SHOT,
