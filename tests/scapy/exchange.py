@@ -5,8 +5,9 @@ the gateway are in namespaces of their own:
 
     host (eth0) ------ gateway ====== peer (wan)
 
-"inward" packets are encapsulated here and sent by the peer; said is whether the host has got what is
-in them. "outward" ones are sent by the host as they are; said is what the peer has got.
+"inward" packets are encapsulated here, cut into fragments where a row has "pieces", and sent by the
+peer; said is whether the host has got what is in them. "outward" ones are sent by the host as they
+are; said is what the peer has got, and every sequence number that was sent to a remote.
 """
 
 import ctypes
@@ -17,15 +18,50 @@ import sys
 import time
 
 from scapy.config import conf
-from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
+from scapy.layers.inet import (
+    IP,
+    UDP,
+    IPOption_NOP,
+    IPOption_Router_Alert,
+    IPOption_RR,
+    fragment,
+)
+from scapy.layers.inet6 import (
+    HBHOptUnknown,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    RouterAlert,
+    fragment6,
+)
 from scapy.layers.l2 import GRE, Ether
 from scapy.packet import Raw
+from scapy.utils import checksum
 
 PATIENCE = 10
 OUTGOING = 4
 MARK = b"xgre by scapy:"
 CLONE_NEWNET = 0x40000000
+# Bytes: so small that a fence is two fragments.
+FENCE_MTU = 60
+# Of identifications, between those of the rows and those of their fences.
+FENCES = 0x8000
+
+LIMIT = IPv6ExtHdrDestOpt(options=[HBHOptUnknown(otype=4, optdata=b"\x04")])
+OPTIONS = {
+    "no operation": [IPOption_NOP()] * 4,
+    "router alert": [IPOption_Router_Alert()],
+    "record route": [IPOption_RR(routers=["0.0.0.0"] * 3), IPOption_NOP()],
+    "as many as fit": [IPOption_NOP()] * 40,
+}
+EXTENSIONS = {
+    "padding": IPv6ExtHdrDestOpt(),
+    "encapsulation limit": LIMIT,
+    "long": IPv6ExtHdrDestOpt(options=[HBHOptUnknown(otype=0x1E, optdata=bytes(60))]),
+    "hop by hop": IPv6ExtHdrHopByHop(options=[RouterAlert()]),
+    "hop by hop, encapsulation limit": IPv6ExtHdrHopByHop(options=[RouterAlert()]) / LIMIT,
+}
 
 
 class Port:
@@ -44,6 +80,7 @@ class Port:
         self.mac = where["mac"]
         self.gateway = where["gateway"]
         self.got = {}
+        self.frames = []
 
     def send(self, packet):
         self.socket.send(bytes(Ether(src=self.mac, dst=self.gateway) / packet))
@@ -60,8 +97,11 @@ class Port:
                 frame, (_, _, kind, *_) = self.socket.recvfrom(65536)
             except TimeoutError:
                 return False
+            if kind == OUTGOING:
+                continue
+            self.frames.append(frame)
             mark = mark_of(frame)
-            if kind != OUTGOING and mark is not None:
+            if mark is not None:
                 self.got[mark] = frame
         return True
 
@@ -84,12 +124,42 @@ def inner(fields, mark):
     return header(**fields) / UDP(sport=40000, dport=9) / Raw(payload)
 
 
-def outer(fields):
-    fields = dict(fields)
-    options = fields.pop("options", False)
+def outer(row, packet, number):
+    """The packet around another, or the fragments of it."""
+    fields = dict(row["outer"])
+    options = fields.pop("options", None)
+    pieces = row.get("pieces")
+    inside = GRE(**row["gre"]) / packet
     if ":" not in fields["dst"]:
-        return IP(**fields)
-    return IPv6(**fields) / IPv6ExtHdrDestOpt() if options else IPv6(**fields)
+        around = IP(id=number + 1, options=OPTIONS[options] if options else [], **fields) / inside
+        return cut(pieces, lambda mtu: fragment(around, mtu - 4 * whole(around).ihl), around)
+    if pieces:
+        inside = IPv6ExtHdrFragment(id=number) / inside
+    if options:
+        inside = EXTENSIONS[options] / inside
+    around = IPv6(**fields) / inside
+    return cut(pieces, lambda mtu: fragment6(around, mtu), around)
+
+
+def cut(pieces, fragments, around):
+    if not pieces:
+        return [around]
+    mtu, order = pieces["mtu"], pieces["order"]
+    first, *others = fragments(mtu)
+    if not others:
+        raise SystemExit(f"one fragment of {around!r}")
+    if order == "in order":
+        return [first, *others]
+    if order == "backwards":
+        return [*others[::-1], first]
+    if order == "first twice":
+        return [first, first, *others]
+    if order == "one missing":
+        return [first, *others[1:]]
+    if order == "overlapping":
+        # Nothing is missing, but the end of the first is in the second too.
+        return [fragments(mtu + 80)[0], *others]
+    raise SystemExit(f"{order} is no order of fragments")
 
 
 def forwarded(packet):
@@ -112,12 +182,17 @@ def inward(peer, host, rows, fence):
     sent = []
     for number, row in enumerate(rows):
         packet = whole(inner(row["inner"], mark("in", number)))
-        peer.send(outer(row["outer"]) / GRE(**row["gre"]) / packet)
+        for piece in outer(row, packet, number):
+            peer.send(piece)
         sent.append(packet)
-        # What the gateway does with a packet it has done before the next.
+        # What the gateway does with a packet it has done before the next that goes the same way:
+        # behind what its daemon may get, the fence is two fragments, for the daemon too.
         end = mark("fence", number)
+        slow = "pieces" in row or "options" in row["outer"]
+        pieces = {"mtu": FENCE_MTU, "order": "in order"} if slow else None
         packet = inner(fence["inner"], end)
-        peer.send(outer(fence["outer"]) / GRE(**fence["gre"]) / packet)
+        for piece in outer({**fence, "pieces": pieces}, packet, FENCES + number):
+            peer.send(piece)
         if not host.collect(end, PATIENCE):
             raise SystemExit(f"the fence behind {row} did not arrive")
     results = []
@@ -138,6 +213,16 @@ def outward(peer, host, rows):
             continue
         results.append(dissected(peer.got[mark("out", number)], packet))
     return results
+
+
+def numbers(peer):
+    """Of all that the gateway sent, its own packets too: sequence numbers by remote, in order."""
+    result = {}
+    for frame in peer.frames:
+        seen = Ether(frame)
+        if GRE in seen and seen[GRE].seqnum_present:
+            result.setdefault(seen.payload.dst, []).append(seen[GRE].sequence_number)
+    return result
 
 
 def dissected(frame, packet):
@@ -165,11 +250,24 @@ def dissected(frame, packet):
             "ttl": around.ttl if around.version == 4 else around.hlim,
             "tos": around.tos if around.version == 4 else around.tc,
             "df": bool(around.version == 4 and around.flags.DF),
+            "label": 0 if around.version == 4 else around.fl,
+            "between": between(around),
         },
         "gre": fields,
+        "sums_to_zero": not gre.chksum_present or checksum(bytes(gre.original)) == 0,
         "right": bytes(again) == frame,
         "same": bytes(gre.payload) == forwarded(packet),
     }
+    return result
+
+
+def between(around):
+    """What is between the outer header and that of GRE."""
+    result = []
+    layer = around.payload
+    while layer and not isinstance(layer, GRE):
+        result.append(layer.name)
+        layer = layer.payload
     return result
 
 
@@ -177,11 +275,15 @@ def main():
     conf.verb = 0
     with open(sys.argv[1], encoding="utf-8") as file:
         task = json.load(file)
+    # Packets of one CPU reach the gateway's daemon in order.
+    cpus = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cpus[os.getpid() % len(cpus)]})
     peer, host = Port(task["peer"]), Port(task["host"])
     result = {
         "inward": inward(peer, host, task["inward"], task["fence"]),
         "outward": outward(peer, host, task["outward"]),
     }
+    result["numbers"] = numbers(peer)
     json.dump(result, sys.stdout)
 
 

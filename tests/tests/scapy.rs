@@ -39,7 +39,12 @@ struct Tunnel {
     key: Option<u32>,
     checksum: bool,
     sequence: bool,
-    ttl: u8,
+    /// Of packets that are sent; copied, and `tos` too, from what is inside where there is none.
+    ttl: Option<u8>,
+    /// Whether its packets may be cut on their way, where those inside may.
+    may_be_cut: bool,
+    /// Its packets carry a Tunnel Encapsulation Limit (RFC 2473, 4.1).
+    limited: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +52,12 @@ enum Version {
     V4,
     V6,
 }
+
+/// Scapy's name of the header.
+const DESTINATION_OPTIONS: &str = "IPv6 Extension Header - Destination Options Header";
+
+/// The first number of a tunnel's packets: far behind it is room for old ones.
+const FIRST: u32 = 1000;
 
 const BOTH: &[Version] = &[Version::V4, Version::V6];
 
@@ -58,35 +69,54 @@ const PLAIN: Tunnel = Tunnel {
     key: None,
     checksum: false,
     sequence: false,
-    ttl: 245,
+    ttl: Some(245),
+    may_be_cut: false,
+    limited: false,
 };
 const KEYED: Tunnel = Tunnel { name: "keyed", words: "ttl 245 key 42", key: Some(42), ..PLAIN };
+const EVERYTHING: Tunnel = Tunnel {
+    name: "everything",
+    words: "ttl 245 key 43 csum seq",
+    key: Some(43),
+    checksum: true,
+    sequence: true,
+    ..PLAIN
+};
 
 /// The first is also the fence's.
-const TUNNELS: [Tunnel; 9] = [
+const TUNNELS: [Tunnel; 12] = [
     PLAIN,
     KEYED,
     Tunnel { name: "summed", words: "ttl 245 csum", checksum: true, ..PLAIN },
     Tunnel { name: "numbered", words: "ttl 245 seq", sequence: true, ..PLAIN },
+    EVERYTHING,
     Tunnel {
-        name: "everything",
-        words: "ttl 245 key 43 csum seq",
-        key: Some(43),
-        checksum: true,
-        sequence: true,
+        name: "copying",
+        words: "ttl inherit tos inherit nopmtudisc",
+        ttl: None,
+        may_be_cut: true,
         ..PLAIN
     },
     Tunnel { name: "plain6", outer: Version::V6, ..PLAIN },
     Tunnel { name: "keyed6", outer: Version::V6, ..KEYED },
     Tunnel { name: "summed6", words: "ttl 245 csum", outer: Version::V6, checksum: true, ..PLAIN },
     Tunnel { name: "numbered6", words: "ttl 245 seq", outer: Version::V6, sequence: true, ..PLAIN },
+    Tunnel { name: "everything6", outer: Version::V6, ..EVERYTHING },
+    Tunnel {
+        name: "copying6",
+        words: "ttl inherit tos inherit encaplimit 4",
+        outer: Version::V6,
+        ttl: None,
+        limited: true,
+        ..PLAIN
+    },
 ];
 
 fn scapys_packets_arrive_or_not_as_their_headers_say(xdp: Xdp) -> Result<()> {
     let lab = Lab::new(xdp)?;
     let mut rows = Vec::new();
     for (number, tunnel) in (1..).zip(&TUNNELS) {
-        rows.extend(tunnel.headers(number));
+        rows.extend(tunnel.rows(number));
     }
     let packets: Vec<_> = rows.iter().map(|row| &row.packet).collect();
     let reply = lab.exchange(&json!(packets), &json!([]))?;
@@ -112,7 +142,8 @@ fn scapy_dissects_what_is_sent(xdp: Xdp) -> Result<()> {
             for (size, ttl, tos, df) in [
                 (32, 64, 0, false),
                 (33, 2, 0xb8, true),
-                (1000, 255, 0x28, false),
+                (1000, 255, 0x2a, false),
+                (1001, 65, 0x03, false),
                 (1380, 64, 0, true),
             ] {
                 rows.push((number, tunnel, outbound(number, *inner, size, ttl, tos, df)));
@@ -125,14 +156,31 @@ fn scapy_dissects_what_is_sent(xdp: Xdp) -> Result<()> {
     // tshark's opinion is asked for as well.
     capture.finish(rows.len())?;
     let results = reply["outward"].as_array().context("no results")?;
-    let mut sequence = vec![0_u32; TUNNELS.len() + 1];
     for ((number, tunnel, packet), result) in rows.iter().zip(results) {
-        let next = &mut sequence[usize::from(*number)];
-        let expected = tunnel.sent(*number, packet, *next);
-        *next += 1;
+        let expected = tunnel.sent(*number, packet, &result["gre"]["sequence_number"]);
         ensure!(*result == expected, "of {packet}\nfound    {result}\nexpected {expected}");
     }
+    for (number, tunnel) in (1..).zip(&TUNNELS) {
+        let sent = numbers(&reply["numbers"][tunnel.remote(number)])?;
+        let of_rows: Vec<_> = rows
+            .iter()
+            .zip(results)
+            .filter(|((of, ..), _)| *of == number)
+            .filter_map(|(_, result)| result["gre"]["sequence_number"].as_u64())
+            .collect();
+        ensure!(tunnel.sequence || sent.is_empty(), "{}: numbers {sent:?}", tunnel.name);
+        // The kernel's own packets, through the tunnel's device, have numbers as well: some were
+        // sent before anybody listened, others stand between those of the rows.
+        ensure!(sent.is_sorted_by(|a, b| a + 1 == *b), "{}: not one by one {sent:?}", tunnel.name);
+        ensure!(of_rows.is_sorted_by(|a, b| a < b), "{}: not in order {of_rows:?}", tunnel.name);
+        ensure!(of_rows.iter().all(|number| sent.contains(number)), "{}", tunnel.name);
+    }
     lab.daemon.stop().map(drop)
+}
+
+fn numbers(value: &Value) -> Result<Vec<u64>> {
+    let Some(values) = value.as_array() else { return Ok(Vec::new()) };
+    values.iter().map(|number| number.as_u64().context("no number")).collect()
 }
 
 /// An encapsulated packet, and whether what is in it should arrive at the host.
@@ -162,6 +210,113 @@ impl Tunnel {
         format!("{} mode {mode} local {local} remote {remote} {}", self.name, self.words)
     }
 
+    /// What the peer sends. Each packet has a number above those before it, but for those of
+    /// `numbers`.
+    fn rows(&self, number: u8) -> Vec<Row> {
+        let mut rows = self.headers(number);
+        rows.extend(self.around(number));
+        for (sequence, row) in (FIRST..).zip(&mut rows) {
+            row.packet["gre"]["sequence_number"] = json!(sequence);
+        }
+        if self.sequence {
+            let next = FIRST + rows.len() as u32;
+            rows.extend(self.numbers(number, next));
+        }
+        rows
+    }
+
+    /// Duplicates and what is late, a restart of the peer, and numbers that wrap; `newest` is above
+    /// all that were sent.
+    fn numbers(&self, number: u8, newest: u32) -> Vec<Row> {
+        const HALF: u32 = 1 << 31;
+        let mut numbers = vec![
+            (newest, true),
+            (newest, false),
+            (newest - 1, false),
+            (newest + 1, true),
+            (newest + 10, true),
+            (newest + 9, false),
+            (newest + 10, false),
+            (newest + 11, true),
+            (0, false),
+            (newest + 12, true),
+        ];
+        // Of 32 old numbers that ascend the last is a restart.
+        numbers.extend((0..31).map(|number| (number, false)));
+        numbers.extend([(31, true), (31, false), (30, false), (32, true)]);
+        // Ahead are 2^31 numbers from the one that is expected on.
+        numbers.extend([(33 + HALF, false), (33 + HALF - 1, true), (33, false)]);
+        // Of the number behind the last one nothing is known: like the kernel, any is taken.
+        numbers.extend([(u32::MAX, true), (5, true), (u32::MAX, false), (5, false), (6, true)]);
+        let row = |(sequence, arrives)| {
+            let mut gre = self.right(Version::V4);
+            gre["sequence_number"] = json!(sequence);
+            Row { packet: self.packet(number, gre, Version::V4), arrives }
+        };
+        numbers.into_iter().map(row).collect()
+    }
+
+    /// Options, which XDP passes on to TC, extension headers, and fragments for the daemon.
+    fn around(&self, number: u8) -> Vec<Row> {
+        let mut rows = Vec::new();
+        let options: &[&str] = match self.outer {
+            Version::V4 => &["no operation", "router alert", "record route", "as many as fit"],
+            Version::V6 => &[
+                "padding",
+                "encapsulation limit",
+                "long",
+                "hop by hop",
+                "hop by hop, encapsulation limit",
+            ],
+        };
+        const ORDERS: [(&str, bool); 5] = [
+            ("in order", true),
+            ("backwards", true),
+            ("first twice", true),
+            ("one missing", false),
+            ("overlapping", false),
+        ];
+        for inner in BOTH {
+            let right = || self.packet(number, self.right(*inner), *inner);
+            // Inner packets of this size fit the device of each tunnel.
+            const LONG: u16 = 1380;
+            for option in options {
+                let mut packet = right();
+                packet["outer"]["options"] = json!(option);
+                rows.push(Row { packet, arrives: true });
+            }
+            for (order, arrives) in ORDERS {
+                for option in [None, Some(options[1])] {
+                    for size in [1001, LONG] {
+                        let mut packet = right();
+                        packet["inner"]["size"] = json!(size);
+                        packet["pieces"] = json!({ "mtu": 576, "order": order });
+                        if let Some(option) = option {
+                            packet["outer"]["options"] = json!(option);
+                        }
+                        rows.push(Row { packet, arrives });
+                    }
+                }
+            }
+            for (field, value, is_wrong) in
+                [("key", 41, self.key.is_some()), ("chksum", 1, self.checksum)]
+            {
+                for pieces in [false, true] {
+                    let mut packet = right();
+                    packet["gre"][field] = json!(value);
+                    packet["inner"]["size"] = json!(1001);
+                    if pieces {
+                        packet["pieces"] = json!({ "mtu": 576, "order": "in order" });
+                    } else {
+                        packet["outer"]["options"] = json!(options[1]);
+                    }
+                    rows.push(Row { packet, arrives: !is_wrong });
+                }
+            }
+        }
+        rows
+    }
+
     /// Every combination of flags and versions, each reserved bit, protocols, wrong keys and
     /// checksums.
     fn headers(&self, number: u8) -> Vec<Row> {
@@ -181,7 +336,6 @@ impl Tunnel {
                             "key_present": bits >> 1 & 1,
                             "key": self.key.unwrap_or(7),
                             "seqnum_present": bits & 1,
-                            "sequence_number": u32::from(bits) * 8 + u32::from(version) + 1,
                             "version": version,
                             "proto": protocol,
                         }),
@@ -225,8 +379,6 @@ impl Tunnel {
             "key_present": u8::from(self.key.is_some()),
             "key": self.key.unwrap_or(0),
             "seqnum_present": u8::from(self.sequence),
-            // Behind all others, and always in order.
-            "sequence_number": 1000,
             "proto": protocol(inner),
         })
     }
@@ -260,19 +412,28 @@ impl Tunnel {
     }
 
     /// What scapy should make of a packet that the host sent.
-    fn sent(&self, number: u8, packet: &Value, sequence: u32) -> Value {
+    fn sent(&self, number: u8, packet: &Value, sequence: &Value) -> Value {
         let inner = if packet["dst"].as_str().is_some_and(|text| text.contains(':')) {
             Version::V6
         } else {
             Version::V4
         };
+        let field = |v4: &str, v6: &str| {
+            packet[if inner == Version::V4 { v4 } else { v6 }].as_u64().expect("a number") as u8
+        };
+        let dsfield = field("tos", "tc");
+        let sequence = sequence.as_u64().filter(|_| self.sequence);
         json!({
             "outer": {
                 "src": self.local(),
                 "dst": self.remote(number),
-                "ttl": self.ttl,
-                "tos": 0,
-                "df": self.outer == Version::V4,
+                // Inside it has been forwarded.
+                "ttl": self.ttl.unwrap_or(field("ttl", "hlim") - 1),
+                // RFC 6040: of the inner DS field, ECN is copied always.
+                "tos": if self.ttl.is_some() { dsfield & 3 } else { dsfield },
+                "df": self.outer == Version::V4 && (!self.may_be_cut || packet["flags"] == "DF"),
+                "label": 0,
+                "between": if self.limited { json!([DESTINATION_OPTIONS]) } else { json!([]) },
             },
             "gre": {
                 "chksum_present": u8::from(self.checksum),
@@ -286,8 +447,9 @@ impl Tunnel {
                 "proto": protocol(inner),
                 "offset": if self.checksum { json!(0) } else { Value::Null },
                 "key": self.key,
-                "sequence_number": self.sequence.then_some(sequence),
+                "sequence_number": sequence,
             },
+            "sums_to_zero": true,
             "right": true,
             "same": true,
         })
@@ -412,7 +574,7 @@ impl Lab {
         let mut python = Command::new("/usr/bin/python3");
         python.arg(script).arg(&file);
         let reply =
-            run(python, Duration::from_secs(120)).context("scapy (package python3-scapy)")?;
+            run(python, Duration::from_secs(300)).context("scapy (package python3-scapy)")?;
         serde_json::from_str(&reply).context("the script printed no JSON")
     }
 }
