@@ -100,10 +100,12 @@ enum Hook {
     Egress,
     /// Of the other end of a tunnel's device.
     PeerIngress,
+    PeerEgress,
 }
 
 impl Hook {
-    const ALL: [Self; 4] = [Self::Xdp, Self::Ingress, Self::Egress, Self::PeerIngress];
+    const ALL: [Self; 5] =
+        [Self::Xdp, Self::Ingress, Self::Egress, Self::PeerIngress, Self::PeerEgress];
 
     fn name(self) -> &'static str {
         match self {
@@ -111,6 +113,7 @@ impl Hook {
             Self::Ingress => "tc-ingress",
             Self::Egress => "tc-egress",
             Self::PeerIngress => "tc-peer-ingress",
+            Self::PeerEgress => "tc-peer-egress",
         }
     }
 }
@@ -126,6 +129,7 @@ const XDP: &str = "xgre_xdp";
 const XDP_ANY: &str = "xgre_xdp_any";
 const TC_IN: &str = "xgre_tc_in";
 const TC_OUT: &str = "xgre_tc_out";
+const TC_DELIVER: &str = "xgre_tc_deliver";
 
 /// The way of packets to the daemon: not pinned, since it is the running daemon's.
 const EVENTS: &str = "EVENTS";
@@ -207,7 +211,7 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
         let program: &mut Xdp = program(ebpf, name)?;
         program.load().map_err(|source| LoadError::Program { name, source })?;
     }
-    for name in [TC_IN, TC_OUT] {
+    for name in [TC_IN, TC_OUT, TC_DELIVER] {
         let program: &mut SchedClassifier = self::program(ebpf, name)?;
         program.load().map_err(|source| LoadError::Program { name, source })?;
     }
@@ -329,6 +333,11 @@ impl Programs {
         program(&mut self.ebpf, TC_OUT)
     }
 
+    /// The TC program for the egress of their other ends.
+    pub fn tc_deliver(&mut self) -> Result<&mut SchedClassifier, LoadError> {
+        program(&mut self.ebpf, TC_DELIVER)
+    }
+
     /// Attaches to a port: XDP as asked, and TC behind it. Says how XDP runs, and in words why no
     /// better.
     pub fn attach_port(
@@ -365,7 +374,8 @@ impl Programs {
         peer: (u32, &str),
     ) -> Result<(), AttachError> {
         self.attach_tc(device.0, device.1, Hook::Egress)?;
-        self.attach_tc(peer.0, peer.1, Hook::PeerIngress)
+        self.attach_tc(peer.0, peer.1, Hook::PeerIngress)?;
+        self.attach_tc(peer.0, peer.1, Hook::PeerEgress)
     }
 
     /// Takes the programs off an interface, which may be gone already.
@@ -419,6 +429,7 @@ impl Programs {
         let (name, at) = match hook {
             Hook::Egress => (TC_OUT, TcAttachType::Egress),
             Hook::PeerIngress => (TC_OUT, TcAttachType::Ingress),
+            Hook::PeerEgress => (TC_DELIVER, TcAttachType::Egress),
             Hook::Ingress | Hook::Xdp => (TC_IN, TcAttachType::Ingress),
         };
         let failed = |source| AttachError::Program {
