@@ -215,7 +215,10 @@ fn exactly_fits(gateways: &Gateways, mtu: u32) -> Result<()> {
         ensure!(fits.contains(" 1 received"), "{fits}");
         let exceeds = ping_exact(&lab.pc1, to, mtu - headers + 1)?;
         ensure!(exceeds.contains(&answer) && exceeds.contains(" 0 received"), "{exceeds}");
-        // PC1 has learned, and fragments what it may.
+        // PC1 has learned, and fragments what it may; so does PC2 once it has been told.
+        wait_until("PC2 has learned", SOON, || {
+            lab.pc1.run(&format!("ping -n -c 1 -W 1 -M dont -s 4000 {to}"))
+        })?;
         let line = format!("ping -n -c 3 -i 0.01 -W 1 -M dont -s 4000 {to}");
         let fragmented = lab.pc1.run(&line)?;
         ensure!(fragmented.contains(" 3 received"), "{fragmented}");
