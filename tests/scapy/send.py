@@ -4,6 +4,4 @@ import sys
 
 from scapy.all import *  # noqa: F403
 
-conf.verb = 0  # noqa: F405
-for packet in eval(sys.argv[1]):
-    send(packet)  # noqa: F405
+send(eval(sys.argv[1]), verbose=False)  # noqa: F405

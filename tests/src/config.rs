@@ -86,6 +86,14 @@ impl Gateway {
         self.each(|tunnel| tunnel.addresses.push((own.into(), peer.into())))
     }
 
+    /// Without addresses and routes.
+    pub fn without_places(self) -> Self {
+        self.each(|tunnel| {
+            tunnel.addresses.clear();
+            tunnel.routes.clear();
+        })
+    }
+
     /// Lines of the file, such as `csum = true`.
     pub fn options(self, lines: &[&str]) -> Self {
         self.each(|tunnel| tunnel.options.extend(lines.iter().map(ToString::to_string)))
