@@ -10,9 +10,9 @@ use tests::{
     capture::{Capture, Frames},
     config::{Gateway, Xdp},
     gateways::{Gateways, SOON},
-    in_each_xdp_mode,
+    in_each_xdp_mode, ipv6,
     process::wait_until,
-    topology::{PC1, PC2, R1_WAN, R2_LAN, R2_TUNNEL},
+    topology::{Lab, PC1, PC2, R1_WAN, R2_LAN, R2_TUNNEL},
     traffic::{Flow, Load, ping, ping_all, ping_until_answered, tcp},
     xgre::{tunnel, xgre},
 };
@@ -40,6 +40,7 @@ in_each_xdp_mode!(
     rfc2890_3_a_peer_that_restarts_its_numbers_is_found_again,
     mss_auto_clamps_what_both_ends_offer,
     a_fixed_mss_clamps_what_both_ends_offer,
+    mss_auto_clamps_what_both_ends_offer_in_ipv6,
 );
 
 fn start(xdp: Xdp, options: [&[&str]; 2]) -> Result<Gateways> {
@@ -131,7 +132,7 @@ fn is_consecutive(numbers: &[u64]) -> bool {
 
 fn t8_sequence_numbers_start_at_0_and_are_consecutive(xdp: Xdp) -> Result<()> {
     let [r1, r2] = Gateway::both().map(|config| config.options(&["seq = true"]));
-    let lab = tests::topology::Lab::new()?;
+    let lab = Lab::new()?;
     let capture = Capture::start(&lab.router, "to-r2", &format!("proto gre and src host {R1_WAN}"))?;
     let gateways = Gateways::start_in(lab, xdp, [r1, r2])?;
     gateways.settle()?;
@@ -221,6 +222,24 @@ fn clamped(xdp: Xdp, option: &str, size: u32) -> Result<()> {
     tcp(&lab.r1, &lab.r2, R2_LAN, Load::OneMegabyte, Flow::ToServer)?;
     let own = offered(&own.finish(20)?)?;
     assert_eq!(own, [size.to_string(), size.to_string()], "R1's own");
+    Ok(())
+}
+
+fn mss_auto_clamps_what_both_ends_offer_in_ipv6(xdp: Xdp) -> Result<()> {
+    let [r1, r2] = ipv6::both([ipv6::R1_WAN, ipv6::R2_WAN]);
+    let configs = [r1.options(&["mss = \"auto\""]), r2];
+    let gateways = Gateways::start_in(Lab::with_ipv6()?, xdp, configs)?;
+    gateways.settle6()?;
+    let Gateways { lab, .. } = &gateways;
+    let syn = format!("src host {} and ip6[6] == 6 and ip6[53] & 2 != 0", ipv6::PC1);
+    let out = Capture::start(&lab.switch, "to-pc2", &syn)?;
+    let syn = format!("src host {} and ip6[6] == 6 and ip6[53] & 2 != 0", ipv6::PC2);
+    let back = Capture::start(&lab.pc1, "eth0", &syn)?;
+    tcp(&lab.pc1, &lab.pc2, ipv6::PC2, Load::OneMegabyte, Flow::ToServer)?;
+    for capture in [out, back] {
+        // 1456 less IPv6 and TCP, of iperf3's two connections.
+        assert_eq!(capture.finish(2)?.fields(&["tcp.options.mss_val"])?, [["1396"], ["1396"]]);
+    }
     Ok(())
 }
 

@@ -30,6 +30,9 @@ in_each_xdp_mode!(
     rfc7588_5_fragments_out_of_order_and_twice_are_put_together_once,
     a_reassembled_packet_may_be_longer_than_the_devices_mtu,
     icmp2_forged_errors_teach_nothing,
+    icmp2_forged_errors_over_ipv6_teach_nothing,
+    icmp3_errors_that_say_nothing_about_the_path_are_ignored,
+    rfc7588_4_no_path_is_taken_to_carry_less_than_every_link_does,
     t7_an_unreachable_underlay_is_told_to_inner_senders,
     icmp4_an_unreachable_underlay_is_told_to_ipv6_senders,
 );
@@ -284,6 +287,89 @@ fn icmp2_forged_errors_teach_nothing(xdp: Xdp) -> Result<()> {
         ensure!(shown.contains(&format!("path to {R2_WAN}: mtu 1000 expires 5")), "{shown}");
         Ok(())
     })
+}
+
+fn icmp2_forged_errors_over_ipv6_teach_nothing(xdp: Xdp) -> Result<()> {
+    let gateways = over_ipv6(xdp)?;
+    let Gateways { lab, .. } = &gateways;
+    let (local, remote) = (ipv6::R1_WAN, ipv6::R2_WAN);
+    let error = format!(
+        "IPv6(src='{}', dst='{local}')/ICMPv6PacketTooBig(mtu=1300)/",
+        ipv6::ROUTER_TO_R1
+    );
+    let quote = |source: &str, to: &str, rest: &str| {
+        format!(
+            "[{error}IPv6(src='{source}', dst='{to}')/{rest}/IPv6(src='{}', dst='{}')/UDP()]",
+            ipv6::PC1,
+            ipv6::PC2
+        )
+    };
+    let gre = "GRE(proto=0x86dd)";
+    for (what, packets) in [
+        ("another remote", quote(local, "2001:db8:22::77", gre)),
+        ("another local", quote("2001:db8:56::77", remote, gre)),
+        ("a key", quote(local, remote, "GRE(proto=0x86dd, key_present=1, key=1)")),
+        ("no tunnel", quote(local, remote, "UDP()")),
+    ] {
+        let before = outcome(&lab.r1, "daemon", "icmp-not-ours")?;
+        scapy_send(&lab.router, &packets)?;
+        wait_until(&format!("{what} is counted"), SOON, || {
+            let found = outcome(&lab.r1, "daemon", "icmp-not-ours")? - before;
+            ensure!(found == 1, "{found}");
+            Ok(())
+        })?;
+        let shown = xgre(&lab.r1, "tunnel show tunnel0")?;
+        ensure!(!shown.contains("path to"), "{what}:\n{shown}");
+    }
+    scapy_send(&lab.router, &quote(local, remote, gre))?;
+    wait_until("the path's MTU is shown", SOON, || {
+        let shown = xgre(&lab.r1, "tunnel show tunnel0")?;
+        ensure!(shown.contains(&format!("path to {remote}: mtu 1300 expires 5")), "{shown}");
+        Ok(())
+    })
+}
+
+/// An ICMP error of the router about a packet of R1's, which held one of PC1's.
+fn about_a_packet(icmp: &str) -> String {
+    format!(
+        "[IP(src='10.56.88.1', dst='{R1_WAN}')/ICMP({icmp})\
+         /IP(src='{R1_WAN}', dst='{R2_WAN}', flags='DF')/GRE()/IP(src='{PC1}', dst='{PC2}')/UDP()]"
+    )
+}
+
+fn icmp3_errors_that_say_nothing_about_the_path_are_ignored(xdp: Xdp) -> Result<()> {
+    let gateways = over_ipv4(xdp, &["ttl = \"inherit\""])?;
+    let Gateways { lab, .. } = &gateways;
+    // Port unreachable, source route failed, reassembly that timed out, and since the outer TTL is
+    // the inner one's, a TTL that ran out.
+    for icmp in ["type=3, code=3", "type=3, code=5", "type=11, code=1", "type=11, code=0"] {
+        let before = outcome(&lab.r1, "daemon", "icmp-ignored")?;
+        scapy_send(&lab.router, &about_a_packet(icmp))?;
+        wait_until(&format!("{icmp} is ignored"), SOON, || {
+            let found = outcome(&lab.r1, "daemon", "icmp-ignored")? - before;
+            ensure!(found == 1, "{found}");
+            Ok(())
+        })?;
+    }
+    assert_eq!(outcome(&lab.r1, "daemon", "icmp-relayed")?, 0);
+    let shown = xgre(&lab.r1, "tunnel show tunnel0")?;
+    ensure!(!shown.contains("path to"), "{shown}");
+    ping_all(&lab.pc1, PC2, 3)
+}
+
+fn rfc7588_4_no_path_is_taken_to_carry_less_than_every_link_does(xdp: Xdp) -> Result<()> {
+    let gateways = over_ipv4(xdp, &[])?;
+    let Gateways { lab, .. } = &gateways;
+    scapy_send(&lab.router, &about_a_packet("type=3, code=4, nexthopmtu=1"))?;
+    wait_until("the path's MTU is shown", SOON, || {
+        let shown = xgre(&lab.r1, "tunnel show tunnel0")?;
+        ensure!(shown.contains(&format!("path to {R2_WAN}: mtu 68 expires 5")), "{shown}");
+        Ok(())
+    })?;
+    // Little of it is left for the inner packet, but what no sender can be asked to shorten arrives.
+    wait_until("a ping arrives in outer fragments", SOON, || ping_all(&lab.pc1, PC2, 3))?;
+    ensure!(outcome(&lab.r1, "daemon", "outer-fragmented")? >= 3);
+    Ok(())
 }
 
 fn t7_an_unreachable_underlay_is_told_to_inner_senders(xdp: Xdp) -> Result<()> {
