@@ -18,6 +18,7 @@ use tests::{
     process::wait_until,
     topology::{self, Lab, R1_WAN, R2_WAN},
     traffic::{Flow, Load, ping_all, ping_exact, ping_none, ping_until_answered, tcp},
+    xgre::xgre,
 };
 
 /// Enough for windows to open and retransmissions to show.
@@ -242,18 +243,18 @@ macro_rules! default_mtus {
 }
 
 default_mtus! {
-    mtu_gre_plain: OVER_IPV4, [], 1476;
-    mtu_gre_key: OVER_IPV4, ["key = 1"], 1472;
-    mtu_gre_key_csum: OVER_IPV4, ["key = 1", "csum = true"], 1468;
-    mtu_gre_key_csum_seq: OVER_IPV4, ["key = 1", "csum = true", "seq = true"], 1464;
-    mtu_csum_alone: OVER_IPV4, ["csum = true"], 1472;
-    mtu_ip6gre_limit_key: OVER_IPV6, ["encaplimit = 4", "key = 1"], 1444;
-    mtu_ip6gre_limit_key_csum: OVER_IPV6, ["encaplimit = 4", "key = 1", "csum = true"], 1440;
-    mtu_ip6gre_limit_key_csum_seq:
+    mtu_gre_plain_is_1476: OVER_IPV4, [], 1476;
+    mtu_gre_key_is_1472: OVER_IPV4, ["key = 1"], 1472;
+    mtu_gre_key_csum_is_1468: OVER_IPV4, ["key = 1", "csum = true"], 1468;
+    mtu_gre_key_csum_seq_is_1464: OVER_IPV4, ["key = 1", "csum = true", "seq = true"], 1464;
+    mtu_csum_takes_as_much_as_a_key: OVER_IPV4, ["csum = true"], 1472;
+    mtu_ip6gre_limit_key_is_1444: OVER_IPV6, ["encaplimit = 4", "key = 1"], 1444;
+    mtu_ip6gre_limit_key_csum_is_1440: OVER_IPV6, ["encaplimit = 4", "key = 1", "csum = true"], 1440;
+    mtu_ip6gre_limit_key_csum_seq_is_1436:
         OVER_IPV6, ["encaplimit = 4", "key = 1", "csum = true", "seq = true"], 1436;
-    mtu_ip6gre_key: OVER_IPV6, ["key = 1"], 1452;
-    mtu_ip6gre_key_csum: OVER_IPV6, ["key = 1", "csum = true"], 1448;
-    mtu_ip6gre_key_csum_seq: OVER_IPV6, ["key = 1", "csum = true", "seq = true"], 1444;
+    mtu_ip6gre_key_is_1452: OVER_IPV6, ["key = 1"], 1452;
+    mtu_ip6gre_key_csum_is_1448: OVER_IPV6, ["key = 1", "csum = true"], 1448;
+    mtu_ip6gre_key_csum_seq_is_1444: OVER_IPV6, ["key = 1", "csum = true", "seq = true"], 1444;
 }
 
 /// The device has it, and what the kernel sends by it arrives unfragmented.
@@ -265,6 +266,29 @@ fn default_mtu(ends: [&str; 2], options: &[&str], mtu: u32) -> Result<()> {
         let fits = ping_exact(&lab.pc1, to, mtu - headers)?;
         ensure!(fits.contains(" 1 received"), "{fits}");
     }
+    Ok(())
+}
+
+#[test]
+fn mtu_limits_are_kept_whatever_the_underlay_has() -> Result<()> {
+    for (ends, mtus) in [
+        // None over IPv6 below 1280, since an interface with less has no IPv6.
+        (OVER_IPV4, &[(80, 68), (65_535, 65_496)][..]),
+        (OVER_IPV6, &[(1300, 1280), (65_535, 65_476)][..]),
+    ] {
+        let gateways = start(Xdp::Off, ends, &[])?;
+        let r1 = &gateways.lab.r1;
+        for (underlay, mtu) in mtus {
+            r1.ip(&format!("link set wan mtu {underlay}"))?;
+            wait_until("the tunnel's MTU has followed", SOON, || has_mtu(r1, *mtu))?;
+        }
+    }
+    let gateways = start(Xdp::Off, OVER_IPV4, &[])?;
+    let r1 = &gateways.lab.r1;
+    r1.ip("route del default")?;
+    xgre(r1, "tunnel add nowhere mode gre local any remote 203.0.113.1")?;
+    let device = r1.ip("-o link show dev nowhere")?;
+    ensure!(device.contains("mtu 1476 "), "{device}");
     Ok(())
 }
 

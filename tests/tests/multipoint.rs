@@ -15,7 +15,7 @@ use tests::{
     counters::Packets,
     gateways::{Gateways, SOON},
     hub::{HOST_A, HOST_B, Hub, WAN_A, WAN_B, WAN_HUB},
-    in_each_xdp_mode,
+    in_each_xdp_mode, ipv6,
     namespace::Namespace,
     process::wait_until,
     topology::{PC1, PC2, R1_WAN, R2_WAN},
@@ -26,6 +26,7 @@ use tests::{
 in_each_xdp_mode!(
     t1_a_route_names_the_remote_of_a_tunnel_without,
     t1_a_neighbour_names_the_remote_of_a_tunnel_without,
+    t1_ipv6_routes_name_the_remote_by_its_compatible_address,
     l2_a_tunnel_with_any_local_address_takes_what_its_remote_sends,
     l4_a_tunnel_with_neither_address_takes_what_no_other_does,
     l1_tunnels_between_the_same_addresses_are_told_apart_by_their_keys,
@@ -145,6 +146,30 @@ fn t1_a_neighbour_names_the_remote_of_a_tunnel_without(xdp: Xdp) -> Result<()> {
         ping_all(&lab.lab.hub, own, 10)?;
     }
     Ok(())
+}
+
+/// As the kernel's own tunnels take it: the remote's IPv4 address in an IPv4-compatible one.
+fn t1_ipv6_routes_name_the_remote_by_its_compatible_address(xdp: Xdp) -> Result<()> {
+    let lab = Multipoint::start(xdp)?;
+    let Multipoint { lab: Hub { hub, a, b, .. }, .. } = &lab;
+    for namespace in [hub, a, b] {
+        ipv6::enable(namespace)?;
+    }
+    hub.ip("addr add 2001:db8:255::3/128 dev mgre0 nodad")?;
+    for (spoke, own, wan) in
+        [(a, "2001:db8:255::1", WAN_A), (b, "2001:db8:255::2", WAN_B)]
+    {
+        spoke.ip(&format!("addr add {own}/128 dev hub nodad"))?;
+        spoke.ip("route add 2001:db8:255::/64 dev hub")?;
+        hub.ip(&format!("route add {own}/128 via ::{wan} dev mgre0 onlink"))?;
+        ping_until_answered(hub, own, SOON)?;
+        let before = lab.hub.packets("mgre0")?;
+        ping_all(hub, own, 20)?;
+        let found = lab.hub.packets("mgre0")? - before;
+        assert_eq!((found.tx(), found.rx(), found.drops), (20, 20, 0), "to {own}");
+    }
+    eprintln!("{}{}", xgre(hub, "tunnel show")?, xgre(hub, "stats")?);
+    one_row(hub, "mgre0")
 }
 
 /// R2's tunnel has any local address: the kernel would choose that of the way to the remote.
