@@ -168,7 +168,6 @@ fn t1_ipv6_routes_name_the_remote_by_its_compatible_address(xdp: Xdp) -> Result<
         let found = lab.hub.packets("mgre0")? - before;
         assert_eq!((found.tx(), found.rx(), found.drops), (20, 20, 0), "to {own}");
     }
-    eprintln!("{}{}", xgre(hub, "tunnel show")?, xgre(hub, "stats")?);
     one_row(hub, "mgre0")
 }
 
