@@ -163,6 +163,19 @@ impl Ends {
     pub const fn any_remote(&self) -> bool {
         is_zero(&self.remote)
     }
+
+    /// Whether the remote address may be the source of a packet: it is neither multicast nor loopback
+    /// (RFC 1812, 5.3.7; RFC 4291, 2.5.3 and 2.7) nor any.
+    #[inline(always)]
+    pub const fn remote_is_unicast(&self) -> bool {
+        let [r @ .., last] = self.remote;
+        let first = r[0].to_ne_bytes()[0];
+        if self.is_v6() {
+            first != 0xff && (r[0] | r[1] | r[2] != 0 || last & !1u32.to_be() != 0)
+        } else {
+            first != 0 && first != 127 && first & 0xf0 != 224
+        }
+    }
 }
 
 #[inline(always)]

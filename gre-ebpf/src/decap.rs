@@ -79,16 +79,22 @@ fn inner<H: Header>(packet: &Packet, received: &Received) -> Result<H, Outcome> 
 }
 
 /// What a received packet's tunnel must have none of to be plain.
-const OPTIONS: Flags = Flags::CHECKSUM.and(Flags::SEQUENCE).and(Flags::REMOTE_ANY);
+const OPTIONS: Flags =
+    Flags::CHECKSUM.and(Flags::SEQUENCE).and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
 
 /// Whether a packet from the tunnel that is routed into tunnel `next` goes back to where it came
 /// from: into the same tunnel, or out of the same device to the same peer.
 #[inline(always)]
-fn is_loop(packet: &Packet, frame: &Frame, received: &Received, next: u32) -> bool {
+fn is_loop<const ANY: bool>(
+    packet: &Packet,
+    frame: &Frame,
+    received: &Received,
+    next: u32,
+) -> bool {
     if next == received.id {
         return true;
     }
-    if !received.tunnel.flags.has(Flags::REMOTE_ANY) {
+    if !ANY || !received.tunnel.flags.has(Flags::REMOTE_ANY) {
         return false;
     }
     tunnels::get(next).is_some_and(|tunnel| {
@@ -106,7 +112,7 @@ enum Way {
 }
 
 #[inline(always)]
-fn way<H: Header>(
+fn way<H: Header, const ANY: bool>(
     packet: &Packet,
     frame: &Frame,
     received: &Received,
@@ -115,7 +121,7 @@ fn way<H: Header>(
     let entry = inner.route();
     if let Entry::Tunnel(next) = entry
         && inner.destination_is_unicast()
-        && is_loop(packet, frame, received, next)
+        && is_loop::<ANY>(packet, frame, received, next)
     {
         return Err(Stop::on(received.id, Outcome::Loop));
     }
@@ -203,7 +209,7 @@ fn through<H: Header, const ANY: bool>(
         return Err(Outcome::Detour.into());
     }
     // Nothing between the two: Linux 6.1 forgets which way it is, and so that there is a tunnel.
-    match way(packet, frame, received, &inner)? {
+    match way::<_, ANY>(packet, frame, received, &inner)? {
         Way::Device => {
             let packet = deliver(ctx, packet, frame, received, judged, H::ETHERTYPE, len)?;
             inner.write_back(&packet, ethernet::HEADER_LEN).ok_or(Outcome::Aborted)?;
@@ -305,15 +311,13 @@ pub fn packet_count(ctx: &TcContext) -> u32 {
 /// TC: takes the outer header off and sends the packet to the tunnel's device, where the kernel
 /// routes it.
 #[inline(always)]
-pub fn tc(
-    ctx: &TcContext,
-    packet: &Packet,
-    frame: &Frame,
-    received: &Received,
-) -> Result<Outcome, Stop> {
+pub fn tc(ctx: &TcContext, frame: &Frame, received: &Received) -> Result<Outcome, Stop> {
     let packets = packet_count(ctx);
     let summed = received.gre.has_checksum() && packets == 1;
-    let packet = if summed { Packet::of_tc(ctx, ctx.len()) } else { *packet };
+    // Options may have moved the inner header behind what has been brought together.
+    let wanted =
+        if summed { ctx.len() } else { received.inner_offset as u32 + packet::INNER_HEADERS };
+    let packet = Packet::of_tc(ctx, wanted);
     let (payload, judged) =
         accept(&packet, received, packets, |offset, len| checksum::sum_tc(ctx, offset, len))
             .map_err(|outcome| Stop::on(received.id, outcome))?;
@@ -346,7 +350,7 @@ fn into_device<H: Header>(
     let inner: H = inner(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
     if let Entry::Tunnel(next) = inner.route()
         && inner.destination_is_unicast()
-        && is_loop(packet, inside.frame, received, next)
+        && is_loop::<true>(packet, inside.frame, received, next)
     {
         return Err(Stop::on(received.id, Outcome::Loop));
     }
@@ -369,6 +373,7 @@ fn into_device<H: Header>(
 #[inline(always)]
 fn lift(ctx: &TcContext, inside: &Inside<'_>, ethertype: u16, len: u32) -> Result<(), Stop> {
     let received = inside.received;
+    let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
     let bytes = received.inner_offset as i32 - ethernet::HEADER_LEN as i32;
     // A segment's size is not changed by taking the outer header off.
     let fixed = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
@@ -390,7 +395,6 @@ fn lift(ctx: &TcContext, inside: &Inside<'_>, ethertype: u16, len: u32) -> Resul
     }
     counters::receive(Tier::Tc, received.id, inside.packets, len);
     sequence::accept(received.id, inside.judged);
-    let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
     encap::ethernet(&Packet::of_tc(ctx, packet::INNER), device, ethertype)?;
     Ok(())
 }

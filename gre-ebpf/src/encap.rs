@@ -7,7 +7,7 @@ use aya_ebpf::{
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_GRE,
         BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
-    helpers::{bpf_redirect_neigh, bpf_xdp_adjust_head},
+    helpers::{bpf_redirect, bpf_redirect_neigh, bpf_skb_vlan_push, bpf_xdp_adjust_head},
     programs::{TcContext, XdpContext},
 };
 use gre_ebpf_common::{
@@ -24,6 +24,7 @@ use gre_ebpf_common::{
         ip::PROTOCOL_TCP,
         ipv4::Ipv4Header,
         ipv6::Ipv6Header,
+        vlan::Tag,
     },
 };
 
@@ -364,12 +365,35 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
     let header = outer(&packet, ETHERNET_LEN, id, tunnel, &summary, identification)?;
     let sum = |offset, len| checksum::sum_tc(ctx, offset, len);
     finish(&packet, tunnel, &header, len, sum)?;
-    // SAFETY: no parameters are passed, so the helper looks the next hop up itself.
-    let action = unsafe { bpf_redirect_neigh(next_hop.ifindex, ptr::null_mut(), 0, 0) };
+    let action = if next_hop.tags[0] == Tag::NONE {
+        // SAFETY: no parameters are passed, so the helper looks the next hop up itself.
+        unsafe { bpf_redirect_neigh(next_hop.ifindex, ptr::null_mut(), 0, 0) }
+    } else {
+        send_tagged(ctx, next_hop).ok_or(stop(Outcome::Aborted))?
+    };
     if !verdict::tc_redirects(action) {
         return Err(stop(Outcome::Aborted));
     }
     Ok(Outcome::Encapsulated)
+}
+
+/// Sends a frame with VLAN tags out of the port that they are seen on. The neighbours of a VLAN are
+/// its own device's, which the record does not name; but one with tags has the MAC addresses.
+#[inline(always)]
+fn send_tagged(ctx: &TcContext, next_hop: &NextHop) -> Option<i64> {
+    Packet::of_tc(ctx, ETHERNET_LEN as u32).write(0, next_hop.ethernet)?;
+    let [outer, inner] = next_hop.tags;
+    for tag in [inner, outer] {
+        if tag != Tag::NONE {
+            let [tpid, id] = [tag.tpid(), tag.id()];
+            // SAFETY: the context is the program's own.
+            if unsafe { bpf_skb_vlan_push(ctx.skb.skb, tpid, id) } != 0 {
+                return None;
+            }
+        }
+    }
+    // SAFETY: the helper has no precondition.
+    Some(unsafe { bpf_redirect(next_hop.ifindex, 0) })
 }
 
 /// Of a tunnel with many remotes, the leg towards the one that the packet is routed to.

@@ -32,6 +32,8 @@ pub trait Header: Payloads + Plain {
     fn tunnel_forwards(flags: tunnel::Flags) -> bool;
     /// Where the transport header is, from the start of this one; none behind what is not looked at.
     fn transport_offset(&self) -> usize;
+    /// Whether the transport header is in another packet.
+    fn is_later_fragment(&self) -> bool;
     /// Writes TTL and DS field into the packet whose header is at `offset`.
     fn write_back(&self, packet: &Packet, offset: usize) -> Option<()>;
     /// Whether rp_filter applies: there is none for IPv6.
@@ -85,6 +87,11 @@ impl Header for Ipv4Header {
     }
 
     #[inline(always)]
+    fn is_later_fragment(&self) -> bool {
+        Self::is_later_fragment(self)
+    }
+
+    #[inline(always)]
     fn write_back(&self, packet: &Packet, offset: usize) -> Option<()> {
         packet.write(offset, [self.words[0]])?;
         packet.write(offset + 8, [self.words[2]])
@@ -134,6 +141,12 @@ impl Header for Ipv6Header {
     #[inline(always)]
     fn transport_offset(&self) -> usize {
         Self::HEADER_LEN
+    }
+
+    /// With a fragment header no transport protocol is seen.
+    #[inline(always)]
+    fn is_later_fragment(&self) -> bool {
+        false
     }
 
     #[inline(always)]

@@ -111,7 +111,7 @@ fn from_underlay(ctx: &TcContext) -> Result<Outcome, Stop> {
         _ => return Err(Outcome::NotIp.into()),
     };
     match gre {
-        Ok(Gre::Ours(received)) => decap::tc(ctx, &packet, &frame, &received),
+        Ok(Gre::Ours(received)) => decap::tc(ctx, &frame, &received),
         Ok(Gre::Foreign) => Err(Outcome::NoTunnel.into()),
         Ok(Gre::None) => Err(Outcome::NoTunnelRoute.into()),
         Err(stop) => Err(events::take_over(ctx, stop)),

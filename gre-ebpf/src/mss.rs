@@ -31,7 +31,7 @@ const MSS_LEN: u8 = 4;
 #[inline(always)]
 pub fn limit<H: Header>(packet: &Packet, tunnel: &Tunnel, header: &H, offset: usize) -> u16 {
     let limit = tunnel.mss[H::MSS_INDEX];
-    if limit == 0 || header.protocol() != PROTOCOL_TCP {
+    if limit == 0 || header.protocol() != PROTOCOL_TCP || header.is_later_fragment() {
         return 0;
     }
     let flags = packet.read::<u8>(offset + header.transport_offset() + FLAGS).unwrap_or(0);

@@ -48,6 +48,8 @@ unsafe impl Plain for GreBase {}
 pub const INNER: u32 = (ethernet::HEADER_LEN + ipv6::HEADER_LEN) as u32;
 /// Bytes of all headers before and in a tunnel: Ethernet, IP, the longest GRE, IP.
 pub const OUTER_AND_INNER: u32 = INNER + (gre::MAX_LEN + ipv6::HEADER_LEN) as u32;
+/// Bytes of an IP header, and of what is read of TCP's.
+pub const INNER_HEADERS: u32 = ipv6::HEADER_LEN as u32 + 20;
 
 impl Packet {
     #[inline(always)]

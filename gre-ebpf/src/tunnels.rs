@@ -13,7 +13,12 @@ use gre_ebpf_common::{
     },
 };
 
-use crate::{mismatch, packet::Packet, parse::Frame, verifier::forget};
+use crate::{
+    mismatch,
+    packet::Packet,
+    parse::Frame,
+    verifier::{OFFSETS, forget},
+};
 
 /// Buckets of `DEMUX`, a power of two, less one. Set by the loader and then frozen.
 #[unsafe(no_mangle)]
@@ -105,7 +110,8 @@ pub fn receive4<const ANY: bool>(
         return plainest(packet, frame, ip, ends);
     }
     if ip.is_fragment() {
-        return fragment(ends);
+        // Only the first one has the key.
+        return hand_up(&ends, Outcome::OuterFragment);
     }
     let header_len = ip.header_len();
     if header_len > ipv4::HEADER_LEN
@@ -154,16 +160,23 @@ pub fn receive6(packet: &Packet, frame: &Frame, ip: &Ipv6Header) -> Result<Gre, 
         if !options {
             break;
         }
-        let [next, length]: [u8; 2] = packet.read(offset).ok_or(Outcome::Ipv6Malformed)?;
+        // What does not fit is for the destination to judge: a router only passes it on.
+        let Some([next, length]) = packet.read::<[u8; 2]>(offset) else { return Ok(Gre::None) };
         let extension_len = ipv6::extension_len(length);
         if len < extension_len as u32 {
-            return Err(Outcome::Ipv6Malformed.into());
+            return Ok(Gre::None);
         }
         next_header = next;
         offset += extension_len;
         len -= extension_len as u32;
     }
     let ends = Ends::v6(ip.destination(), ip.source());
+    if offset > OFFSETS - gre::MAX_LEN {
+        return match next_header {
+            PROTOCOL_GRE => hand_up(&ends, Outcome::Ipv6Extension),
+            _ => Ok(Gre::None),
+        };
+    }
     let offset = forget(offset, packet.len());
     match next_header {
         PROTOCOL_GRE => {
@@ -171,23 +184,30 @@ pub fn receive6(packet: &Packet, frame: &Frame, ip: &Ipv6Header) -> Result<Gre, 
         }
         ipv6::NEXT_HEADER_FRAGMENT => {
             let [protocol, _]: [u8; 2] = packet.read(offset).ok_or(Outcome::Ipv6Malformed)?;
-            if protocol == PROTOCOL_GRE { fragment(ends) } else { Ok(Gre::None) }
+            match protocol {
+                PROTOCOL_GRE => hand_up(&ends, Outcome::OuterFragment),
+                _ => Ok(Gre::None),
+            }
         }
         _ => Ok(Gre::None),
     }
 }
 
+/// A packet whose GRE header cannot be read here, if it runs between the addresses of a tunnel.
 #[inline(always)]
-fn fragment(ends: Ends) -> Result<Gre, Stop> {
-    // Only the first fragment has the key.
-    match levels(&ends, Kind::PAIR, 0) {
+fn hand_up(ends: &Ends, outcome: Outcome) -> Result<Gre, Stop> {
+    match levels(ends, Kind::PAIR, 0) {
         NONE => Ok(Gre::Foreign),
-        id => Err(Stop::on(id, Outcome::OuterFragment)),
+        id => Err(Stop::on(id, outcome)),
     }
 }
 
 #[inline(always)]
 fn receive(packet: &Packet, frame: &Frame, outer: Outer) -> Result<Gre, Stop> {
+    // Looked up they would find tunnels whose addresses are any.
+    if outer.ends.any_local() || outer.ends.any_remote() {
+        return Ok(Gre::Foreign);
+    }
     let refusal = match header(packet, &outer) {
         Ok((gre, key)) => match find(frame, outer.ends, key) {
             Some((id, tunnel)) => {
@@ -267,7 +287,12 @@ fn find(frame: &Frame, ends: Ends, key: Option<u32>) -> Option<(u32, &'static Tu
     let bound = frame.port.flags.has(port::Flags::TUNNEL_BOUND);
     let link = if bound { frame.port.ifindex } else { 0 };
     let id = levels(&ends, kind, link);
-    Some((id, get(id)?))
+    let tunnel = get(id)?;
+    // Where the remote address is any, the kernel has not looked at the source yet.
+    if tunnel.flags.has(Flags::REMOTE_ANY) && !ends.remote_is_unicast() {
+        return None;
+    }
+    Some((id, tunnel))
 }
 
 /// An id of no tunnel.

@@ -1,5 +1,6 @@
 //! The daemon and the command line of xgre.
 
+mod attach;
 pub mod cli;
 pub mod config;
 pub mod control;

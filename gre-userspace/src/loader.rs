@@ -6,19 +6,14 @@
 
 use std::{
     collections::HashMap,
-    fs, io, mem,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{DevMap, Map, MapData, MapError, PerfEventArray, ProgramArray},
-    programs::{
-        ProgramError, SchedClassifier, TcAttachType, Xdp,
-        links::{FdLink, LinkError, PinnedLink},
-        tc::{self, SchedClassifierLink, TcError},
-        xdp::XdpMode as AyaMode,
-    },
+    programs::{ProgramError, SchedClassifier, Xdp, tc::SchedClassifierLink},
     util::{KernelVersion, nr_cpus},
 };
 use gre_ebpf_common::{
@@ -31,11 +26,10 @@ use gre_ebpf_common::{
     sequence::Sequence,
     tunnel::{Addresses6, Tunnel},
 };
-use nix::libc::EEXIST;
 use thiserror::Error;
 
 use crate::{
-    dataplane::Attachment,
+    attach::Hook,
     maps::{
         Maps, Table, TxPorts,
         counters::Counters,
@@ -45,7 +39,7 @@ use crate::{
         routes::{self, RouteTable},
         routes6::{self, RouteTable6},
     },
-    model::{Limits, XdpMode},
+    model::Limits,
 };
 
 /// The oldest kernel that the programs are tested on.
@@ -79,57 +73,18 @@ pub enum LoadError {
     Files(PathBuf, io::Error),
 }
 
-/// Why a program could not be attached to an interface.
-#[derive(Debug, Error)]
-pub enum AttachError {
-    #[error("attaching {hook} to {interface}: {source}")]
-    Program { hook: &'static str, interface: String, source: ProgramError },
-    #[error("attaching {hook} to {interface}: {source}")]
-    Link { hook: &'static str, interface: String, source: LinkError },
-    #[error("pinning {path}: {source}")]
-    Pin { path: PathBuf, source: aya::pin::PinError },
-    #[error("adding the clsact queueing discipline to {interface}: {source}")]
-    Clsact { interface: String, source: TcError },
-}
-
-/// Where a program is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Hook {
-    Xdp,
-    Ingress,
-    Egress,
-    /// Of the other end of a tunnel's device.
-    PeerIngress,
-    PeerEgress,
-}
-
-impl Hook {
-    const ALL: [Self; 5] =
-        [Self::Xdp, Self::Ingress, Self::Egress, Self::PeerIngress, Self::PeerEgress];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Xdp => "xdp",
-            Self::Ingress => "tc-ingress",
-            Self::Egress => "tc-egress",
-            Self::PeerIngress => "tc-peer-ingress",
-            Self::PeerEgress => "tc-peer-egress",
-        }
-    }
-}
-
 pub struct Programs {
-    ebpf: Ebpf,
-    pins: PathBuf,
+    pub(crate) ebpf: Ebpf,
+    pub(crate) pins: PathBuf,
     /// TC attachments of kernels before 6.6, which cannot be pinned.
-    filters: HashMap<(u32, Hook), SchedClassifierLink>,
+    pub(crate) filters: HashMap<(u32, Hook), SchedClassifierLink>,
 }
 
-const XDP: &str = "xgre_xdp";
+pub(crate) const XDP: &str = "xgre_xdp";
 const XDP_ANY: &str = "xgre_xdp_any";
-const TC_IN: &str = "xgre_tc_in";
-const TC_OUT: &str = "xgre_tc_out";
-const TC_DELIVER: &str = "xgre_tc_deliver";
+pub(crate) const TC_IN: &str = "xgre_tc_in";
+pub(crate) const TC_OUT: &str = "xgre_tc_out";
+pub(crate) const TC_DELIVER: &str = "xgre_tc_deliver";
 
 /// The way of packets to the daemon: not pinned, since it is the running daemon's.
 const EVENTS: &str = "EVENTS";
@@ -229,7 +184,7 @@ fn lay_detours(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     detours.set(0, program, 0).map_err(failed)
 }
 
-fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, LoadError>
+pub(crate) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, LoadError>
 where
     &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
@@ -337,186 +292,4 @@ impl Programs {
     pub fn tc_deliver(&mut self) -> Result<&mut SchedClassifier, LoadError> {
         program(&mut self.ebpf, TC_DELIVER)
     }
-
-    /// Attaches to a port: XDP as asked, and TC behind it. Says how XDP runs, and in words why no
-    /// better.
-    pub fn attach_port(
-        &mut self,
-        ifindex: u32,
-        interface: &str,
-        mode: XdpMode,
-    ) -> Result<(Attachment, Option<String>), AttachError> {
-        self.attach_tc(ifindex, interface, Hook::Ingress)?;
-        let native = |programs: &mut Self| programs.attach_xdp(ifindex, interface, AyaMode::Driver);
-        let generic = |programs: &mut Self| programs.attach_xdp(ifindex, interface, AyaMode::Skb);
-        match mode {
-            XdpMode::Off => {
-                self.unpin(ifindex, Hook::Xdp);
-                Ok((Attachment::Off, Some("XDP is off for this port in the config".into())))
-            }
-            XdpMode::Native => native(self).map(|()| (Attachment::Native, None)),
-            XdpMode::Generic => generic(self)
-                .map(|()| (Attachment::Generic, Some("generic XDP was asked for".into()))),
-            XdpMode::Auto => match native(self) {
-                Ok(()) => Ok((Attachment::Native, None)),
-                Err(error) => {
-                    generic(self)?;
-                    Ok((Attachment::Generic, Some(format!("no native XDP: {error}"))))
-                }
-            },
-        }
-    }
-
-    /// Attaches to the device of a tunnel and to its other end, each an interface index and a name.
-    pub fn attach_device(
-        &mut self,
-        device: (u32, &str),
-        peer: (u32, &str),
-    ) -> Result<(), AttachError> {
-        self.attach_tc(device.0, device.1, Hook::Egress)?;
-        self.attach_tc(peer.0, peer.1, Hook::PeerIngress)?;
-        self.attach_tc(peer.0, peer.1, Hook::PeerEgress)
-    }
-
-    /// Takes the programs off an interface, which may be gone already.
-    pub fn detach(&mut self, ifindex: u32) {
-        for hook in Hook::ALL {
-            self.unpin(ifindex, hook);
-            self.filters.remove(&(ifindex, hook));
-        }
-    }
-
-    /// Whether the XDP program on an interface is one that an earlier daemon left there.
-    pub fn is_pinned(pins: &Path, ifindex: u32) -> bool {
-        pin(pins, ifindex, Hook::Xdp).exists()
-    }
-
-    fn attach_xdp(
-        &mut self,
-        ifindex: u32,
-        interface: &str,
-        mode: AyaMode,
-    ) -> Result<(), AttachError> {
-        let hook = Hook::Xdp.name();
-        let failed =
-            |source| AttachError::Program { hook, interface: interface.to_owned(), source };
-        let earlier = self.pinned(ifindex, Hook::Xdp);
-        let path = pin(&self.pins, ifindex, Hook::Xdp);
-        let program: &mut Xdp = program(&mut self.ebpf, XDP).expect("it was loaded");
-        if let Some(link) = earlier {
-            let link = link.try_into().map_err(|source| AttachError::Link {
-                hook,
-                interface: interface.to_owned(),
-                source,
-            })?;
-            if let Ok(id) = program.attach_to_link(link) {
-                // The pin holds the link.
-                return program.take_link(id).map(drop).map_err(failed);
-            }
-            let _ = fs::remove_file(&path);
-        }
-        let id = program.attach_to_if_index(ifindex, mode).map_err(failed)?;
-        let link = program.take_link(id).map_err(failed)?;
-        let link: FdLink = link.try_into().map_err(|source| AttachError::Link {
-            hook,
-            interface: interface.to_owned(),
-            source,
-        })?;
-        link.pin(&path).map(drop).map_err(|source| AttachError::Pin { path, source })
-    }
-
-    fn attach_tc(&mut self, ifindex: u32, interface: &str, hook: Hook) -> Result<(), AttachError> {
-        let (name, at) = match hook {
-            Hook::Egress => (TC_OUT, TcAttachType::Egress),
-            Hook::PeerIngress => (TC_OUT, TcAttachType::Ingress),
-            Hook::PeerEgress => (TC_DELIVER, TcAttachType::Egress),
-            Hook::Ingress | Hook::Xdp => (TC_IN, TcAttachType::Ingress),
-        };
-        let failed = |source| AttachError::Program {
-            hook: hook.name(),
-            interface: interface.to_owned(),
-            source,
-        };
-        let earlier = self.pinned(ifindex, hook);
-        let path = pin(&self.pins, ifindex, hook);
-        let program: &mut SchedClassifier = program(&mut self.ebpf, name).expect("it was loaded");
-        if let Some(link) = earlier {
-            let link = SchedClassifierLink::try_from(link).map_err(|source| AttachError::Link {
-                hook: hook.name(),
-                interface: interface.to_owned(),
-                source,
-            })?;
-            if let Ok(id) = program.attach_to_link(link) {
-                // The pin holds the link.
-                return program.take_link(id).map(drop).map_err(failed);
-            }
-            let _ = fs::remove_file(&path);
-        }
-        if !has_tcx() {
-            add_clsact(interface).map_err(|source| AttachError::Clsact {
-                interface: interface.to_owned(),
-                source,
-            })?;
-            // One that an earlier daemon left stays without a pin, and two would see each packet.
-            let _ = tc::qdisc_detach_program(interface, at, name);
-        }
-        let id = program.attach(interface, at).map_err(failed)?;
-        let link = program.take_link(id).map_err(failed)?;
-        if !has_tcx() {
-            self.filters.insert((ifindex, hook), link);
-            return Ok(());
-        }
-        let link: FdLink = link.try_into().map_err(|source| AttachError::Link {
-            hook: hook.name(),
-            interface: interface.to_owned(),
-            source,
-        })?;
-        link.pin(&path).map(drop).map_err(|source| AttachError::Pin { path, source })
-    }
-
-    fn pinned(&self, ifindex: u32, hook: Hook) -> Option<FdLink> {
-        PinnedLink::from_pin(pin(&self.pins, ifindex, hook)).ok().map(FdLink::from)
-    }
-
-    /// Removing the pin of a link detaches it.
-    fn unpin(&self, ifindex: u32, hook: Hook) {
-        let _ = fs::remove_file(pin(&self.pins, ifindex, hook));
-    }
-
-    /// Leaves everything attached when the daemon ends.
-    pub fn leave(mut self) {
-        // Dropping a filter of an old kernel would detach it.
-        mem::take(&mut self.filters).into_values().for_each(mem::forget);
-    }
-
-    /// Takes all programs off and removes all pins.
-    pub fn teardown(self) -> io::Result<()> {
-        let pins = self.pins.clone();
-        drop(self);
-        fs::remove_dir_all(pins.join("links"))?;
-        fs::remove_dir_all(pins.join("maps"))?;
-        // In the initial namespace the directory may hold those of other namespaces.
-        match fs::remove_dir(&pins) {
-            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// What TC programs hang from before kernel 6.6. It stays, since others may use it as well, and so
-/// may be there.
-fn add_clsact(interface: &str) -> Result<(), TcError> {
-    match tc::qdisc_add_clsact(interface) {
-        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(EEXIST) => Ok(()),
-        result => result,
-    }
-}
-
-/// Whether TC programs are attached by links, which can be pinned: since kernel 6.6.
-fn has_tcx() -> bool {
-    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
-}
-
-fn pin(pins: &Path, ifindex: u32, hook: Hook) -> PathBuf {
-    pins.join("links").join(format!("{ifindex}-{}", hook.name()))
 }

@@ -24,7 +24,7 @@ use tests::{
     namespace::Namespace,
     process::run,
     topology::{like_wire, wire},
-    xgre::{Daemon, attempt, xgre},
+    xgre::{Daemon, xgre},
 };
 
 in_each_xdp_mode!(scapys_packets_arrive_or_not_as_their_headers_say, scapy_dissects_what_is_sent,);
@@ -54,7 +54,7 @@ const PLAIN: Tunnel = Tunnel {
     name: "plain",
     words: "ttl 245",
     outer: Version::V4,
-    inner: &[Version::V4],
+    inner: BOTH,
     key: None,
     checksum: false,
     sequence: false,
@@ -62,59 +62,30 @@ const PLAIN: Tunnel = Tunnel {
 };
 const KEYED: Tunnel = Tunnel { name: "keyed", words: "ttl 245 key 42", key: Some(42), ..PLAIN };
 
-/// What xgre has. The first is also the fence's.
-const RUNS: [Tunnel; 2] = [PLAIN, KEYED];
-
-/// What it is to have. To switch one on, move it to `RUNS`; to switch on IPv6 within those above, give
-/// `PLAIN` `inner: BOTH`. Until then xgre is asked, and its answer printed.
-const WAITS: [Tunnel; 7] = [
-    Tunnel { name: "csum", words: "ttl 245 csum", checksum: true, inner: BOTH, ..PLAIN },
-    Tunnel { name: "seq", words: "ttl 245 seq", sequence: true, inner: BOTH, ..PLAIN },
+/// The first is also the fence's.
+const TUNNELS: [Tunnel; 9] = [
+    PLAIN,
+    KEYED,
+    Tunnel { name: "summed", words: "ttl 245 csum", checksum: true, ..PLAIN },
+    Tunnel { name: "numbered", words: "ttl 245 seq", sequence: true, ..PLAIN },
     Tunnel {
-        name: "all",
+        name: "everything",
         words: "ttl 245 key 43 csum seq",
         key: Some(43),
         checksum: true,
         sequence: true,
-        inner: BOTH,
         ..PLAIN
     },
-    Tunnel { name: "plain6", outer: Version::V6, inner: BOTH, ..PLAIN },
-    Tunnel { name: "keyed6", outer: Version::V6, inner: BOTH, ..KEYED },
-    Tunnel {
-        name: "csum6",
-        words: "ttl 245 csum",
-        outer: Version::V6,
-        checksum: true,
-        inner: BOTH,
-        ..PLAIN
-    },
-    Tunnel {
-        name: "seq6",
-        words: "ttl 245 seq",
-        outer: Version::V6,
-        sequence: true,
-        inner: BOTH,
-        ..PLAIN
-    },
+    Tunnel { name: "plain6", outer: Version::V6, ..PLAIN },
+    Tunnel { name: "keyed6", outer: Version::V6, ..KEYED },
+    Tunnel { name: "summed6", words: "ttl 245 csum", outer: Version::V6, checksum: true, ..PLAIN },
+    Tunnel { name: "numbered6", words: "ttl 245 seq", outer: Version::V6, sequence: true, ..PLAIN },
 ];
-
-#[test]
-fn tunnels_that_wait_are_told() -> Result<()> {
-    let r1 = Namespace::new("r1")?;
-    let daemon = Daemon::start(&r1, &Gateway::without_tunnels())?;
-    for (number, tunnel) in (1..).zip(&WAITS) {
-        let asked = attempt(&r1, &format!("tunnel add {}", tunnel.xgre_words(number)))?;
-        let said = if asked.status.success() { "accepted".into() } else { asked.output.stderr };
-        eprintln!("{} waits in WAITS; xgre says: {}", tunnel.name, said.trim());
-    }
-    daemon.stop().map(drop)
-}
 
 fn scapys_packets_arrive_or_not_as_their_headers_say(xdp: Xdp) -> Result<()> {
     let lab = Lab::new(xdp)?;
     let mut rows = Vec::new();
-    for (number, tunnel) in (1..).zip(&RUNS) {
+    for (number, tunnel) in (1..).zip(&TUNNELS) {
         rows.extend(tunnel.headers(number));
     }
     let packets: Vec<_> = rows.iter().map(|row| &row.packet).collect();
@@ -135,7 +106,7 @@ fn scapys_packets_arrive_or_not_as_their_headers_say(xdp: Xdp) -> Result<()> {
 fn scapy_dissects_what_is_sent(xdp: Xdp) -> Result<()> {
     let lab = Lab::new(xdp)?;
     let mut rows = Vec::new();
-    for (number, tunnel) in (1..).zip(&RUNS) {
+    for (number, tunnel) in (1..).zip(&TUNNELS) {
         for inner in tunnel.inner {
             // An odd size, for the checksum; and what fits every tunnel.
             for (size, ttl, tos, df) in [
@@ -154,7 +125,7 @@ fn scapy_dissects_what_is_sent(xdp: Xdp) -> Result<()> {
     // tshark's opinion is asked for as well.
     capture.finish(rows.len())?;
     let results = reply["outward"].as_array().context("no results")?;
-    let mut sequence = vec![0_u32; RUNS.len() + 1];
+    let mut sequence = vec![0_u32; TUNNELS.len() + 1];
     for ((number, tunnel, packet), result) in rows.iter().zip(results) {
         let next = &mut sequence[usize::from(*number)];
         let expected = tunnel.sent(*number, packet, *next);
@@ -365,7 +336,7 @@ struct Lab {
 }
 
 impl Lab {
-    /// All of `RUNS`, carrying packets.
+    /// All of `TUNNELS`, carrying packets.
     fn new(xdp: Xdp) -> Result<Self> {
         let [host, r1, peer] =
             [Namespace::new("host")?, Namespace::new("r1")?, Namespace::new("peer")?];
@@ -393,12 +364,12 @@ impl Lab {
         }
         r1.sysctl("net.ipv4.ip_forward", 1)?;
         r1.sysctl("net.ipv6.conf.all.forwarding", 1)?;
-        for (number, tunnel) in (1..).zip(&RUNS) {
+        for (number, tunnel) in (1..).zip(&TUNNELS) {
             let bits = if tunnel.outer == Version::V4 { 24 } else { 64 };
             peer.ip(&format!("addr add {}/{bits} dev wan", tunnel.remote(number)))?;
         }
         let daemon = Daemon::start(&r1, &Gateway::without_tunnels().xdp(xdp))?;
-        for (number, tunnel) in (1..).zip(&RUNS) {
+        for (number, tunnel) in (1..).zip(&TUNNELS) {
             let name = tunnel.name;
             xgre(&r1, &format!("tunnel add {}", tunnel.xgre_words(number)))?;
             r1.ip(&format!("link set {name} up"))?;
@@ -426,7 +397,7 @@ impl Lab {
                 "gateway": self.r1.mac(gateway)?,
             }))
         };
-        let [plain, ..] = &RUNS;
+        let [plain, ..] = &TUNNELS;
         let task = json!({
             "peer": port(&self.peer, "wan", "wan")?,
             "host": port(&self.host, "eth0", "lan")?,

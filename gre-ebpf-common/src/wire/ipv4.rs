@@ -14,6 +14,8 @@ pub const PROTOCOL_GRE: u8 = IpProto::Gre as u8;
 pub const DONT_FRAGMENT: u16 = 0x4000;
 /// More Fragments and the offset: not zero in a fragment.
 const FRAGMENT: u16 = 0x3fff;
+/// The offset alone: zero in a first fragment.
+const OFFSET: u16 = 0x1fff;
 
 /// A header of 20 bytes, as five words in memory order.
 #[repr(C)]
@@ -77,6 +79,12 @@ impl Ipv4Header {
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
         self.half(6) & FRAGMENT != 0
+    }
+
+    /// A fragment but the first: what follows the header is no transport header.
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.half(6) & OFFSET != 0
     }
 
     #[inline(always)]
@@ -189,6 +197,7 @@ mod tests {
             prop_assert_eq!(header.tos(), reference.dscp.value() << 2 | reference.ecn.value());
             prop_assert_eq!(header.total_len(), reference.total_len);
             prop_assert_eq!(header.is_fragment(), reference.is_fragmenting_payload());
+            prop_assert_eq!(header.is_later_fragment(), reference.fragment_offset.value() != 0);
             prop_assert_eq!(header.dont_fragment(), reference.dont_fragment);
             prop_assert_eq!(header.ttl(), reference.time_to_live);
             prop_assert_eq!(header.protocol(), PROTOCOL_GRE);

@@ -24,6 +24,20 @@ impl Tag {
         Self(u32::from_ne_bytes([tpid[0], tpid[1], id[0], id[1]]))
     }
 
+    /// In memory order.
+    #[inline(always)]
+    pub const fn tpid(self) -> u16 {
+        let [a, b, ..] = self.0.to_ne_bytes();
+        u16::from_ne_bytes([a, b])
+    }
+
+    /// In host order.
+    #[inline(always)]
+    pub const fn id(self) -> u16 {
+        let [.., a, b] = self.0.to_ne_bytes();
+        u16::from_be_bytes([a, b])
+    }
+
     /// From the two half words of a frame, priority left out.
     #[inline(always)]
     pub const fn from_frame(tpid: u16, control: u16) -> Self {

@@ -123,6 +123,9 @@ pub(crate) fn bad_name(name: &str) -> Option<String> {
         Some(format!("a device name has 1 to 15 bytes; `{name}` has {}", name.len()))
     } else if name == "." || name == ".." || name.contains(refused) {
         Some(format!("a device name has no `/`, no `:` and no space, and `{name}` is not one"))
+    } else if ["all", "default"].contains(&name) {
+        // Directories below /proc/sys/net/ipv4/conf.
+        Some(format!("the kernel keeps the name `{name}` for itself: choose another"))
     } else {
         None
     }

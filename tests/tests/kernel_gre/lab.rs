@@ -93,10 +93,12 @@ impl Lab {
         self.up()
     }
 
-    /// Removes those.
+    /// Removes those, and makes R2's anew: they would take the numbers of another sender for old.
     pub fn without_kernel(&self) -> Result<()> {
         let delete = |row: &Row| format!("link del {}\n", row.device());
-        batch(&self.r1, &self.rows.iter().map(delete).collect::<String>())
+        let delete: String = self.rows.iter().map(delete).collect();
+        batch(&self.r1, &delete)?;
+        batch(&self.r2, &(delete + &far_tunnels(&self.rows)))
     }
 
     /// How many segments of a stream R2's tunnels take at once; with 1, TCP does all the work.
@@ -181,13 +183,22 @@ fn far(rows: &[Row]) -> String {
         "addr add 10.56.88.67/24 dev wan\naddr add fd56::67/64 dev wan nodad\n".to_owned();
     for row in rows {
         outer(&mut lines, &row.far(), &row.near(), ["10.56.88.66", "fd56::66"]);
+        for inner in row.inner {
+            address(&mut lines, &row.target(*inner));
+        }
+    }
+    lines + &far_tunnels(rows)
+}
+
+fn far_tunnels(rows: &[Row]) -> String {
+    let mut lines = String::new();
+    for row in rows {
         _ = writeln!(lines, "link add {}", row.far_words());
         neighbour(&mut lines, row, row.options.far_ends, &row.near());
         up(&mut lines, row);
         for inner in row.inner {
             let (host, target) = (row.host(*inner), row.target(*inner));
             let via = via(row.options.far_ends, &row.near());
-            address(&mut lines, &target);
             _ = writeln!(lines, "route add {host} {via} dev {} src {target}", row.device());
         }
     }

@@ -42,18 +42,6 @@ in_each_xdp_mode!(
     every_combination_works_both_ways,
 );
 
-#[test]
-#[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
-fn combinations_that_wait_work_between_kernels() -> Result<()> {
-    matrix::combinations_that_wait_work_between_kernels()
-}
-
-#[test]
-#[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
-fn combinations_that_wait_are_told() -> Result<()> {
-    matrix::combinations_that_wait_are_told()
-}
-
 const PC1: &str = "192.168.150.10";
 const NEAR: &str = "192.168.150.0/24";
 const R1: &str = "10.56.88.66";

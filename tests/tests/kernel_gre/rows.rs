@@ -1,9 +1,5 @@
 //! What is tried between xgre and the kernel, as data: which options, over which outer protocol,
 //! with which inner one.
-//!
-//! A combination is either in [`RUNS`] or in [`WAITS`]. Those in `WAITS` are for options that xgre
-//! is to get; of each, xgre is asked to make the tunnel, and what it says is in the matrix. To switch
-//! one on, move its line (or some of its options, or an inner protocol) up to `RUNS`.
 
 /// Options of a tunnel, and what each end is given.
 pub struct Options {
@@ -50,30 +46,11 @@ pub struct Combination {
     pub options: &'static [&'static Options],
 }
 
-/// What xgre does now.
-pub const RUNS: &[Combination] = &[Combination {
-    outer: Outer::Gre,
-    inner: &[Inner::Ipv4],
-    options: &[
-        &PLAIN,
-        &KEY,
-        &KEY_ALL_ONES,
-        &KEY_ZERO,
-        &FIXED,
-        &INHERIT,
-        &NO_PMTU_DISCOVERY,
-        &NO_PMTU_DISCOVERY_INHERIT,
-        &FAR_LOCAL_ANY,
-        &FAR_REMOTE_ANY,
-        &FAR_ANY,
-    ],
-}];
-
-/// What it is to do.
-pub const WAITS: &[Combination] = &[
+/// What is tried.
+pub const RUNS: &[Combination] = &[
     Combination {
         outer: Outer::Gre,
-        inner: &[Inner::Ipv6],
+        inner: &[Inner::Ipv4, Inner::Ipv6],
         options: &[
             &PLAIN,
             &KEY,
@@ -83,13 +60,6 @@ pub const WAITS: &[Combination] = &[
             &INHERIT,
             &NO_PMTU_DISCOVERY,
             &NO_PMTU_DISCOVERY_INHERIT,
-            &FAR_LOCAL_ANY,
-        ],
-    },
-    Combination {
-        outer: Outer::Gre,
-        inner: &[Inner::Ipv4, Inner::Ipv6],
-        options: &[
             &KEYS,
             &CSUM,
             &SEQ,
@@ -103,10 +73,15 @@ pub const WAITS: &[Combination] = &[
             &SEQ_IN,
             &IGNORE_DF,
             &LOCAL_ANY,
+            &FAR_LOCAL_ANY,
         ],
     },
     // Into a tunnel without a remote address the kernel sends no IPv6 over IPv4.
-    Combination { outer: Outer::Gre, inner: &[Inner::Ipv4], options: &[&REMOTE_ANY, &ANY] },
+    Combination {
+        outer: Outer::Gre,
+        inner: &[Inner::Ipv4],
+        options: &[&FAR_REMOTE_ANY, &FAR_ANY, &REMOTE_ANY, &ANY],
+    },
     Combination {
         outer: Outer::Ip6gre,
         inner: &[Inner::Ipv4, Inner::Ipv6],

@@ -9,24 +9,32 @@ use std::{
     thread,
 };
 
-use aya::programs::{ProgramError, TestRun as _, TestRunOptions, TestRunResult};
-use gre_ebpf_common::{counters::Tier, outcome::Outcome};
+use aya::{
+    maps::{Map, MapData, PerfEventArray, ProgramArray, perf::PerfEventArrayBuffer},
+    programs::{ProgramError, TestRun as _, TestRunOptions, TestRunResult},
+    util::online_cpus,
+};
+use gre_ebpf_common::{counters::Tier, mismatch::Mismatch, outcome::Outcome, sequence::Sequence};
 use gre_userspace::{
     dataplane::DataPlane,
     loader::{self, Programs},
     maps::Maps,
+    model::Limits,
 };
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::{
     frame::{ETHERNET, IPV4},
     pins::Pins,
-    world::{LIMITS, TUNNELS, interfaces},
+    world::{LIMITS, interfaces},
 };
 
 pub struct Bench {
     pub programs: Programs,
     maps: Maps,
+    /// Held, since the kernel empties an array of programs that nobody holds.
+    detours: ProgramArray<MapData>,
+    tunnels: u32,
     /// Interface indexes are this namespace's.
     namespace: File,
 }
@@ -35,6 +43,8 @@ pub struct Bench {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
     Xdp(u32),
+    /// The program for all packets, without the plain one before it.
+    XdpAny(u32),
     TcIn(u32),
     TcOut(u32),
 }
@@ -44,14 +54,14 @@ impl Hook {
     /// and for TC an IPv4 header as well (bpf_prog_test_run_skb, since 6.18).
     pub fn shortest(self) -> usize {
         match self {
-            Self::Xdp(_) => ETHERNET,
+            Self::Xdp(_) | Self::XdpAny(_) => ETHERNET,
             Self::TcIn(_) | Self::TcOut(_) => ETHERNET + IPV4,
         }
     }
 
     pub fn tier(self) -> Tier {
         match self {
-            Self::Xdp(_) => Tier::Xdp,
+            Self::Xdp(_) | Self::XdpAny(_) => Tier::Xdp,
             Self::TcIn(_) | Self::TcOut(_) => Tier::Tc,
         }
     }
@@ -91,20 +101,68 @@ pub type Counts = BTreeMap<Counter, u64>;
 
 /// The bench, for this thread alone as long as it keeps the guard.
 pub fn bench() -> MutexGuard<'static, Bench> {
-    static BENCH: LazyLock<Mutex<Bench>> = LazyLock::new(|| Mutex::new(Bench::new()));
+    static BENCH: LazyLock<Mutex<Bench>> = LazyLock::new(|| Mutex::new(Bench::new(&LIMITS)));
     // A test that failed leaves nothing behind that the next one does not set anew.
     let bench = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
-    setns(&bench.namespace, CloneFlags::CLONE_NEWNET).expect("entering the bench's namespace");
+    bench.enter();
     bench
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub fn new(limits: &Limits) -> Self {
         // Gone when the programs are loaded, and so before any test begins.
         let pins = Pins::new();
         let namespace = thread::spawn(namespace).join().expect("making a network namespace");
-        let (programs, maps, _) = loader::load(&LIMITS, pins.path()).expect("loading the programs");
-        Self { programs, maps, namespace }
+        let (programs, maps, _) = loader::load(limits, pins.path()).expect("loading the programs");
+        let detours = MapData::from_pin(pins.path().join("maps/DETOURS")).expect("it is pinned");
+        let detours = ProgramArray::try_from(Map::ProgramArray(detours)).expect("it is one");
+        Self { programs, maps, detours, tunnels: limits.tunnels, namespace }
+    }
+
+    /// Whether XDP has a program for what is not plain.
+    pub fn lay_detour(&mut self, there: bool) {
+        let program = self.programs.xdp_any().expect("it was loaded");
+        let program = program.fd().expect("it was loaded");
+        let result =
+            if there { self.detours.set(0, program, 0) } else { self.detours.clear_index(&0) };
+        result.expect("writing the map of programs");
+    }
+
+    /// Reads what TC hands up, as the daemon would, until the buffers are dropped.
+    pub fn listen(&mut self) -> Vec<PerfEventArrayBuffer<MapData>> {
+        let program = self.programs.tc_out().expect("it was loaded").info().expect("it is loaded");
+        let ids = program.map_ids().expect("root sees them").expect("kernels tell since 4.15");
+        let maps = ids.into_iter().map(|id| MapData::from_id(id).expect("it is used"));
+        let events = maps
+            .filter(|map| map.info().is_ok_and(|info| info.name_as_str() == Some("EVENTS")))
+            .map(Map::PerfEventArray)
+            .next()
+            .expect("the program has the map");
+        let mut events = PerfEventArray::try_from(events).expect("it is one");
+        let cpus = online_cpus().expect("listing the CPUs");
+        cpus.into_iter().map(|cpu| events.open(cpu, None).expect("opening a buffer")).collect()
+    }
+
+    /// Forgets what went through the tunnels.
+    pub fn reset(&mut self) {
+        (0..self.tunnels).for_each(|tunnel| self.maps.reset(tunnel));
+    }
+
+    pub fn sequence(&self, tunnel: u32) -> Sequence {
+        self.maps.sequence(tunnel)
+    }
+
+    pub fn set_sequence(&mut self, tunnel: u32, sequence: Sequence) {
+        self.maps.sequences.store(tunnel, &sequence);
+    }
+
+    pub fn mismatch(&self, tunnel: u32) -> Mismatch {
+        self.maps.mismatch(tunnel)
+    }
+
+    /// Moves this thread into its namespace.
+    pub fn enter(&self) {
+        setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("entering the bench's namespace");
     }
 
     pub fn apply(&mut self, plane: DataPlane) {
@@ -114,24 +172,56 @@ impl Bench {
     /// Runs a program on a frame; the counters that moved are told as well.
     pub fn run(&mut self, hook: Hook, context: Context, frame: &[u8]) -> (Run, Counts) {
         let before = self.counts();
-        let run = match hook {
-            Hook::Xdp(ifindex) => self.xdp(ifindex, context, frame),
-            Hook::TcIn(ifindex) | Hook::TcOut(ifindex) => self.tc(hook, ifindex, context, frame),
-        };
+        let run = self.test_run(hook, context, frame);
         let mut moved = self.counts();
         moved.retain(|counter, value| {
             *value -= before.get(counter).copied().unwrap_or(0);
             *value != 0
         });
-        (run.expect("BPF_PROG_TEST_RUN"), moved)
+        (run, moved)
     }
 
-    fn xdp(&mut self, ifindex: u32, context: Context, frame: &[u8]) -> Result<Run, ProgramError> {
+    /// Runs a program on a frame, and looks at no counters.
+    pub fn send(&mut self, hook: Hook, frame: &[u8]) -> Run {
+        self.test_run(hook, Context::default(), frame)
+    }
+
+    fn test_run(&mut self, hook: Hook, context: Context, frame: &[u8]) -> Run {
+        let run = match hook {
+            Hook::Xdp(ifindex) | Hook::XdpAny(ifindex) => self.xdp(hook, ifindex, context, frame),
+            Hook::TcIn(ifindex) | Hook::TcOut(ifindex) => self.tc(hook, ifindex, context, frame),
+        };
+        run.expect("BPF_PROG_TEST_RUN")
+    }
+
+    /// Packets and bytes that have come from a tunnel, of both tiers.
+    pub fn received(&self, tunnel: u32) -> (u64, u64) {
+        let tiers = self.maps.counters.tunnel(tunnel);
+        tiers.iter().fold((0, 0), |(packets, bytes), tier| {
+            (packets + tier.rx_packets, bytes + tier.rx_bytes)
+        })
+    }
+
+    pub fn outcome(&self, tier: Tier, outcome: Outcome) -> u64 {
+        self.maps.counters.outcome(tier, outcome)
+    }
+
+    fn xdp(
+        &mut self,
+        hook: Hook,
+        ifindex: u32,
+        context: Context,
+        frame: &[u8],
+    ) -> Result<Run, ProgramError> {
         let data = [&vec![0; context.metadata], frame].concat();
         let (start, end) = (context.metadata as u32, data.len() as u32);
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let words = [start, end, 0, ifindex, 0, 0];
-        let program = self.programs.xdp().expect("it was loaded");
+        let program = match hook {
+            Hook::XdpAny(_) => self.programs.xdp_any(),
+            Hook::Xdp(_) | Hook::TcIn(_) | Hook::TcOut(_) => self.programs.xdp(),
+        };
+        let program = program.expect("it was loaded");
         let mut run = test_run(&words, &data, |options| program.test_run(options))?;
         run.bytes.drain(..context.metadata);
         Ok(run)
@@ -151,7 +241,7 @@ impl Bench {
         words[44] = context.segment_size;
         let program = match hook {
             Hook::TcOut(_) => self.programs.tc_out(),
-            Hook::TcIn(_) | Hook::Xdp(_) => self.programs.tc_in(),
+            Hook::TcIn(_) | Hook::Xdp(_) | Hook::XdpAny(_) => self.programs.tc_in(),
         };
         let program = program.expect("it was loaded");
         test_run(&words, frame, |options| program.test_run(options))
@@ -160,29 +250,33 @@ impl Bench {
     pub fn counts(&self) -> Counts {
         let counters = &self.maps.counters;
         let mut counts = Counts::new();
+        let mut count = |counter, value| {
+            if value != 0 {
+                counts.insert(counter, value);
+            }
+        };
         for &outcome in Outcome::ALL {
             for tier in [Tier::Xdp, Tier::Tc] {
                 let counter = Counter::Outcome(tier as u32, outcome.label());
-                counts.insert(counter, counters.outcome(tier, outcome));
+                count(counter, counters.outcome(tier, outcome));
             }
-            for spec in TUNNELS {
-                let counter = Counter::Dropped(spec.id, outcome.label());
-                counts.insert(counter, counters.tunnel_drops(spec.id, outcome));
+            for id in 0..self.tunnels {
+                let counter = Counter::Dropped(id, outcome.label());
+                count(counter, counters.tunnel_drops(id, outcome));
             }
         }
-        for spec in TUNNELS {
-            for (tier, traffic) in (0..).zip(counters.tunnel(spec.id)) {
+        for id in 0..self.tunnels {
+            for (tier, traffic) in (0..).zip(counters.tunnel(id)) {
                 for (name, value) in [
                     ("rx_packets", traffic.rx_packets),
                     ("rx_bytes", traffic.rx_bytes),
                     ("tx_packets", traffic.tx_packets),
                     ("tx_bytes", traffic.tx_bytes),
                 ] {
-                    counts.insert(Counter::Traffic(spec.id, tier, name), value);
+                    count(Counter::Traffic(id, tier, name), value);
                 }
             }
         }
-        counts.retain(|_, value| *value != 0);
         counts
     }
 }

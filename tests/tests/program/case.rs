@@ -16,6 +16,7 @@ pub struct Case {
     hook: Hook,
     frame: Vec<u8>,
     context: Context,
+    before: Vec<(Hook, Vec<u8>)>,
     change: Box<dyn Fn(&mut DataPlane)>,
     expect: Expect,
 }
@@ -63,7 +64,8 @@ impl Case {
         let (output, egress, counts) = (None, None, Counts::new());
         let expect = Expect { action: Action::Pass, outcome, output, egress, counts };
         let context = Context::default();
-        Self { what: what.into(), hook, frame, context, change: Box::new(|_| ()), expect }
+        let (what, before) = (what.into(), Vec::new());
+        Self { what, hook, frame, context, before, change: Box::new(|_| ()), expect }
     }
 
     /// In a world that differs by this.
@@ -78,6 +80,12 @@ impl Case {
         self
     }
 
+    /// When these frames have come before, in this order.
+    pub fn after(mut self, before: impl IntoIterator<Item = (Hook, Vec<u8>)>) -> Self {
+        self.before.extend(before);
+        self
+    }
+
     pub fn passes(mut self, outcome: Outcome) -> Self {
         self.expect.action = Action::Pass;
         self.expect.outcome = outcome;
@@ -88,6 +96,13 @@ impl Case {
         self.expect.action = Action::Drop;
         self.expect.outcome = outcome;
         self.expect.counts.insert(Counter::Dropped(on.id, outcome.label()), 1);
+        self
+    }
+
+    /// Ends here, as it should.
+    pub fn consumes(mut self, outcome: Outcome) -> Self {
+        self.expect.action = Action::Drop;
+        self.expect.outcome = outcome;
         self
     }
 
@@ -125,11 +140,12 @@ impl Case {
         self.expect
             .counts
             .extend(moved.map(|(name, value)| (Counter::Traffic(tunnel.id, tier, name), value)));
+        self.expect.counts.retain(|_, value| *value != 0);
         self
     }
 
     /// What differs from what is expected, in words; nothing if all is well.
-    fn run(&self, bench: &mut Bench) -> String {
+    fn run(&self, hook: Hook, bench: &mut Bench) -> String {
         let mut plane = world();
         (self.change)(&mut plane);
         // Only into this slot of the device map: that it leaves shows where it leaves.
@@ -137,7 +153,15 @@ impl Case {
             plane.tx_ports = [egress].into();
         }
         bench.apply(plane);
-        let (run, moved) = bench.run(self.hook, self.context, &self.frame);
+        bench.reset();
+        for (at, frame) in &self.before {
+            let at = match (*at, hook) {
+                (Hook::Xdp(port), Hook::XdpAny(_)) => Hook::XdpAny(port),
+                (at, _) => at,
+            };
+            bench.run(at, Context::default(), frame);
+        }
+        let (run, moved) = bench.run(hook, self.context, &self.frame);
         self.compare(&run, moved)
     }
 
@@ -188,15 +212,25 @@ fn first_difference(found: &[u8], expected: &[u8]) -> String {
     )
 }
 
+/// The hooks of a case: whatever XDP makes of a packet, the program for all packets makes as well.
+fn hooks(hook: Hook) -> Vec<Hook> {
+    match hook {
+        Hook::Xdp(port) => vec![hook, Hook::XdpAny(port)],
+        Hook::XdpAny(_) | Hook::TcIn(_) | Hook::TcOut(_) => vec![hook],
+    }
+}
+
 /// Runs all of a table, and fails with all that went wrong.
 pub fn check(cases: impl IntoIterator<Item = Case>) {
     let mut bench = bench();
     let (mut count, mut report) = (0, String::new());
     for case in cases {
         count += 1;
-        let differences = case.run(&mut bench);
-        if !differences.is_empty() {
-            let _ = writeln!(report, "{} ({:?}):\n{differences}", case.what, case.hook);
+        for hook in hooks(case.hook) {
+            let differences = case.run(hook, &mut bench);
+            if !differences.is_empty() {
+                let _ = writeln!(report, "{} ({hook:?}):\n{differences}", case.what);
+            }
         }
     }
     assert!(count > 0, "the table is empty");

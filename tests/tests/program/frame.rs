@@ -36,6 +36,13 @@ impl Packet {
         self
     }
 
+    /// Of this many bytes in all, of which no two half words in a row are alike.
+    pub fn varied(mut self, bytes: u16) -> Self {
+        let len = usize::from(bytes) - self.header.header_len();
+        self.payload = (0..len).map(|i| (i * 7 + i / 256 * 3 + 1) as u8).collect();
+        self
+    }
+
     /// As the next router sends it.
     pub fn forwarded(&self) -> Self {
         self.clone().with(|header| header.time_to_live -= 1)
@@ -97,7 +104,9 @@ pub fn to_device(tunnel: Spec, packet: &[u8]) -> Vec<u8> {
     frame(tunnel.device_mac(), tunnel.peer_mac(), packet)
 }
 
+pub const CHECKSUM_BIT: u16 = 0x8000;
 pub const KEY_BIT: u16 = 0x2000;
+pub const SEQUENCE_BIT: u16 = 0x1000;
 
 /// A GRE header of flags, protocol type and optional words, and what it carries.
 pub fn gre(flags: u16, protocol: u16, words: &[u32], payload: &[u8]) -> Vec<u8> {
@@ -107,12 +116,68 @@ pub fn gre(flags: u16, protocol: u16, words: &[u32], payload: &[u8]) -> Vec<u8> 
     bytes
 }
 
-/// The GRE header that a tunnel's packets have.
-pub fn gre_of(tunnel: Spec, payload: &[u8]) -> Vec<u8> {
-    match tunnel.key {
-        Some(key) => gre(KEY_BIT, 0x0800, &[key], payload),
-        None => gre(0, 0x0800, &[], payload),
+/// What a GRE header has beside its protocol type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    pub checksum: bool,
+    pub key: Option<u32>,
+    pub number: Option<u32>,
+}
+
+impl Options {
+    /// All combinations, with this key and this number.
+    pub fn all(key: u32, number: u32) -> impl Iterator<Item = Self> {
+        (0..8).map(move |bits| Self {
+            checksum: bits & 1 != 0,
+            key: (bits & 2 != 0).then_some(key),
+            number: (bits & 4 != 0).then_some(number),
+        })
     }
+
+    /// Those that a tunnel's packets come with.
+    pub fn received(tunnel: Spec, number: u32) -> Self {
+        let number = tunnel.sequence.then_some(number);
+        Self { checksum: tunnel.checksum, key: tunnel.key, number }
+    }
+
+    /// Those that a tunnel sends its packets with.
+    pub fn sent(tunnel: Spec, number: u32) -> Self {
+        let number = tunnel.sequence_sent.then_some(number);
+        Self { checksum: tunnel.checksum_sent, key: tunnel.key_sent, number }
+    }
+
+    /// GRE header and payload.
+    pub fn gre(self, protocol: u16, payload: &[u8]) -> Vec<u8> {
+        let flags = [
+            (self.checksum, CHECKSUM_BIT),
+            (self.key.is_some(), KEY_BIT),
+            (self.number.is_some(), SEQUENCE_BIT),
+        ];
+        let flags = flags.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum();
+        let words: Vec<u32> =
+            [self.checksum.then_some(0), self.key, self.number].into_iter().flatten().collect();
+        let mut bytes = gre(flags, protocol, &words, payload);
+        if self.checksum {
+            let checksum = internet_checksum(&bytes);
+            bytes[4..6].copy_from_slice(&checksum.to_be_bytes());
+        }
+        bytes
+    }
+}
+
+/// RFC 1071, half word by half word.
+pub fn internet_checksum(bytes: &[u8]) -> u16 {
+    let mut sum = 0u32;
+    for pair in bytes.chunks(2) {
+        sum += u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !sum as u16
+}
+
+/// The GRE header that a tunnel's packets come with, the first of them.
+pub fn gre_of(tunnel: Spec, payload: &[u8]) -> Vec<u8> {
+    Options::received(tunnel, 0).gre(0x0800, payload)
 }
 
 /// A packet that has come from a tunnel's remote, with any payload.
@@ -134,6 +199,11 @@ pub fn through(tunnel: Spec, inner: &[u8]) -> Vec<u8> {
 /// the TTL that forwarding has left it. The rules once more, in other words than the programs'
 /// (ip_tunnel_xmit; RFC 6040, 4.1, normal mode).
 pub fn encapsulated(tunnel: Spec, inner: &Packet, identification: u16) -> Packet {
+    numbered(tunnel, inner, identification, 0)
+}
+
+/// As the tunnel's packet of this number, if it numbers them.
+pub fn numbered(tunnel: Spec, inner: &Packet, identification: u16, number: u32) -> Packet {
     let ttl = if tunnel.ttl == 0 { inner.header.time_to_live } else { tunnel.ttl };
     let mut header = ipv4(ttl, IpNumber::GRE, LOCAL, tunnel.remote());
     header.dscp = match tunnel.tos {
@@ -141,9 +211,10 @@ pub fn encapsulated(tunnel: Spec, inner: &Packet, identification: u16) -> Packet
         fixed => (fixed >> 2).try_into().unwrap(),
     };
     header.ecn = inner.header.ecn;
-    header.dont_fragment = tunnel.pmtudisc || inner.header.dont_fragment;
+    header.dont_fragment = tunnel.pmtudisc || inner.header.dont_fragment && !tunnel.ignore_df;
     header.identification = identification;
-    Packet { header, payload: gre_of(tunnel, &inner.bytes()) }
+    let payload = Options::sent(tunnel, number).gre(0x0800, &inner.bytes());
+    Packet { header, payload }
 }
 
 /// With other bytes in an IPv4 header, and the checksum to match.

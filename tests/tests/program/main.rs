@@ -1,4 +1,4 @@
-//! The three programs, run by the kernel on one packet at a time (BPF_PROG_TEST_RUN). A table a
+//! The four programs, run by the kernel on one packet at a time (BPF_PROG_TEST_RUN). A table a
 //! file: a valid packet with one thing changed, and the action, the bytes and the counters that
 //! must come of it.
 //!
@@ -9,15 +9,29 @@
 mod agree;
 mod bench;
 mod case;
+mod checksum;
 mod decapsulate;
 mod encapsulate;
 mod frame;
 mod gre_header;
+mod handed_up;
 mod inner;
+mod legs;
+mod lookup;
+mod many;
+mod mismatch;
+mod mss;
+mod mss_packets;
+mod numbering;
+mod options;
+mod outer_header;
 mod pass;
+mod payload;
 #[path = "../common/pins.rs"]
 mod pins;
 mod random;
+mod sequence;
+mod strangers;
 mod tc;
 mod verifier;
 mod world;

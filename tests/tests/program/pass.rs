@@ -8,6 +8,7 @@ use crate::{
     case::{Case, check},
     frame::{
         ETHERNET, Packet, from_lan, from_wan, gre_of, inbound, outbound, patch, received, spoil,
+        to_device,
     },
     world::{LAN, PLAIN, WAN},
 };
@@ -44,34 +45,60 @@ fn a_frame_for_another_mac_address_is_not_for_the_port() {
 }
 
 #[test]
-fn whatever_is_not_ipv4_is_the_kernels() {
+fn whatever_is_not_ip_is_the_kernels() {
     let mut cases = Vec::new();
     for (hook, packet) in valid() {
         let frame = arriving(hook, &packet.bytes());
-        // A length, the bytes swapped, IPv4 but a bit, ARP, VLAN, IPv6, MPLS, QinQ.
-        for ethertype in [0x0064u16, 0x0008, 0x0801, 0x0806, 0x8100, 0x86dd, 0x8847, 0x88a8] {
+        // A length, the bytes swapped, IPv4 but a bit, ARP, MPLS; tags of no VLAN; IPv6 that is none.
+        for (ethertype, outcome) in [
+            (0x0064u16, NotIp),
+            (0x0008, NotIp),
+            (0x0801, NotIp),
+            (0x0806, NotIp),
+            (0x8847, NotIp),
+            (0x8100, VlanUnknown),
+            (0x88a8, VlanUnknown),
+            (0x86dd, Ipv6Malformed),
+        ] {
             let frame = spoil(&frame, 12, &ethertype.to_be_bytes());
-            cases.push(Case::new(format!("{ethertype:#06x}"), hook, frame).passes(NotIp));
+            cases.push(Case::new(format!("{ethertype:#06x}"), hook, frame).passes(outcome));
         }
     }
     check(cases);
 }
 
+/// XDP leaves them to the kernel, which calls TC on the way.
 #[test]
-fn options_are_the_kernels_affair() {
+fn options_are_not_xdps_affair() {
     let mut cases = Vec::new();
     for (hook, packet) in valid() {
         for words in 1..=10 {
             let options = vec![1; 4 * words];
-            let packet = packet.clone().with(|header| {
+            let with_options = packet.clone().with(|header| {
                 header.options = options[..].try_into().unwrap();
             });
-            let frame = arriving(hook, &packet.bytes());
-            cases.push(Case::new(format!("{words} words"), hook, frame).passes(Ipv4Options));
+            let frame = arriving(hook, &with_options.bytes());
+            let wrong = spoil(&frame, ETHERNET + 20, &[0]);
+            let case = |frame| Case::new(format!("{words} words"), hook, frame);
+            cases.extend(match hook {
+                Hook::TcIn(_) => {
+                    let inner = inbound(PLAIN).bytes();
+                    let out = to_device(PLAIN, &inner);
+                    [
+                        case(frame).sends(ToDevice, PLAIN.peer(), move |_| out.clone()).received(
+                            PLAIN,
+                            1,
+                            inner.len(),
+                        ),
+                        case(wrong).passes(Ipv4Malformed),
+                    ]
+                }
+                _ => [case(frame).passes(Ipv4Options), case(wrong).passes(Ipv4Options)],
+            });
         }
         let beyond = patch(&packet.bytes()[..24], 0, &[0x4f, 0, 0, 24]);
         let frame = arriving(hook, &beyond);
-        cases.push(Case::new("beyond the packet", hook, frame).passes(Ipv4Options));
+        cases.push(Case::new("beyond the packet", hook, frame).passes(Ipv4Malformed));
     }
     check(cases);
 }

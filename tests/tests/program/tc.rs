@@ -12,7 +12,7 @@ use crate::{
     decapsulate::{delivers, to_the_gateway},
     encapsulate::fixtures,
     frame::{Packet, encapsulated, frame, inbound, outbound, through, to_device},
-    world::{LAN, PLAIN, Spec, TO_GATEWAY, TUNNELS, WAN, change},
+    world::{FREE, LAN, PLAIN, Spec, TO_GATEWAY, TUNNELS, WAN, add, change},
 };
 
 /// What the kernel writes on a device without ARP does not matter.
@@ -75,10 +75,10 @@ fn what_cannot_be_sent_is_dropped_and_counted_on_the_tunnel() {
 }
 
 #[test]
-fn only_ipv4_goes_into_a_tunnel_that_carries_ipv4() {
+fn what_is_not_ip_is_for_the_daemon_and_dropped_without_one() {
     let packet = outbound(PLAIN).bytes();
     let mut cases = Vec::new();
-    for ethertype in [0x0806u16, 0x86dd, 0x8847, 0x88cc] {
+    for ethertype in [0x0806u16, 0x8847, 0x8848, 0x88cc] {
         let mut bytes = frame(TO, FROM, &packet);
         bytes[12..14].copy_from_slice(&ethertype.to_be_bytes());
         cases.push(
@@ -111,17 +111,39 @@ fn longer_than_the_underlay_takes_is_dropped_and_counted() {
 fn a_super_packet_goes_whole_and_counts_as_its_segments() {
     let context = Context { segments: 3, ..Context::default() };
     let packet = || outbound(PLAIN).long(3000);
+    let wide = |plane: &mut _| change::next_hop(plane, TO_GATEWAY).mtu = 9000;
     check([
-        sends("three segments", PLAIN, packet(), 3).context(context),
-        // Its segments are as long as the device's MTU.
-        routed(PLAIN, "an underlay that is too narrow for them", &packet().bytes())
+        sends("three segments", PLAIN, packet(), 3).context(context).given(wide),
+        routed(PLAIN, "without a segment size it is one packet", &packet().bytes())
             .drops(TooBigForUnderlay, PLAIN)
-            .context(context)
-            .given(|plane| change::next_hop(plane, TO_GATEWAY).mtu = 1499),
-        routed(PLAIN, "one segment is no super-packet", &packet().bytes())
-            .drops(TooBigForUnderlay, PLAIN)
-            .context(Context { segments: 1, ..Context::default() }),
+            .context(context),
     ]);
+}
+
+/// What fits is refused by the kernel, which cannot tell the protocol of the segments here, and only
+/// then.
+#[test]
+fn of_a_super_packet_the_longest_segment_must_fit() {
+    let udp = || outbound(PLAIN).long(3000);
+    // Data offset: words of TCP header.
+    let tcp = |words: u8| {
+        let mut packet = udp().with(|header| header.protocol = 6.into());
+        packet.payload[12] = words << 4;
+        packet
+    };
+    let fits = |what: &str, packet: Packet, segment_size: u32| {
+        let context = Context { segments: 3, segment_size, ..Context::default() };
+        let case = |what: String| routed(PLAIN, what, &packet.bytes());
+        let longer = Context { segment_size: segment_size + 1, ..context };
+        [
+            case(format!("{what}, fits")).context(context).aborts(PLAIN),
+            case(format!("{what}, a byte more")).context(longer).drops(TooBigForUnderlay, PLAIN),
+        ]
+    };
+    check(fits("UDP", udp(), 1476 - 28));
+    check(fits("TCP", tcp(5), 1476 - 40));
+    check(fits("TCP with timestamps", tcp(8), 1476 - 52));
+    check(fits("TCP with all options", tcp(15), 1476 - 80));
 }
 
 #[test]
@@ -132,6 +154,46 @@ fn a_merged_packet_comes_out_whole_and_counts_as_its_segments() {
         .sends(ToDevice, PLAIN.peer(), move |_| out.clone())
         .received(PLAIN, 3, 3000)
         .context(Context { segments: 3, ..Context::default() })]);
+}
+
+#[test]
+fn d15_a_tunnel_inside_itself_sends_nothing() {
+    let packet = outbound(PLAIN);
+    check([Hook::TcOut(PLAIN.device()), Hook::TcOut(PLAIN.peer())].map(|hook| {
+        Case::new("nested", hook, frame(TO, FROM, &packet.bytes()))
+            .drops(Nested, PLAIN)
+            .given(|plane| change::tunnel_flag(plane, PLAIN, Flags::NESTED, true))
+    }));
+}
+
+/// Each segment would have the same number, and the whole packet's checksum: the device cuts it first.
+#[test]
+fn offload1_a_super_packet_with_numbers_or_checksums_is_for_the_device_to_cut() {
+    let packet = outbound(PLAIN).long(3000).bytes();
+    let context = Context { segments: 3, segment_size: 1000, ..Context::default() };
+    check([Spec::new(FREE).with_sequence(), Spec::new(FREE).with_checksums()].map(|tunnel| {
+        routed(tunnel, "three segments", &packet)
+            .passes(DeviceFinishes)
+            .context(context)
+            .given(move |plane| add(plane, tunnel))
+    }));
+}
+
+#[test]
+fn pmtu1_what_the_path_takes_is_all_that_is_sent_in_one_piece() {
+    let known =
+        |path_mtu: u16| move |plane: &mut _| change::tunnel(plane, PLAIN).path_mtu = path_mtu;
+    let long = |len: u16| outbound(PLAIN).long(len);
+    let drops = |what: &str, len: u16| {
+        routed(PLAIN, what, &long(len).bytes()).drops(TooBigForUnderlay, PLAIN)
+    };
+    check([
+        encapsulates("the path's", PLAIN, long(1300 - 24)).given(known(1300)),
+        drops("a byte more", 1300 - 24 + 1).given(known(1300)),
+        encapsulates("the underlay's, where the path takes more", PLAIN, long(1476))
+            .given(known(9000)),
+        drops("a byte more than the underlay's", 1477).given(known(9000)),
+    ]);
 }
 
 /// Of a protocol that the kernel can neither segment behind GRE nor tell from one that it can.

@@ -7,6 +7,8 @@
 //!                          device of tunnel ID: 10.(100+ID).0.0/16
 //! ```
 
+pub mod change;
+
 use std::collections::BTreeSet;
 
 use gre_ebpf_common::{
@@ -48,24 +50,77 @@ pub const LIMITS: Limits =
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spec {
     pub id: u32,
+    /// Id of the tunnel that has this remote: its own, unless it shares one.
+    pub remote_of: u32,
+    /// Of received packets, as are those without `_sent`.
     pub key: Option<u32>,
+    pub key_sent: Option<u32>,
+    pub checksum: bool,
+    pub checksum_sent: bool,
+    pub sequence: bool,
+    pub sequence_sent: bool,
+    pub rfc2890: bool,
     /// 0 inherits.
     pub ttl: u8,
     /// Bit 0 inherits.
     pub tos: u8,
     pub pmtudisc: bool,
+    pub ignore_df: bool,
+    pub local_any: bool,
+    pub remote_any: bool,
+    /// Interface that it is bound to; 0 is any.
+    pub link: u32,
+    pub up: bool,
 }
 
-pub const PLAIN: Spec = Spec { id: 0, key: None, ttl: 64, tos: 0, pmtudisc: true };
-pub const KEYED: Spec = Spec { id: 1, key: Some(0x0102_0304), ttl: 255, tos: 0, pmtudisc: true };
-pub const INHERIT: Spec = Spec { id: 2, key: None, ttl: 0, tos: 1, pmtudisc: false };
+pub const PLAIN: Spec = Spec::new(0);
+pub const KEYED: Spec = Spec { ttl: 255, ..Spec::new(1).with_key(0x0102_0304) };
+pub const INHERIT: Spec = Spec { ttl: 0, tos: 1, pmtudisc: false, ..Spec::new(2) };
 /// Its key is zero, which is not the same as none.
-pub const FIXED: Spec = Spec { id: 3, key: Some(0), ttl: 7, tos: 0x28, pmtudisc: false };
+pub const FIXED: Spec = Spec { ttl: 7, tos: 0x28, pmtudisc: false, ..Spec::new(3).with_key(0) };
 pub const TUNNELS: [Spec; 4] = [PLAIN, KEYED, INHERIT, FIXED];
+/// Ids from here on are for tunnels that a test adds.
+pub const FREE: u32 = TUNNELS.len() as u32;
 
 impl Spec {
+    /// Without any option.
+    pub const fn new(id: u32) -> Self {
+        Self {
+            id,
+            remote_of: id,
+            key: None,
+            key_sent: None,
+            checksum: false,
+            checksum_sent: false,
+            sequence: false,
+            sequence_sent: false,
+            rfc2890: false,
+            ttl: 64,
+            tos: 0,
+            pmtudisc: true,
+            ignore_df: false,
+            local_any: false,
+            remote_any: false,
+            link: 0,
+            up: true,
+        }
+    }
+
+    /// In both directions.
+    pub const fn with_key(self, key: u32) -> Self {
+        Self { key: Some(key), key_sent: Some(key), ..self }
+    }
+
+    pub const fn with_checksums(self) -> Self {
+        Self { checksum: true, checksum_sent: true, ..self }
+    }
+
+    pub const fn with_sequence(self) -> Self {
+        Self { sequence: true, sequence_sent: true, ..self }
+    }
+
     pub const fn remote(&self) -> [u8; 4] {
-        [198, 51, 100, 1 + self.id as u8]
+        [198, 51, 100, 1 + self.remote_of as u8]
     }
 
     /// A host behind the tunnel.
@@ -98,7 +153,9 @@ impl Spec {
 
     /// Bytes that encapsulation adds.
     pub const fn overhead(&self) -> u16 {
-        if self.key.is_some() { 28 } else { 24 }
+        let words =
+            self.key_sent.is_some() as u16 + self.checksum_sent as u16 + self.sequence_sent as u16;
+        24 + 4 * words
     }
 
     /// Of the device.
@@ -106,25 +163,44 @@ impl Spec {
         1500 - self.overhead()
     }
 
+    /// As the tunnel is found by them.
     pub fn ends(&self) -> Ends {
-        Ends::v4(u32::from_ne_bytes(LOCAL), u32::from_ne_bytes(self.remote()))
+        let any = |is_any, address| if is_any { [0; 4] } else { address };
+        let (local, remote) = (any(self.local_any, LOCAL), any(self.remote_any, self.remote()));
+        Ends::v4(u32::from_ne_bytes(local), u32::from_ne_bytes(remote))
     }
 
-    fn record(&self) -> Tunnel {
+    pub fn record(&self) -> Tunnel {
+        // Where any local address will do, the record has the one that is sent from.
+        let local = u32::from_ne_bytes(LOCAL);
         let outer = Outer {
             ttl: self.ttl,
             tos: self.tos,
             dont_fragment: self.pmtudisc,
-            key: self.key,
-            ..Outer::new(self.ends())
+            ignore_df: self.ignore_df,
+            key: self.key_sent,
+            checksum: self.checksum_sent,
+            sequence: self.sequence_sent,
+            ..Outer::new(Ends::v4(local, self.ends().remote[0]))
         };
-        let mut record = Tunnel::new(outer, Expected { key: self.key, ..Expected::default() });
-        record.flags =
-            record.flags.with(tunnel::Flags::UP, true).with(tunnel::Flags::FORWARDING, true);
+        let expected = Expected {
+            key: self.key,
+            checksum: self.checksum,
+            sequence: self.sequence,
+            rfc2890: self.rfc2890,
+        };
+        let mut record = Tunnel::new(outer, expected);
+        record.flags = record
+            .flags
+            .with(tunnel::Flags::UP, self.up)
+            .with(tunnel::Flags::FORWARDING, true)
+            .with(tunnel::Flags::LOCAL_ANY, self.local_any)
+            .with(tunnel::Flags::REMOTE_ANY, self.remote_any);
         record.next_hop = TO_GATEWAY;
         record.device = self.way_to_device();
         record.ifindex = self.device();
         record.mtu = self.mtu();
+        record.link = self.link;
         record
     }
 }
@@ -142,17 +218,7 @@ pub fn world() -> DataPlane {
         plane.next_hops.insert(id, NextHop::new(to, from, ifindex, 1500, ready));
     }
     for spec in TUNNELS {
-        let (device, peer) = (spec.device_mac(), spec.peer_mac());
-        let way = NextHop::new(device, peer, spec.peer(), 65_535, ready);
-        plane.next_hops.insert(spec.way_to_device(), way);
-        plane.ports.insert(spec.device(), Port::device_of(spec.id, spec.device()));
-        let record = spec.record();
-        let ends = spec.ends();
-        for kind in [Kind::from_key(spec.key.map(u32::to_be)), Kind::PAIR] {
-            plane.demux.insert(Key { ends, kind, link: 0 }, spec.id);
-        }
-        plane.tunnels.insert(spec.id, record);
-        route(&mut plane, spec.beyond(), 16, Entry::Tunnel(spec.id));
+        add(&mut plane, spec);
     }
     route(&mut plane, HOST, 24, Entry::Punt);
     route(&mut plane, HOST, 32, Entry::NextHop(TO_HOST));
@@ -162,8 +228,49 @@ pub fn world() -> DataPlane {
     plane
 }
 
+/// Adds a tunnel, with its device and a route into it.
+pub fn add(plane: &mut DataPlane, spec: Spec) {
+    let ready = next_hop::Flags::RESOLVED.with(next_hop::Flags::NATIVE_REDIRECT, true);
+    let (device, peer) = (spec.device_mac(), spec.peer_mac());
+    let way = NextHop::new(device, peer, spec.peer(), 65_535, ready);
+    plane.next_hops.insert(spec.way_to_device(), way);
+    plane.ports.insert(spec.device(), Port::device_of(spec.id, spec.device()));
+    plane.ports.insert(spec.peer(), Port::peer_of(spec.id, spec.peer()));
+    let ends = spec.ends();
+    let numbers_alone = spec.local_any && spec.remote_any;
+    let key = spec.key.filter(|&key| key != 0 || !numbers_alone);
+    let kind = Kind::from_key(key.map(u32::to_be));
+    if spec.link != 0 {
+        plane.demux.insert(Key { ends, kind, link: spec.link }, spec.id);
+    }
+    for kind in [kind, Kind::PAIR] {
+        plane.demux.entry(Key { ends, kind, link: 0 }).or_insert(spec.id);
+    }
+    if spec.local_any {
+        let ends = Ends::v4(u32::from_ne_bytes(LOCAL), 0);
+        plane.demux.insert(Key { ends, kind: Kind::ADDRESS, link: 0 }, 0);
+    }
+    plane.tunnels.insert(spec.id, spec.record());
+    route(plane, spec.beyond(), 16, Entry::Tunnel(spec.id));
+}
+
+/// Adds a tunnel's record towards one of its remotes. Only routes lead there.
+pub fn add_leg(plane: &mut DataPlane, tunnel: Spec, leg: Spec) {
+    let mut record = leg.record();
+    record.device = tunnel.way_to_device();
+    record.ifindex = tunnel.device();
+    plane.tunnels.insert(leg.id, record);
+    route(plane, leg.beyond(), 16, Entry::Tunnel(leg.id));
+}
+
+/// Takes the tunnels out that the world has.
+pub fn remove_all(plane: &mut DataPlane) {
+    plane.demux.clear();
+    plane.tunnels.clear();
+}
+
 pub fn every_interface() -> BTreeSet<u32> {
-    TUNNELS.iter().map(Spec::peer).chain([LAN, WAN]).collect()
+    (0..LIMITS.tunnels).map(|id| Spec::new(id).peer()).chain([LAN, WAN]).collect()
 }
 
 /// Routes the prefix around `address`.
@@ -180,39 +287,7 @@ pub fn interfaces() -> String {
              link set {name} up\nlink set {name}-peer up\n"
         )
     };
-    let devices =
-        TUNNELS.iter().map(|spec| pair(&format!("t{}", spec.id), spec.device(), spec.peer()));
+    let devices = (0..LIMITS.tunnels)
+        .map(|id| pair(&format!("t{id}"), Spec::new(id).device(), Spec::new(id).peer()));
     devices.chain([pair("lan", LAN, LAN + 1), pair("wan", WAN, WAN + 1)]).collect()
-}
-
-/// Changes of the world, for the tables.
-pub mod change {
-    use super::*;
-
-    pub fn tunnel(plane: &mut DataPlane, spec: Spec) -> &mut Tunnel {
-        plane.tunnels.get_mut(&spec.id).expect("the world has the tunnel")
-    }
-
-    pub fn tunnel_flag(plane: &mut DataPlane, spec: Spec, flag: tunnel::Flags, on: bool) {
-        let flags = &mut tunnel(plane, spec).flags;
-        *flags = tunnel::Flags(flags.0 & !flag.0).with(flag, on);
-    }
-
-    pub fn next_hop(plane: &mut DataPlane, id: u32) -> &mut NextHop {
-        plane.next_hops.get_mut(&id).expect("the world has the next hop")
-    }
-
-    pub fn port_flags(plane: &mut DataPlane, ifindex: u32, flags: &[port::Flags]) {
-        let port = plane.ports.get_mut(&ifindex).expect("the world has the port");
-        port.flags = flags.iter().fold(port::Flags::VALID, |all, &flag| all.with(flag, true));
-    }
-
-    pub fn unresolved(plane: &mut DataPlane, id: u32) {
-        next_hop(plane, id).flags = next_hop::Flags::NATIVE_REDIRECT;
-    }
-
-    /// Its driver has no ndo_xdp_xmit.
-    pub fn without_native_redirect(plane: &mut DataPlane, id: u32) {
-        next_hop(plane, id).flags = next_hop::Flags::RESOLVED;
-    }
 }

@@ -1,10 +1,6 @@
 //! The matrix of what interoperates: what the tests have found in each guest, in one table.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    fs,
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs};
 
 use anyhow::{Context as _, Result};
 
@@ -27,8 +23,7 @@ pub(super) fn report(kernels: &[Kernel]) -> Result<()> {
 
 const HEADING: &str = "\
 Between xgre and the kernel's GRE; of each cell the seconds from xgre to the kernel and back, or what
-failed. A column is a kernel and an XDP mode; under \"waits\" the kernel is at both ends, of what xgre
-does not do yet.
+failed. A column is a kernel and an XDP mode.
 
 ";
 
@@ -41,8 +36,6 @@ struct Matrix {
     /// By row, column and direction.
     cells: BTreeMap<(usize, usize, bool), Cell>,
     failures: Vec<String>,
-    /// What xgre says of combinations that wait, and of which it says so.
-    waits: BTreeMap<String, BTreeSet<String>>,
 }
 
 #[derive(Default)]
@@ -72,10 +65,6 @@ impl Matrix {
                         ));
                     }
                 }
-                ["waits", outer, options, inner, said] => {
-                    let what = format!("{outer}, {options}, {inner}");
-                    self.waits.entry(said.to_owned()).or_default().insert(what);
-                }
                 _ => {}
             }
         }
@@ -100,18 +89,6 @@ impl Matrix {
         _ = writeln!(text, "\n{} of {} cells ok", self.cells.len() - failed, self.cells.len());
         for failure in &self.failures {
             _ = writeln!(text, "FAILED {failure}");
-        }
-        if !self.waits.is_empty() {
-            _ = writeln!(
-                text,
-                "\nNot tried yet (WAITS of kernel_gre/rows.rs), by what xgre says of it:"
-            );
-        }
-        for (said, what) in &self.waits {
-            _ = writeln!(text, "  {said}");
-            for what in what {
-                _ = writeln!(text, "      {what}");
-            }
         }
         text
     }
@@ -138,14 +115,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_failed_and_what_waits_is_told() {
+    fn what_failed_is_told() {
         let mut matrix = Matrix::default();
         matrix.read(
             "6.1.0-56-cloud-amd64",
             "check\tnative\tgre\tkey\tIPv4\tto\tping\t120\tok\r\n\
              check\tnative\tgre\tkey\tIPv4\tto\tTCP\t300\tok\r\n\
-             check\tnative\tgre\tkey\tIPv4\tfrom\tping\t10\tno answer\r\n\
-             waits\tgre\tcsum\tIPv4\tnot supported\r\n",
+             check\tnative\tgre\tkey\tIPv4\tfrom\tping\t10\tno answer\r\n",
         );
         let table = matrix.table();
         assert!(table.contains("6.1.0 native"), "{table}");
@@ -154,6 +130,5 @@ mod tests {
         assert!(
             table.contains("FAILED 6.1.0 native: gre, key, IPv4 from the kernel: ping: no answer")
         );
-        assert!(table.contains("  not supported\n      gre, csum, IPv4\n"), "{table}");
     }
 }

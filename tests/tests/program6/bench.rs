@@ -1,0 +1,208 @@
+//! The programs, loaded once for all tests of this binary, in a network namespace of their own.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Write as _,
+    process::{Command, Stdio},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use aya::{
+    maps::MapData,
+    programs::{ProgramError, TestRun as _, TestRunOptions, TestRunResult},
+};
+use gre_ebpf_common::{counters::Tier, outcome::Outcome, sequence::Sequence};
+use gre_userspace::{
+    dataplane::DataPlane,
+    loader::{self, Programs},
+    maps::Maps,
+};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::{
+    pins::Pins,
+    world::{LIMITS, TUNNELS, interfaces},
+};
+
+pub struct Bench {
+    programs: Programs,
+    maps: Maps,
+    /// An array of programs is emptied when it is neither pinned nor open.
+    _detours: MapData,
+    /// Interface indexes are this namespace's.
+    namespace: File,
+}
+
+/// Where a packet comes in: the interface's index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    Xdp(u32),
+    TcIn(u32),
+    TcOut(u32),
+}
+
+impl Hook {
+    pub fn tier(self) -> Tier {
+        match self {
+            Self::Xdp(_) => Tier::Xdp,
+            Self::TcIn(_) | Self::TcOut(_) => Tier::Tc,
+        }
+    }
+}
+
+/// What a program made of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The kernel's number.
+    pub action: u32,
+    pub bytes: Vec<u8>,
+}
+
+/// A counter: its tier or tunnel, and its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Counter {
+    Outcome(u32, &'static str),
+    Dropped(u32, &'static str),
+    /// Tunnel, tier, and which.
+    Traffic(u32, u32, &'static str),
+}
+
+/// Counters that are not zero.
+pub type Counts = BTreeMap<Counter, u64>;
+
+/// The bench, for this thread alone as long as it keeps the guard.
+pub fn bench() -> MutexGuard<'static, Bench> {
+    static BENCH: LazyLock<Mutex<Bench>> = LazyLock::new(|| Mutex::new(Bench::new()));
+    // A test that failed leaves nothing behind that the next one does not set anew.
+    let bench = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    setns(&bench.namespace, CloneFlags::CLONE_NEWNET).expect("entering the bench's namespace");
+    bench
+}
+
+impl Bench {
+    fn new() -> Self {
+        // Gone when the programs are loaded, and so before any test begins.
+        let pins = Pins::new();
+        let namespace = thread::spawn(namespace).join().expect("making a network namespace");
+        let (programs, maps, _) = loader::load(&LIMITS, pins.path()).expect("loading the programs");
+        let detours = MapData::from_pin(pins.path().join("maps/DETOURS")).expect("it is pinned");
+        Self { programs, maps, _detours: detours, namespace }
+    }
+
+    /// Fills the maps, and sets the tunnels' sequence numbers; those not told start anew.
+    pub fn apply(&mut self, plane: DataPlane, sequences: &BTreeMap<u32, Sequence>) {
+        self.maps.apply(plane).expect("filling the maps");
+        for spec in TUNNELS {
+            let sequence = sequences.get(&spec.id).copied().unwrap_or_default();
+            self.maps.sequences.store(spec.id, &sequence);
+        }
+    }
+
+    /// The tunnels' sequence numbers that are not zero.
+    pub fn sequences(&self) -> BTreeMap<u32, Sequence> {
+        TUNNELS
+            .iter()
+            .map(|spec| (spec.id, self.maps.sequences.load(spec.id)))
+            .filter(|(_, sequence)| *sequence != Sequence::default())
+            .collect()
+    }
+
+    /// Runs a program on a frame; the counters that moved are told as well.
+    pub fn run(&mut self, hook: Hook, frame: &[u8]) -> (Run, Counts) {
+        let before = self.counts();
+        let run = match hook {
+            Hook::Xdp(ifindex) => self.xdp(ifindex, frame),
+            Hook::TcIn(ifindex) | Hook::TcOut(ifindex) => self.tc(hook, ifindex, frame),
+        };
+        let mut moved = self.counts();
+        moved.retain(|counter, value| {
+            *value -= before.get(counter).copied().unwrap_or(0);
+            *value != 0
+        });
+        let run = run.unwrap_or_else(|error| panic!("BPF_PROG_TEST_RUN: {error}: {frame:02x?}"));
+        (run, moved)
+    }
+
+    fn xdp(&mut self, ifindex: u32, frame: &[u8]) -> Result<Run, ProgramError> {
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let words = [0, frame.len() as u32, 0, ifindex, 0, 0];
+        let program = self.programs.xdp().expect("it was loaded");
+        test_run(&words, frame, |options| program.test_run(options))
+    }
+
+    fn tc(&mut self, hook: Hook, ifindex: u32, frame: &[u8]) -> Result<Run, ProgramError> {
+        // struct __sk_buff, 192 bytes: ifindex of it.
+        let mut words = [0; 48];
+        words[10] = ifindex;
+        let program = match hook {
+            Hook::TcOut(_) => self.programs.tc_out(),
+            Hook::TcIn(_) | Hook::Xdp(_) => self.programs.tc_in(),
+        };
+        let program = program.expect("it was loaded");
+        test_run(&words, frame, |options| program.test_run(options))
+    }
+
+    fn counts(&self) -> Counts {
+        let counters = &self.maps.counters;
+        let mut counts = Counts::new();
+        for &outcome in Outcome::ALL {
+            for tier in [Tier::Xdp, Tier::Tc] {
+                let counter = Counter::Outcome(tier as u32, outcome.label());
+                counts.insert(counter, counters.outcome(tier, outcome));
+            }
+            for spec in TUNNELS {
+                let counter = Counter::Dropped(spec.id, outcome.label());
+                counts.insert(counter, counters.tunnel_drops(spec.id, outcome));
+            }
+        }
+        for spec in TUNNELS {
+            for (tier, traffic) in (0..).zip(counters.tunnel(spec.id)) {
+                for (name, value) in [
+                    ("rx_packets", traffic.rx_packets),
+                    ("rx_bytes", traffic.rx_bytes),
+                    ("tx_packets", traffic.tx_packets),
+                    ("tx_bytes", traffic.tx_bytes),
+                ] {
+                    counts.insert(Counter::Traffic(spec.id, tier, name), value);
+                }
+            }
+        }
+        counts.retain(|_, value| *value != 0);
+        counts
+    }
+}
+
+fn test_run(
+    context: &[u32],
+    data: &[u8],
+    run: impl FnOnce(TestRunOptions<'_>) -> Result<TestRunResult, ProgramError>,
+) -> Result<Run, ProgramError> {
+    let context: Vec<u8> = context.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    // Room for the longest outer header, and then some: more than that is an error.
+    let mut bytes = vec![0; data.len() + 128];
+    let result = run(TestRunOptions {
+        data_in: Some(data),
+        data_out: Some(&mut bytes),
+        ctx_in: Some(&context),
+        ..TestRunOptions::default()
+    })?;
+    bytes.truncate(result.data_size_out as usize);
+    Ok(Run { action: result.return_value, bytes })
+}
+
+/// A network namespace with the world's interfaces, which lasts as long as the file is open.
+fn namespace() -> File {
+    unshare(CloneFlags::CLONE_NEWNET).expect("unshare(CLONE_NEWNET)");
+    let mut ip = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("starting `ip`, of iproute2");
+    let mut commands = ip.stdin.take().expect("it is a pipe");
+    commands.write_all(interfaces().as_bytes()).expect("writing to `ip -batch`");
+    drop(commands);
+    assert!(ip.wait().expect("waiting for `ip`").success(), "`ip -batch` failed");
+    File::open("/proc/thread-self/ns/net").expect("opening the namespace")
+}
