@@ -35,7 +35,7 @@ in_each_xdp_mode!(
     a_more_specific_route_elsewhere_wins,
     an_encapsulation_limit_is_sent_where_it_is_asked_for,
     rfc7676_2_a_checksum_over_ipv6_is_sent_and_verified,
-    what_does_not_fit_is_answered_with_packet_too_big,
+    pmtu2_pmtu3_what_does_not_fit_is_answered_with_the_mtu,
     tshark_has_no_complaint_about_tcp_both_ways,
     mtu_ip6gre_plain_is_1456_and_what_fits_passes,
     mtu_ip6gre_limit_plain_is_1448_and_what_fits_passes,
@@ -182,7 +182,7 @@ fn rfc7676_2_a_checksum_over_ipv6_is_sent_and_verified(xdp: Xdp) -> Result<()> {
     Ok(())
 }
 
-fn what_does_not_fit_is_answered_with_packet_too_big(xdp: Xdp) -> Result<()> {
+fn pmtu2_pmtu3_what_does_not_fit_is_answered_with_the_mtu(xdp: Xdp) -> Result<()> {
     for (ends, mtu) in [(OVER_IPV4, 1476), (OVER_IPV6, 1456)] {
         exactly_fits(&start(xdp, ends, &[])?, mtu)?;
     }
@@ -206,10 +206,7 @@ fn exactly_fits(gateways: &Gateways, mtu: u32) -> Result<()> {
         (
             topology::PC2,
             28,
-            format!(
-                "From {} icmp_seq=1 Frag needed and DF set (mtu = {mtu})",
-                topology::R1_LAN
-            ),
+            format!("From {} icmp_seq=1 Frag needed and DF set (mtu = {mtu})", topology::R1_LAN),
         ),
     ] {
         let fits = ping_exact(&lab.pc1, to, mtu - headers)?;

@@ -98,8 +98,10 @@ fn check(
     ensure!(start - 1 <= since && since <= last && last <= end + 1, "{mismatch}");
 
     // What a person sees, wherever they look first.
-    let said = format!("peer sends {sends}; this tunnel expects {expects} ({} packets, since ",
-        counted + 3);
+    let said = format!(
+        "peer sends {sends}; this tunnel expects {expects} ({} packets, since ",
+        counted + 3
+    );
     for command in ["tunnel show tunnel0", "tunnel show", "stats"] {
         let text = xgre(&lab.r2, command)?;
         ensure!(text.contains(&said), "no \"{said}\" in\n{text}");

@@ -30,7 +30,7 @@ in_each_xdp_mode!(
     l2_a_tunnel_with_any_local_address_takes_what_its_remote_sends,
     l4_a_tunnel_with_neither_address_takes_what_no_other_does,
     l1_tunnels_between_the_same_addresses_are_told_apart_by_their_keys,
-    l5_a_tunnel_takes_only_what_comes_in_by_its_interface,
+    a_bound_tunnel_sends_and_takes_by_its_interface_alone,
 );
 
 struct Multipoint {
@@ -156,9 +156,7 @@ fn t1_ipv6_routes_name_the_remote_by_its_compatible_address(xdp: Xdp) -> Result<
         ipv6::enable(namespace)?;
     }
     hub.ip("addr add 2001:db8:255::3/128 dev mgre0 nodad")?;
-    for (spoke, own, wan) in
-        [(a, "2001:db8:255::1", WAN_A), (b, "2001:db8:255::2", WAN_B)]
-    {
+    for (spoke, own, wan) in [(a, "2001:db8:255::1", WAN_A), (b, "2001:db8:255::2", WAN_B)] {
         spoke.ip(&format!("addr add {own}/128 dev hub nodad"))?;
         spoke.ip("route add 2001:db8:255::/64 dev hub")?;
         hub.ip(&format!("route add {own}/128 via ::{wan} dev mgre0 onlink"))?;
@@ -249,7 +247,7 @@ fn l1_tunnels_between_the_same_addresses_are_told_apart_by_their_keys(xdp: Xdp) 
 }
 
 /// R2's tunnel is bound: to the interface that its packets arrive by, and then to another.
-fn l5_a_tunnel_takes_only_what_comes_in_by_its_interface(xdp: Xdp) -> Result<()> {
+fn a_bound_tunnel_sends_and_takes_by_its_interface_alone(xdp: Xdp) -> Result<()> {
     let [r1, r2] = Gateway::both();
     let gateways = Gateways::start(xdp, [r1, r2.options(&["dev = \"wan\""])])?;
     gateways.settle()?;

@@ -33,7 +33,7 @@ const OPTIONS: [(&str, [&[&str]; 2]); 5] = [
 in_each_xdp_mode!(
     each_ping_is_counted_once_with_every_option,
     tcp_flows_both_ways_with_every_option,
-    a_gateways_own_tcp_flows_with_every_option,
+    offload1_a_gateways_own_tcp_flows_with_every_option,
     t8_sequence_numbers_start_at_0_and_are_consecutive,
     t8_tcp_of_a_gateway_and_of_hosts_is_numbered_without_a_gap,
     a_reset_starts_the_numbers_anew,
@@ -76,15 +76,13 @@ fn tcp_flows_both_ways_with_every_option(xdp: Xdp) -> Result<()> {
     Ok(())
 }
 
-fn a_gateways_own_tcp_flows_with_every_option(xdp: Xdp) -> Result<()> {
+fn offload1_a_gateways_own_tcp_flows_with_every_option(xdp: Xdp) -> Result<()> {
     for (name, options) in OPTIONS {
         let gateways = start(xdp, options)?;
         let Gateways { lab, .. } = &gateways;
-        for (to, flow) in [
-            (R2_TUNNEL, Flow::ToServer),
-            (R2_TUNNEL, Flow::ToClient),
-            (R2_LAN, Flow::ToServer),
-        ] {
+        for (to, flow) in
+            [(R2_TUNNEL, Flow::ToServer), (R2_TUNNEL, Flow::ToClient), (R2_LAN, Flow::ToServer)]
+        {
             ping_until_answered(&lab.r1, to, SOON)?;
             let rate = tcp(&lab.r1, &lab.r2, to, STREAM, flow).context(name)?;
             ensure!(rate > 20e6, "{name}, {flow:?} at {rate:.0} bit/s");
@@ -102,7 +100,7 @@ fn a_gateways_own_tcp_flows_with_every_option(xdp: Xdp) -> Result<()> {
 
 /// GRO at the gateways' ports makes super-packets of what TC is to encapsulate.
 #[test]
-fn the_tc_tier_forwards_merged_streams_with_every_option() -> Result<()> {
+fn offload2_the_tc_tier_forwards_merged_streams_with_every_option() -> Result<()> {
     for (name, options) in OPTIONS {
         let gateways = start(Xdp::Off, options)?;
         let Gateways { lab, .. } = &gateways;
@@ -133,7 +131,8 @@ fn is_consecutive(numbers: &[u64]) -> bool {
 fn t8_sequence_numbers_start_at_0_and_are_consecutive(xdp: Xdp) -> Result<()> {
     let [r1, r2] = Gateway::both().map(|config| config.options(&["seq = true"]));
     let lab = Lab::new()?;
-    let capture = Capture::start(&lab.router, "to-r2", &format!("proto gre and src host {R1_WAN}"))?;
+    let capture =
+        Capture::start(&lab.router, "to-r2", &format!("proto gre and src host {R1_WAN}"))?;
     let gateways = Gateways::start_in(lab, xdp, [r1, r2])?;
     gateways.settle()?;
     ping_all(&gateways.lab.pc1, PC2, 50)?;

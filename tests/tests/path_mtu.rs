@@ -187,7 +187,8 @@ fn rfc7676_4_a_path_of_1280_gets_outer_fragments(xdp: Xdp) -> Result<()> {
     Ok(())
 }
 
-const IGNORE_DF: [&str; 4] = ["ttl = \"inherit\"", "pmtudisc = false", "ignore-df = true", "mtu = 1500"];
+const IGNORE_DF: [&str; 4] =
+    ["ttl = \"inherit\"", "pmtudisc = false", "ignore-df = true", "mtu = 1500"];
 
 fn rfc7588_2_outer_fragments_are_put_together_by_the_far_gateway(xdp: Xdp) -> Result<()> {
     let gateways = over_ipv4(xdp, &IGNORE_DF)?;
@@ -250,9 +251,8 @@ fn rfc7588_5_fragments_out_of_order_and_twice_are_put_together_once(xdp: Xdp) ->
 fn icmp2_forged_errors_teach_nothing(xdp: Xdp) -> Result<()> {
     let gateways = over_ipv4(xdp, &["key = 42"])?;
     let Gateways { lab, .. } = &gateways;
-    let error = format!(
-        "IP(src='10.56.88.1', dst='{R1_WAN}')/ICMP(type=3, code=4, nexthopmtu=1000)/"
-    );
+    let error =
+        format!("IP(src='10.56.88.1', dst='{R1_WAN}')/ICMP(type=3, code=4, nexthopmtu=1000)/");
     let inner = format!("/IP(src='{PC1}', dst='{PC2}')/UDP()");
     let quote = |source: &str, to: &str, rest: &str| {
         format!("[{error}IP(src='{source}', dst='{to}', flags='DF')/{rest}{inner}]")
@@ -293,10 +293,8 @@ fn icmp2_forged_errors_over_ipv6_teach_nothing(xdp: Xdp) -> Result<()> {
     let gateways = over_ipv6(xdp)?;
     let Gateways { lab, .. } = &gateways;
     let (local, remote) = (ipv6::R1_WAN, ipv6::R2_WAN);
-    let error = format!(
-        "IPv6(src='{}', dst='{local}')/ICMPv6PacketTooBig(mtu=1300)/",
-        ipv6::ROUTER_TO_R1
-    );
+    let error =
+        format!("IPv6(src='{}', dst='{local}')/ICMPv6PacketTooBig(mtu=1300)/", ipv6::ROUTER_TO_R1);
     let quote = |source: &str, to: &str, rest: &str| {
         format!(
             "[{error}IPv6(src='{source}', dst='{to}')/{rest}/IPv6(src='{}', dst='{}')/UDP()]",
@@ -409,8 +407,10 @@ fn icmp4_an_unreachable_underlay_is_told_to_ipv6_senders(xdp: Xdp) -> Result<()>
         let Gateways { lab, .. } = &gateways;
         unreachable(&lab.router)?;
         let said = ping_exact(&lab.pc1, ipv6::PC2, 56)?;
-        let told = format!("From {} icmp_seq=1 Destination unreachable: Address unreachable",
-            ipv6::TUNNEL_OF_R1);
+        let told = format!(
+            "From {} icmp_seq=1 Destination unreachable: Address unreachable",
+            ipv6::TUNNEL_OF_R1
+        );
         ensure!(said.contains(&told), "no \"{told}\" in\n{said}");
     }
     Ok(())
