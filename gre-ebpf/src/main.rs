@@ -27,7 +27,7 @@ use aya_ebpf::{
 };
 use gre_ebpf_common::{
     outcome::{Outcome, Stop},
-    wire::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    wire::ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 use packet::Packet;
 use tunnels::Gre;
@@ -130,6 +130,23 @@ pub fn xgre_tc_out(ctx: TcContext) -> i32 {
 fn into_tunnel(ctx: &TcContext) -> Result<Outcome, Stop> {
     let device = parse::port(skb(ctx).ifindex).ok_or(Outcome::UnknownPort)?;
     encap::tc(ctx, device)
+}
+
+/// On the egress of the other end of a tunnel's device: delivers on the device what the daemon has
+/// put together, and is too long for its MTU. That limits what is sent; a peer may send more.
+#[classifier]
+#[inline(always)]
+pub fn xgre_tc_deliver(ctx: TcContext) -> i32 {
+    verdict::deliver(device_of_too_long(&ctx))
+}
+
+#[inline(always)]
+fn device_of_too_long(ctx: &TcContext) -> Option<u32> {
+    let peer = parse::port(skb(ctx).ifindex)?;
+    let tunnel = tunnels::get(peer.tunnel())?;
+    let is_merged = skb(ctx).gso_size != 0;
+    let is_too_long = ctx.len() > u32::from(tunnel.mtu) + ethernet::HEADER_LEN as u32;
+    (is_too_long && !is_merged).then_some(tunnel.ifindex)
 }
 
 #[inline(always)]

@@ -1,6 +1,9 @@
 //! From outcome to action. The only file that names the kernel's actions.
 
-use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::{
+    bindings::{BPF_F_INGRESS, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    helpers::generated::bpf_redirect,
+};
 use gre_ebpf_common::{
     counters::Tier,
     outcome::{Disposition, NO_TUNNEL, Outcome, Stop},
@@ -51,7 +54,22 @@ pub fn tc(result: Result<Outcome, Stop>) -> i32 {
     match count(Tier::Tc, stop) {
         Disposition::Forward => TC_ACT_REDIRECT,
         Disposition::Pass => TC_ACT_UNSPEC,
-        Disposition::Drop | Disposition::Abort | Disposition::Consume => TC_ACT_SHOT,
+        Disposition::Drop | Disposition::Abort => TC_ACT_SHOT,
+        // Redirected to nowhere, which its sender takes for success. After a drop the kernel would
+        // not send the other fragments of the same packet (ip_do_fragment), and TCP would slow down.
+        // (There is TC_ACT_STOLEN, but not for programs attached by links.)
+        // SAFETY: the helper has no precondition.
+        Disposition::Consume => unsafe { bpf_redirect(0, 0) as i32 },
+    }
+}
+
+/// Delivers a frame on an interface, whatever its MTU. It is not counted: who sent it has done so.
+#[inline(always)]
+pub fn deliver(ifindex: Option<u32>) -> i32 {
+    match ifindex {
+        // SAFETY: the helper has no precondition.
+        Some(ifindex) => unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 },
+        None => TC_ACT_UNSPEC,
     }
 }
 

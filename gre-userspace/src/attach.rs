@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::{
     dataplane::Attachment,
-    loader::{Programs, TC_IN, TC_OUT, XDP, program},
+    loader::{Programs, TC_DELIVER, TC_IN, TC_OUT, XDP, program},
     model::XdpMode,
 };
 
@@ -44,10 +44,12 @@ pub(crate) enum Hook {
     Egress,
     /// Of the other end of a tunnel's device.
     PeerIngress,
+    PeerEgress,
 }
 
 impl Hook {
-    const ALL: [Self; 4] = [Self::Xdp, Self::Ingress, Self::Egress, Self::PeerIngress];
+    const ALL: [Self; 5] =
+        [Self::Xdp, Self::Ingress, Self::Egress, Self::PeerIngress, Self::PeerEgress];
 
     fn name(self) -> &'static str {
         match self {
@@ -55,6 +57,7 @@ impl Hook {
             Self::Ingress => "tc-ingress",
             Self::Egress => "tc-egress",
             Self::PeerIngress => "tc-peer-ingress",
+            Self::PeerEgress => "tc-peer-egress",
         }
     }
 }
@@ -122,7 +125,8 @@ impl Programs {
         peer: (u32, &str),
     ) -> Result<(), AttachError> {
         self.attach_tc(device.0, device.1, Hook::Egress)?;
-        self.attach_tc(peer.0, peer.1, Hook::PeerIngress)
+        self.attach_tc(peer.0, peer.1, Hook::PeerIngress)?;
+        self.attach_tc(peer.0, peer.1, Hook::PeerEgress)
     }
 
     /// Takes the programs off an interface, which may be gone already.
@@ -165,6 +169,7 @@ impl Programs {
         let (name, at) = match hook {
             Hook::Egress => (TC_OUT, TcAttachType::Egress),
             Hook::PeerIngress => (TC_OUT, TcAttachType::Ingress),
+            Hook::PeerEgress => (TC_DELIVER, TcAttachType::Egress),
             Hook::Ingress | Hook::Xdp => (TC_IN, TcAttachType::Ingress),
         };
         let place = Place { ifindex, interface, hook };

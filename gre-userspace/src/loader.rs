@@ -84,6 +84,7 @@ pub(crate) const XDP: &str = "xgre_xdp";
 const XDP_ANY: &str = "xgre_xdp_any";
 pub(crate) const TC_IN: &str = "xgre_tc_in";
 pub(crate) const TC_OUT: &str = "xgre_tc_out";
+pub(crate) const TC_DELIVER: &str = "xgre_tc_deliver";
 
 /// The way of packets to the daemon: not pinned, since it is the running daemon's.
 const EVENTS: &str = "EVENTS";
@@ -165,7 +166,7 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
         let program: &mut Xdp = program(ebpf, name)?;
         program.load().map_err(|source| LoadError::Program { name, source })?;
     }
-    for name in [TC_IN, TC_OUT] {
+    for name in [TC_IN, TC_OUT, TC_DELIVER] {
         let program: &mut SchedClassifier = self::program(ebpf, name)?;
         program.load().map_err(|source| LoadError::Program { name, source })?;
     }
@@ -285,5 +286,10 @@ impl Programs {
     /// The TC program for the egress of tunnel devices.
     pub fn tc_out(&mut self) -> Result<&mut SchedClassifier, LoadError> {
         program(&mut self.ebpf, TC_OUT)
+    }
+
+    /// The TC program for the egress of their other ends.
+    pub fn tc_deliver(&mut self) -> Result<&mut SchedClassifier, LoadError> {
+        program(&mut self.ebpf, TC_DELIVER)
     }
 }

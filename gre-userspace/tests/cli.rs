@@ -854,7 +854,7 @@ tunnel0                 packets              bytes
                  2  no-route     What no-route means.
                  1  tunnel-loop  What tunnel-loop means.
                  5  aborted      What aborted means.
-  one direction goes without XDP: `xgre tunnel show tunnel0` and `xgre port show` say why
+  one direction goes without XDP, as this host's own packets do; if others should not: `xgre tunnel show tunnel0`, `xgre port show`
 
 xdp, all ports
               1000  decapsulated  What decapsulated means.
@@ -915,7 +915,7 @@ tunnel0                 packets              bytes      packets/s          bits/
                  2          0/s  no-route     What no-route means.
                  1          0/s  tunnel-loop  What tunnel-loop means.
                  5          0/s  aborted      What aborted means.
-  one direction goes without XDP: `xgre tunnel show tunnel0` and `xgre port show` say why
+  one direction goes without XDP, as this host's own packets do; if others should not: `xgre tunnel show tunnel0`, `xgre port show`
 
 xdp, all ports
               1000  decapsulated  What decapsulated means.

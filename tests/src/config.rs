@@ -33,24 +33,30 @@ pub struct Gateway {
 #[derive(Debug, Clone)]
 struct Tunnel {
     name: String,
+    mode: &'static str,
     local: String,
     remote: String,
     key: Option<u32>,
-    /// Own address and the peer's, both in a /30.
-    address: Option<(String, String)>,
+    /// Own addresses and the peer's, in the smallest prefix that has both.
+    addresses: Vec<(String, String)>,
     routes: Vec<String>,
+    /// As they are in the file, `csum = true` say.
+    options: Vec<String>,
 }
 
 impl Gateway {
-    /// One tunnel called `tunnel0`, without addresses and routes; ports as by default.
+    /// One tunnel called `tunnel0`, without addresses and routes; ports as by default. Over IPv6 if
+    /// its ends are.
     pub fn new(local: &str, remote: &str) -> Self {
         let tunnel = Tunnel {
             name: "tunnel0".into(),
+            mode: if local.contains(':') || remote.contains(':') { "ip6gre" } else { "gre" },
             local: local.into(),
             remote: remote.into(),
             key: None,
-            address: None,
+            addresses: Vec::new(),
             routes: Vec::new(),
+            options: Vec::new(),
         };
         Self { tunnels: vec![tunnel], ports: Vec::new(), xdp: None }
     }
@@ -77,11 +83,24 @@ impl Gateway {
     }
 
     pub fn address(self, own: &str, peer: &str) -> Self {
-        self.each(|tunnel| tunnel.address = Some((own.into(), peer.into())))
+        self.each(|tunnel| tunnel.addresses.push((own.into(), peer.into())))
+    }
+
+    /// Without addresses and routes.
+    pub fn without_places(self) -> Self {
+        self.each(|tunnel| {
+            tunnel.addresses.clear();
+            tunnel.routes.clear();
+        })
+    }
+
+    /// Lines of the file, such as `csum = true`.
+    pub fn options(self, lines: &[&str]) -> Self {
+        self.each(|tunnel| tunnel.options.extend(lines.iter().map(ToString::to_string)))
     }
 
     pub fn routes(self, routes: &[&str]) -> Self {
-        self.each(|tunnel| tunnel.routes = routes.iter().map(ToString::to_string).collect())
+        self.each(|tunnel| tunnel.routes.extend(routes.iter().map(ToString::to_string)))
     }
 
     pub fn ports(mut self, ports: &[&str]) -> Self {
@@ -126,15 +145,23 @@ impl Gateway {
 
 impl Tunnel {
     fn write(&self, text: &mut String) -> std::fmt::Result {
-        let Self { name, local, remote, .. } = self;
-        writeln!(text, "[[tunnel]]\nname = \"{name}\"\nmode = \"gre\"")?;
-        writeln!(text, "local = \"{local}\"\nremote = \"{remote}\"\nttl = 245")?;
+        let Self { name, mode, local, remote, .. } = self;
+        writeln!(text, "[[tunnel]]\nname = \"{name}\"\nmode = \"{mode}\"")?;
+        writeln!(text, "local = \"{local}\"\nremote = \"{remote}\"")?;
+        if !self.options.iter().any(|line| line.starts_with("ttl")) {
+            writeln!(text, "ttl = 245")?;
+        }
         if let Some(key) = self.key {
             writeln!(text, "key = {key}")?;
         }
-        if let Some((own, peer)) = &self.address {
-            writeln!(text, "addresses = [{{ local = \"{own}/30\", peer = \"{peer}/30\" }}]")?;
+        for line in &self.options {
+            writeln!(text, "{line}")?;
         }
-        writeln!(text, "routes = {:?}\n", self.routes)
+        writeln!(text, "addresses = [")?;
+        for (own, peer) in &self.addresses {
+            let len = if own.contains(':') { 126 } else { 30 };
+            writeln!(text, "  {{ local = \"{own}/{len}\", peer = \"{peer}/{len}\" }},")?;
+        }
+        writeln!(text, "]\nroutes = {:?}\n", self.routes)
     }
 }

@@ -49,7 +49,16 @@ impl Packets {
     /// What a tunnel should count for `count` pings of the default size that are answered: as many
     /// packets each way, of 84 bytes, all in the mode's tier, none dropped.
     pub fn pings(xdp: Xdp, count: u64) -> Self {
-        let packets = Self { rx_bytes: 84 * count, tx_bytes: 84 * count, ..Self::default() };
+        Self::both_ways(xdp, count, 84)
+    }
+
+    /// The same over IPv6, whose header is 20 bytes longer.
+    pub fn pings6(xdp: Xdp, count: u64) -> Self {
+        Self::both_ways(xdp, count, 104)
+    }
+
+    fn both_ways(xdp: Xdp, count: u64, len: u64) -> Self {
+        let packets = Self { rx_bytes: len * count, tx_bytes: len * count, ..Self::default() };
         match xdp {
             Xdp::Off => Self { rx_tc: count, tx_tc: count, ..packets },
             Xdp::Native | Xdp::Generic => Self { rx_xdp: count, tx_xdp: count, ..packets },

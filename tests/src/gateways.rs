@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use crate::{
     config::{Gateway, Xdp},
     counters::Packets,
+    ipv6,
     process::wait_until,
     topology::{Lab, PC1, PC2},
     traffic::{ping_all, ping_until_answered},
@@ -33,7 +34,11 @@ impl Gateways {
 
     /// Both daemons, with these configs and every port in this mode.
     pub fn start(xdp: Xdp, configs: [Gateway; 2]) -> Result<Self> {
-        let lab = Lab::new()?;
+        Self::start_in(Lab::new()?, xdp, configs)
+    }
+
+    /// The same in a laboratory that has been prepared.
+    pub fn start_in(lab: Lab, xdp: Xdp, configs: [Gateway; 2]) -> Result<Self> {
         let [r1, r2] = configs.map(|config| config.xdp(xdp));
         Ok(Self { r1: Daemon::start(&lab.r1, &r1)?, r2: Daemon::start(&lab.r2, &r2)?, lab, xdp })
     }
@@ -46,6 +51,20 @@ impl Gateways {
         wait_until("all packets take the expected tier", SOON, || {
             let found = self.during(|| ping_all(&self.lab.pc1, PC2, 2))?;
             let expected = [self.ping_counts(2); 2];
+            if found != expected {
+                bail!("found {found:?}, expected {expected:?}");
+            }
+            Ok(())
+        })
+    }
+
+    /// [`Self::settle`] over IPv6.
+    pub fn settle6(&self) -> Result<()> {
+        ping_until_answered(&self.lab.pc1, ipv6::PC2, SOON)?;
+        ping_until_answered(&self.lab.pc2, ipv6::PC1, SOON)?;
+        wait_until("all IPv6 packets take the expected tier", SOON, || {
+            let found = self.during(|| ping_all(&self.lab.pc1, ipv6::PC2, 2))?;
+            let expected = [Packets::pings6(self.xdp, 2); 2];
             if found != expected {
                 bail!("found {found:?}, expected {expected:?}");
             }

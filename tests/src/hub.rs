@@ -26,9 +26,9 @@ use crate::{
 
 pub const HOST_A: &str = "10.1.0.10";
 pub const HOST_B: &str = "10.2.0.10";
-const WAN_A: &str = "198.51.100.1";
-const WAN_B: &str = "198.51.100.2";
-const WAN_HUB: &str = "198.51.100.3";
+pub const WAN_A: &str = "198.51.100.1";
+pub const WAN_B: &str = "198.51.100.2";
+pub const WAN_HUB: &str = "198.51.100.3";
 
 pub struct Hub {
     pub host_a: Namespace,

@@ -7,6 +7,7 @@ pub mod counters;
 pub mod gateways;
 pub mod hub;
 pub mod interrupt;
+pub mod ipv6;
 pub mod namespace;
 pub mod process;
 pub mod topology;

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -66,6 +67,15 @@ pub fn ping_until_answered(from: &Namespace, to: &str, within: Duration) -> Resu
 pub fn ping_exact(from: &Namespace, to: &str, payload: u32) -> Result<String> {
     let finished = from.attempt(&format!("ping -n -c 1 -W 1 -M do -s {payload} {to}"))?;
     Ok(finished.output.to_string())
+}
+
+/// Sends what a Python expression of scapy's packets makes, a list, to where the kernel routes it.
+pub fn scapy_send(from: &Namespace, packets: &str) -> Result<()> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scapy/send.py");
+    let script = script.to_str().context("the script's name is not UTF-8")?;
+    // The distribution's Python, whose scapy it is.
+    let python = from.spawn("/usr/bin/python3", &[script, packets])?;
+    python.process.finish(Duration::from_secs(30))?.success().map(drop)
 }
 
 fn parse_ping(text: &str) -> Result<PingReport> {

@@ -137,6 +137,20 @@ pub fn stats(namespace: &Namespace) -> Result<Value> {
     json(namespace, "stats")
 }
 
+/// How often something happened in a tier (`xdp`, `tc` or `daemon`), by the outcome's label.
+pub fn outcome(namespace: &Namespace, tier: &str, reason: &str) -> Result<u64> {
+    let stats = stats(namespace)?;
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let tiers = list(&stats["tiers"]);
+    let tier = tiers
+        .iter()
+        .find(|found| found["tier"] == tier)
+        .with_context(|| format!("no tier {tier} in {stats}"))?;
+    let outcomes = list(&tier["outcomes"]);
+    let found = outcomes.iter().find(|outcome| outcome["reason"] == reason);
+    Ok(found.and_then(|outcome| outcome["packets"].as_u64()).unwrap_or(0))
+}
+
 fn json(namespace: &Namespace, words: &str) -> Result<Value> {
     let text = xgre(namespace, &format!("{words} -j"))?;
     serde_json::from_str(&text)

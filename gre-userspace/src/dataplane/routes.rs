@@ -52,7 +52,7 @@ impl Compiler<'_> {
         };
         if let Some(name) = self.tunnel_of.get(&ifindex) {
             let Some(state) = self.states.get(name) else { return Entry::Punt };
-            return match gateway.and_then(leg_address) {
+            return match gateway.and_then(|gateway| self.leg_behind(ifindex, gateway)) {
                 _ if state.legs.is_empty() => Entry::Tunnel(state.id),
                 Some(remote) => {
                     state.legs.get(&remote).map_or(Entry::Punt, |&id| Entry::Tunnel(id))
@@ -97,25 +97,34 @@ impl Compiler<'_> {
     pub(super) fn remotes(&self, ifindex: u32, is_ipv4: bool) -> Vec<IpAddr> {
         let gateways = self.snapshot.routes.iter().filter_map(|route| match route.target {
             RouteTarget::Unicast { ifindex: out, gateway: Some(gateway), .. } if out == ifindex => {
-                leg_address(gateway)
+                self.leg_behind(ifindex, gateway)
             }
             _ => None,
         });
-        let device = self.snapshot.links.get(&ifindex);
         let neighbours = self
             .macs
-            .iter()
-            .filter(|((at, _), mac)| {
-                *at == ifindex
-                    && mac[..2] == MAPPED
-                    && device.is_none_or(|device| device.mac != Some(**mac))
-            })
-            .map(|(_, &mac)| mapped(mac));
+            .keys()
+            .filter(|(at, _)| *at == ifindex)
+            .filter_map(|&(at, ip)| self.mapped_neighbour(at, ip));
         let mut remotes: Vec<_> =
             gateways.chain(neighbours).filter(|remote| remote.is_ipv4() == is_ipv4).collect();
         remotes.sort();
         remotes.dedup();
         remotes
+    }
+
+    /// The remote that a gateway stands for: what its neighbour entry says, and where there is none
+    /// the gateway itself.
+    fn leg_behind(&self, ifindex: u32, gateway: IpAddr) -> Option<IpAddr> {
+        self.mapped_neighbour(ifindex, gateway).or_else(|| leg_address(gateway))
+    }
+
+    /// The remote that a neighbour's MAC address stands for. Where nobody has set one, the kernel
+    /// gives each neighbour the device's own.
+    fn mapped_neighbour(&self, ifindex: u32, ip: IpAddr) -> Option<IpAddr> {
+        let &mac = self.macs.get(&(ifindex, ip))?;
+        let own = self.snapshot.links.get(&ifindex).and_then(|device| device.mac);
+        (mac[..2] == MAPPED && own != Some(mac)).then(|| mapped(mac))
     }
 }
 

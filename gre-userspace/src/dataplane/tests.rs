@@ -2,6 +2,7 @@ use gre_ebpf_common::{demux::Kind, next_hop, route::Entry};
 
 use super::*;
 use crate::{
+    model::{Mode, Tunnel},
     observed::{Neighbour, Route, RouteTarget},
     testing::{desired, link, tunnel, veth},
 };
@@ -123,6 +124,40 @@ fn a_veth_of_which_the_kernel_does_not_tell_is_trusted_where_native_xdp_was_aske
     let record = &plane.tunnels[&state.id];
     assert!(native(record.next_hop) && native(record.device));
     assert_eq!(state.why_not, None);
+}
+
+/// As the kernel's NBMA tunnels do; of a neighbour that nobody has made the kernel tells the device's
+/// own address.
+#[test]
+fn t1_a_gateway_or_its_neighbour_entry_names_the_remote_of_a_tunnel_without() {
+    let mut snapshot = snapshot();
+    let own = snapshot.links[&DEVICE].mac;
+    let at = |ip, mac| Neighbour { mac, ..neighbour(DEVICE, ip) };
+    snapshot.neighbours.extend([
+        at("198.51.100.1", own),
+        at("172.16.0.2", Some([2, 0, 198, 51, 100, 2])),
+        at("172.16.0.9", Some([2, 0, 198, 51, 100, 9])),
+    ]);
+    snapshot.routes = vec![
+        route("0.0.0.0/0", WAN, Some(GATEWAY)),
+        route("172.16.0.0/24", DEVICE, None),
+        route("10.2.1.0/24", DEVICE, Some("198.51.100.1")),
+        route("10.2.2.0/24", DEVICE, Some("172.16.0.2")),
+    ];
+    let any = Tunnel { remote: Mode::Gre.any(), ..tunnel("tunnel0") };
+    let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
+    let mut allocated = Allocated::default();
+    let (plane, states) =
+        compile(&desired([any]), &snapshot, &ports, &PathMtus::new(), &mut allocated);
+
+    let legs = &states["tunnel0"].legs;
+    let remote = |last| IpAddr::from([198, 51, 100, last]);
+    assert_eq!(legs.keys().copied().collect::<Vec<_>>(), [1, 2, 9].map(remote));
+    let entry = |start: [u8; 4], len| plane.routes[&(u32::from_be_bytes(start), len)];
+    assert_eq!(entry([10, 2, 1, 0], 24), Entry::Tunnel(legs[&remote(1)]));
+    assert_eq!(entry([10, 2, 2, 0], 24), Entry::Tunnel(legs[&remote(2)]));
+    assert_eq!(entry([172, 16, 0, 2], 32), Entry::Tunnel(legs[&remote(2)]));
+    assert_eq!(entry([172, 16, 0, 9], 32), Entry::Tunnel(legs[&remote(9)]));
 }
 
 #[test]

@@ -28,8 +28,8 @@
 //! statistics: `slow_path.lock().counts.happened()` and `.carried`.
 //!
 //! A packet from the remote may be longer than the MTU of the tunnel's device, and the kernel lets no
-//! such frame through a veth (`send-failed`, or lost in between): the peer has to have the largest
-//! MTU there is, and a program on its egress that redirects to the device's ingress.
+//! such frame through a veth: so the peer has the largest MTU there is, and on its egress the program
+//! `xgre_tc_deliver`, which redirects to the device's ingress.
 
 pub mod answer;
 pub mod fragment;

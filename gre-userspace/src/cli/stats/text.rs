@@ -78,7 +78,8 @@ fn tunnel_text(
     if slow_only(rx) || slow_only(tx) {
         _ = writeln!(
             text,
-            "  one direction goes without XDP: `xgre tunnel show {}` and `xgre port show` say why",
+            "  one direction goes without XDP, as this host's own packets do; if others should not: \
+             `xgre tunnel show {}`, `xgre port show`",
             tunnel.name
         );
     }
