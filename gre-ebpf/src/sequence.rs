@@ -55,10 +55,10 @@ const DUPLICATE: u32 = 2;
 /// Not inlined, as `accept` is not: few tunnels number their packets.
 #[inline(never)]
 fn weigh(id: u32, number: u32, rfc2890: bool) -> u32 {
-    let Some(sequence) = SEQUENCES.get_ptr_mut(id) else { return GOOD };
     // SAFETY: the entry lies in the map, and any bits are a value. As in the kernel, CPUs that receive
     // packets of one tunnel at the same time may judge by what the other is about to change.
-    let sequence = unsafe { &mut *sequence };
+    let sequence = SEQUENCES.get_ptr_mut(id).and_then(|sequence| unsafe { sequence.as_mut() });
+    let Some(sequence) = sequence else { return GOOD };
     match sequence.judge(number, rfc2890) {
         Judgement::Accept | Judgement::Restart => GOOD,
         Judgement::Duplicate => DUPLICATE,

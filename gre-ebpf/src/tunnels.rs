@@ -185,7 +185,11 @@ pub fn receive6(packet: &Packet, frame: &Frame, ip: &Ipv6Header) -> Result<Gre, 
         ipv6::NEXT_HEADER_FRAGMENT => {
             let [protocol, _]: [u8; 2] = packet.read(offset).ok_or(Outcome::Ipv6Malformed)?;
             match protocol {
-                PROTOCOL_GRE => hand_up(&ends, Outcome::OuterFragment),
+                // Linux has its encapsulation limit in the part that it fragments. What else there may
+                // be behind options, cut up, between a tunnel's addresses is not told apart.
+                PROTOCOL_GRE | ipv6::NEXT_HEADER_DESTINATION_OPTIONS => {
+                    hand_up(&ends, Outcome::OuterFragment)
+                }
                 _ => Ok(Gre::None),
             }
         }
@@ -402,11 +406,8 @@ extern "C" fn xgre_look_up4(local: u32, remote: u32, kind: u64, link: u32) -> u3
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn xgre_look_up6(ends: *const Ends, level: u32, kind: u64, link: u32) -> u32 {
-    if ends.is_null() {
-        return NONE;
-    }
     // SAFETY: all callers hand a reference over.
-    let ends = unsafe { &*ends };
+    let Some(ends) = (unsafe { ends.as_ref() }) else { return NONE };
     let (l, r) = Level::from_number(level).masks();
     let (local, remote) = (ends.local.map(|word| word & l), ends.remote.map(|word| word & r));
     look_up(&Key { ends: Ends::v6(local, remote), kind: Kind::from_word(kind), link })

@@ -24,7 +24,7 @@ struct Invariant {
     unless: Option<&'static str>,
 }
 
-const INVARIANTS: [Invariant; 5] = [
+const INVARIANTS: [Invariant; 6] = [
     Invariant {
         rule: "only gre-ebpf/src/verdict.rs names XDP and TC actions",
         within: "gre-ebpf/src",
@@ -69,8 +69,15 @@ const INVARIANTS: [Invariant; 5] = [
         unless: None,
     },
     Invariant {
-        rule: "dataplane.rs does no input or output",
-        within: "gre-userspace/src/dataplane.rs",
+        rule: "dataplane does no input or output",
+        within: "gre-userspace/src/dataplane",
+        except: &[],
+        forbidden: IO,
+        unless: None,
+    },
+    Invariant {
+        rule: "slowpath/handle does no input or output",
+        within: "gre-userspace/src/slowpath/handle",
         except: &[],
         forbidden: IO,
         unless: None,

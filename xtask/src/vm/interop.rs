@@ -50,22 +50,20 @@ impl Matrix {
         let short = kernel.split(['-', '+']).next().unwrap_or(kernel);
         for line in log.lines() {
             let words: Vec<_> = line.trim_end().split('\t').collect();
-            match words[..] {
-                ["check", xdp, outer, options, inner, direction, what, took, result] => {
-                    let column = position(&mut self.columns, format!("{short} {xdp}"));
-                    let row = [outer, options, inner].map(str::to_owned);
-                    let row = position(&mut self.rows, row);
-                    let cell = self.cells.entry((row, column, direction == "to")).or_default();
-                    cell.milliseconds += took.parse::<u64>().unwrap_or(0);
-                    if result != "ok" {
-                        cell.failed = true;
-                        self.failures.push(format!(
-                            "{short} {xdp}: {outer}, {options}, {inner} {direction} the kernel: \
-                             {what}: {result}"
-                        ));
-                    }
+            if let ["check", xdp, outer, options, inner, direction, what, took, result] = words[..]
+            {
+                let column = position(&mut self.columns, format!("{short} {xdp}"));
+                let row = [outer, options, inner].map(str::to_owned);
+                let row = position(&mut self.rows, row);
+                let cell = self.cells.entry((row, column, direction == "to")).or_default();
+                cell.milliseconds += took.parse::<u64>().unwrap_or(0);
+                if result != "ok" {
+                    cell.failed = true;
+                    self.failures.push(format!(
+                        "{short} {xdp}: {outer}, {options}, {inner} {direction} the kernel: \
+                         {what}: {result}"
+                    ));
                 }
-                _ => {}
             }
         }
     }
