@@ -217,7 +217,7 @@ impl TunnelTable {
             mss: self.mss.as_ref().map(|mss| mss.0).unwrap_or_default(),
             mtu: value(&self.mtu).copied(),
             addresses: self.addresses.iter().map(|address| address.0).collect(),
-            routes: self.routes.iter().map(|prefix| prefix.0.into()).collect(),
+            routes: self.routes.iter().map(|prefix| prefix.0).collect(),
             up: true,
             ..Tunnel::new(self.name.get_ref(), self.mode, local, remote)
         }
