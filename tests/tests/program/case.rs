@@ -38,6 +38,8 @@ type Output = Box<dyn Fn(u16) -> Vec<u8>>;
 enum Action {
     Abort,
     Drop,
+    /// Of TC a redirect to nowhere: the kernel would not send a packet's other fragments after a drop.
+    Consume,
     Pass,
     Redirect,
 }
@@ -47,12 +49,12 @@ impl Action {
     fn number(self, tier: Tier) -> u32 {
         match (self, tier) {
             (Self::Abort, Tier::Xdp) => 0,
-            (Self::Drop, Tier::Xdp) => 1,
+            (Self::Drop | Self::Consume, Tier::Xdp) => 1,
             (Self::Pass, Tier::Xdp) => 2,
             (Self::Redirect, Tier::Xdp) => 4,
             (Self::Abort | Self::Drop, Tier::Tc) => 2,
             (Self::Pass, Tier::Tc) => u32::MAX,
-            (Self::Redirect, Tier::Tc) => 7,
+            (Self::Redirect | Self::Consume, Tier::Tc) => 7,
         }
     }
 }
@@ -101,7 +103,7 @@ impl Case {
 
     /// Ends here, as it should.
     pub fn consumes(mut self, outcome: Outcome) -> Self {
-        self.expect.action = Action::Drop;
+        self.expect.action = Action::Consume;
         self.expect.outcome = outcome;
         self
     }

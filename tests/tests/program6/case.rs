@@ -43,6 +43,8 @@ type Change = Box<dyn Fn(&mut Sequence)>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     Drop,
+    /// Of TC a redirect to nowhere: the kernel would not send a packet's other fragments after a drop.
+    Consume,
     Pass,
     Redirect,
 }
@@ -51,12 +53,12 @@ impl Action {
     /// Numbers of linux/bpf.h and linux/pkt_cls.h.
     fn number(self, tier: Tier) -> u32 {
         match (self, tier) {
-            (Self::Drop, Tier::Xdp) => 1,
+            (Self::Drop | Self::Consume, Tier::Xdp) => 1,
             (Self::Pass, Tier::Xdp) => 2,
             (Self::Redirect, Tier::Xdp) => 4,
             (Self::Drop, Tier::Tc) => 2,
             (Self::Pass, Tier::Tc) => u32::MAX,
-            (Self::Redirect, Tier::Tc) => 7,
+            (Self::Redirect | Self::Consume, Tier::Tc) => 7,
         }
     }
 }
@@ -110,7 +112,7 @@ impl Case {
 
     /// Ends as it should, counted on no tunnel.
     pub fn consumed(mut self, outcome: Outcome) -> Self {
-        self.expect.action = Action::Drop;
+        self.expect.action = Action::Consume;
         self.expect.outcome = outcome;
         self
     }
