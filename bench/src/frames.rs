@@ -8,7 +8,7 @@ use gre_ebpf_common::{
     next_hop::{self, NextHop},
     port::{self, Port},
     route::Entry,
-    tunnel::{Ends, Expected, Flags, Outer, Tunnel},
+    tunnel::{Addresses6, Ends, Expected, Flags, Outer, Tunnel},
 };
 use gre_userspace::dataplane::DataPlane;
 
@@ -37,10 +37,23 @@ pub enum Network {
     NextHop = 3,
     /// Not in the table.
     Unknown = 4,
+    /// Tunnels with other options, which the comparator does not know.
+    Numbered = 5,
+    Summed = 6,
+    All = 7,
+    Ipv6 = 8,
 }
 
 impl Network {
-    const TUNNELS: [Self; 3] = [Self::Keyless, Self::Keyed, Self::Onward];
+    const TUNNELS: [Self; 7] = [
+        Self::Keyless,
+        Self::Keyed,
+        Self::Onward,
+        Self::Numbered,
+        Self::Summed,
+        Self::All,
+        Self::Ipv6,
+    ];
 
     /// The first host.
     pub const fn host(self) -> Ipv4Addr {
@@ -53,7 +66,7 @@ impl Network {
 
     const fn key(self) -> Option<u32> {
         match self {
-            Self::Keyed => Some(0x0123_4567),
+            Self::Keyed | Self::Numbered | Self::All => Some(0x0123_4567),
             _ => None,
         }
     }
@@ -115,8 +128,11 @@ pub fn plane(ports: &[u32], out: u32) -> DataPlane {
     for network in Network::TUNNELS {
         let id = network as u32;
         let record = record(network);
-        let (local, remote) = record.addresses4();
-        let ends = Ends::v4(local, remote);
+        let ends = ends(network);
+        if network == Network::Ipv6 {
+            let addresses = Addresses6 { local: ends.local, remote: ends.remote };
+            plane.addresses6.insert(id, addresses);
+        }
         for kind in [Kind::from_key(network.key().map(u32::to_be)), Kind::PAIR] {
             plane.demux.insert(Key { ends, kind, link: 0 }, id);
         }
@@ -127,11 +143,22 @@ pub fn plane(ports: &[u32], out: u32) -> DataPlane {
     plane
 }
 
-fn record(network: Network) -> Tunnel {
+fn ends(network: Network) -> Ends {
     let [local, remote] = [LOCAL, network.remote()].map(|ip| u32::from_ne_bytes(ip.octets()));
+    match network {
+        // IPv4-mapped: any address will do.
+        Network::Ipv6 => Ends::v6([0, 0, !0, local], [0, 0, !0, remote]),
+        _ => Ends::v4(local, remote),
+    }
+}
+
+fn record(network: Network) -> Tunnel {
     let key = network.key();
-    let outer = Outer { ttl: 64, tos: 1, key, ..Outer::new(Ends::v4(local, remote)) };
-    let mut record = Tunnel::new(outer, Expected { key, ..Expected::default() });
+    let checksum = matches!(network, Network::Summed | Network::All);
+    let sequence = matches!(network, Network::Numbered | Network::All);
+    let outer = Outer { ttl: 64, tos: 1, key, checksum, sequence, ..Outer::new(ends(network)) };
+    let expected = Expected { key, checksum, sequence, rfc2890: false };
+    let mut record = Tunnel::new(outer, expected);
     record.flags = record.flags.with(Flags::UP, true).with(Flags::FORWARDING, true);
     (record.next_hop, record.device, record.mtu) = (UNDERLAY, DEVICE, 1472);
     record

@@ -8,6 +8,7 @@ mod figure;
 mod frames;
 mod lab;
 mod objects;
+mod options;
 mod p1;
 mod p2;
 mod table;
@@ -48,6 +49,8 @@ enum Promise {
     P1,
     /// Packets per second against a program that only redirects
     P2,
+    /// Cost of a tunnel's options against none
+    Options,
 }
 
 #[derive(Serialize)]
@@ -75,6 +78,9 @@ fn main() -> Result<()> {
     let mut figures = Vec::new();
     if wanted(Promise::P1) {
         figures.extend(p1::measure(&mut lab, options.rounds)?);
+    }
+    if wanted(Promise::Options) {
+        figures.extend(options::measure(&mut lab, options.rounds)?);
     }
     if wanted(Promise::P2) {
         figures.extend(p2::measure(&mut lab, options.rounds, options.packets)?);

@@ -1,6 +1,9 @@
 //! The programs that are measured, on one set of maps.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -26,18 +29,6 @@ pub static NULL: &[u8] = object!("null");
 pub static RESTORE: &[u8] = object!("restore");
 pub static SINK: &[u8] = object!("sink");
 static GATEWAY: &[u8] = object!("gateway");
-
-const MAPS: [&str; 9] = [
-    "PORTS",
-    "TX_PORTS",
-    "TUNNELS",
-    "DEMUX",
-    "NEXT_HOPS",
-    "ROUTES",
-    "TUNNEL_COUNTERS",
-    "TUNNEL_DROPS",
-    "OUTCOMES",
-];
 
 /// A program that is measured.
 struct Source {
@@ -110,11 +101,15 @@ impl Subjects {
 fn load(object: &[u8], name: &str, limits: &Limits, pins: &Path) -> Result<Ebpf> {
     let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
     let mask = demux::buckets(limits.tunnels) - 1;
-    let mut loader = EbpfLoader::new();
+    // All that the daemon's loader has made; an object names what it needs.
+    let maps = fs::read_dir(pins.join("maps"))?
+        .map(|entry| Ok(entry.map(|entry| (entry.file_name(), entry.path()))?))
+        .collect::<Result<Vec<_>>>()?;
     let cpus = cpus as u32;
+    let mut loader = EbpfLoader::new();
     loader.override_global("CPUS", &cpus, true).override_global("DEMUX_MASK", &mask, true);
-    for map in MAPS {
-        loader.map_pin_path(map, pins.join("maps").join(map));
+    for (name, path) in &maps {
+        loader.map_pin_path(name.to_str().context("a map's name")?, path);
     }
     let mut ebpf = loader.load(object)?;
     program(&mut ebpf, name)?.load().with_context(|| format!("loading {name}"))?;

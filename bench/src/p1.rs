@@ -26,7 +26,7 @@ struct Case {
 
 // Of enum xdp_action.
 const PASS: u32 = 2;
-const REDIRECT: u32 = 4;
+pub const REDIRECT: u32 = 4;
 
 fn cases() -> Vec<Case> {
     let case = |name, frame, action| Case { name, frame, action };
@@ -87,7 +87,8 @@ fn figures(case: &'static str, sides: Vec<Side>) -> Vec<Figure> {
         .collect()
 }
 
-struct Harness {
+/// A packet, and programs that it is run through.
+pub struct Harness {
     ebpf: Ebpf,
     template: Array<MapData, [u8; TEMPLATE + 8]>,
     subject: ProgramArray<MapData>,
@@ -96,7 +97,7 @@ struct Harness {
 }
 
 impl Harness {
-    fn new(lab: &Lab) -> Result<Self> {
+    pub fn new(lab: &Lab) -> Result<Self> {
         let mut ebpf = Ebpf::load(RESTORE)?;
         objects::program(&mut ebpf, "nothing")?.load()?;
         let restore = objects::program(&mut ebpf, "restore")?;
@@ -109,7 +110,7 @@ impl Harness {
         Ok(Self { ebpf, template, subject, nothing, frame: Vec::new() })
     }
 
-    fn take(&mut self, frame: &[u8]) -> Result<()> {
+    pub fn take(&mut self, frame: &[u8]) -> Result<()> {
         let mut template = [0; TEMPLATE + 8];
         template[..TEMPLATE].copy_from_slice(&frame[..TEMPLATE]);
         template[TEMPLATE..].copy_from_slice(&(frame.len() as u64).to_ne_bytes());
@@ -123,7 +124,7 @@ impl Harness {
     }
 
     /// What a packet costs each subject.
-    fn costs(&mut self, subjects: &[(&str, ProgramFd)]) -> Result<Vec<f64>> {
+    pub fn costs(&mut self, subjects: &[(&str, ProgramFd)]) -> Result<Vec<f64>> {
         let nothing = self.nothing.try_clone()?;
         let mut restoring = f64::MAX;
         let mut fastest = vec![f64::MAX; subjects.len()];
@@ -146,6 +147,14 @@ impl Harness {
         // The kernel's own figure is whole nanoseconds. The call itself costs every subject the
         // same, and is taken off with the restoring.
         Ok(started.elapsed().as_nanos() as f64 / f64::from(REPEAT))
+    }
+
+    /// What a subject does with the packet.
+    pub fn action(&mut self, subject: &ProgramFd) -> Result<u32> {
+        self.subject.set(0, subject, 0)?;
+        let frame = self.frame.clone();
+        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() };
+        Ok(self.restore()?.test_run(options)?.return_value)
     }
 
     /// All subjects do with the packet what is expected, and leave the same bytes.

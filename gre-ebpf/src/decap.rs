@@ -258,7 +258,8 @@ fn through<H: Header, const ANY: bool>(
             counters::receive(Tier::Xdp, received.id, 1, len);
             sequence::accept(received.id, judged);
             let mss = if mss == 0 || onward != 0 && onward < mss { onward } else { mss };
-            encap::write::<_, ANY>(ctx, id, tunnel, next_hop, &inner.forwarded(), mss)?;
+            let changes = encap::Changes { dsfield: true, mss };
+            encap::write::<_, ANY>(ctx, id, tunnel, next_hop, &inner.forwarded(), changes)?;
             Ok(Outcome::Transit)
         }
     }

@@ -36,6 +36,8 @@ pub trait Header: Payloads + Plain {
     fn is_later_fragment(&self) -> bool;
     /// Writes TTL and DS field into the packet whose header is at `offset`.
     fn write_back(&self, packet: &Packet, offset: usize) -> Option<()>;
+    /// Writes the TTL alone.
+    fn write_ttl(&self, packet: &Packet, offset: usize) -> Option<()>;
     /// Whether rp_filter applies: there is none for IPv6.
     const HAS_REVERSE_PATH: bool;
     /// Which of a tunnel's segment sizes is this version's.
@@ -94,6 +96,11 @@ impl Header for Ipv4Header {
     #[inline(always)]
     fn write_back(&self, packet: &Packet, offset: usize) -> Option<()> {
         packet.write(offset, [self.words[0]])?;
+        self.write_ttl(packet, offset)
+    }
+
+    #[inline(always)]
+    fn write_ttl(&self, packet: &Packet, offset: usize) -> Option<()> {
         packet.write(offset + 8, [self.words[2]])
     }
 }
@@ -152,5 +159,10 @@ impl Header for Ipv6Header {
     #[inline(always)]
     fn write_back(&self, packet: &Packet, offset: usize) -> Option<()> {
         packet.write(offset, [self.words[0], self.words[1]])
+    }
+
+    #[inline(always)]
+    fn write_ttl(&self, packet: &Packet, offset: usize) -> Option<()> {
+        packet.write(offset + 4, [self.words[1]])
     }
 }
