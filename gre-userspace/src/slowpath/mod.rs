@@ -10,26 +10,8 @@
 //! `handle` decides and counts; below it each file knows one topic (`fragment`, `reassemble`,
 //! `icmp`, `answer`, `oversize`, `path_mtu`, `limit`, `pipeline`). `task` ties it to `io`.
 //!
-//! # Wiring
-//!
-//! At the start of the daemon, once the maps are loaded and before the programs are attached:
-//!
-//! ```ignore
-//! let slow_path = slowpath::task::Shared::new(slowpath::handle::SlowPath::new(random_number));
-//! let inputs = slowpath::io::Inputs::open(slowpath::io::events::Events::open(events_map)?)?;
-//! let outputs = slowpath::io::Outputs::open()?;
-//! let (sender, path_mtus) = mpsc::unbounded_channel();
-//! tokio::spawn(slowpath::task::run(slow_path.clone(), inputs, outputs, sequences_map, sender));
-//! ```
-//!
-//! Whenever the maps have been refreshed: `slow_path.lock().set_tunnels(...)` with every tunnel that
-//! is up and every leg, `local` and `remote` as in the record. What comes from `path_mtus` goes into
-//! `Tunnel::path_mtu`, where it stays when the maps are worked out anew; `None` takes it away. For
-//! statistics: `slow_path.lock().counts.happened()` and `.carried`.
-//!
-//! A packet from the remote may be longer than the MTU of the tunnel's device, and the kernel lets no
-//! such frame through a veth: so the peer has the largest MTU there is, and on its egress the program
-//! `xgre_tc_deliver`, which redirects to the device's ingress.
+//! `daemon::slow` starts it, tells it after each change of the maps which tunnels are up, and puts what it
+//! learns about paths into the tunnels' records.
 
 pub mod answer;
 pub mod fragment;
