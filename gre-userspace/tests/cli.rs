@@ -203,6 +203,16 @@ fn what_a_change_does_not_mention_is_not_held_against_it() {
 }
 
 #[test]
+fn misc2_a_change_makes_no_remote_a_multicast_one() {
+    for (tunnel, line) in
+        [(plain(), "tunnel0 remote 224.0.0.5"), (plain6(), "tunnel0 remote ff02::5")]
+    {
+        let failure = cli::change_of_words(&words(line), &tunnel).expect_err(line).to_string();
+        assert!(failure.contains("is a multicast group"), "{line}: {failure}");
+    }
+}
+
+#[test]
 fn what_a_change_cannot_do_is_said() {
     let table = [
         (
