@@ -178,11 +178,13 @@ fn outer_ethertype(tunnel: &Tunnel) -> u16 {
     if tunnel.flags.has(Flags::IPV6) { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 }
 }
 
+/// Options whose words in the header are other ones in each packet.
+const PER_PACKET: Flags = Flags::CHECKSUM_SENT.and(Flags::SEQUENCE_SENT);
+
 /// Whether packets are sent over IPv4 without options but a key.
 #[inline(always)]
 pub fn is_plain(tunnel: &Tunnel) -> bool {
-    let options = Flags::IPV6.and(Flags::CHECKSUM_SENT).and(Flags::SEQUENCE_SENT);
-    tunnel.flags.only(options).0 == 0
+    tunnel.flags.only(PER_PACKET.and(Flags::IPV6)).0 == 0
 }
 
 /// Writes the headers of a plain tunnel.
@@ -239,8 +241,7 @@ fn outer(
         forget(start + 20, packet.len())
     };
     let base = encapsulate::gre(tunnel, inner.protocol).0;
-    let optional = Flags::CHECKSUM_SENT.and(Flags::SEQUENCE_SENT);
-    if tunnel.flags.only(optional).0 != 0 {
+    if tunnel.flags.only(PER_PACKET).0 != 0 {
         packet.write(gre, [base]).ok_or(Outcome::Aborted)?;
         let inner = options(packet, gre + 4, id).ok_or(Outcome::Aborted)?.get();
         return Ok(Written { gre, inner: forget(inner, packet.len()) });
@@ -348,8 +349,7 @@ pub fn tc(ctx: &TcContext, device: &Port) -> Result<Outcome, Stop> {
         return Err(Stop::on(id, Outcome::Nested));
     }
     // Each packet of a GSO packet would get the same number, and the same checksum.
-    let optional = Flags::CHECKSUM_SENT.and(Flags::SEQUENCE_SENT);
-    if tunnel.flags.only(optional).0 != 0 && !device.flags.has(port::Flags::PEER) {
+    if tunnel.flags.only(PER_PACKET).0 != 0 && !device.flags.has(port::Flags::PEER) {
         return Err(Outcome::DeviceFinishes.into());
     }
     match skb(ctx).protocol as u16 {

@@ -124,3 +124,8 @@ pub enum NeighbourState {
     /// INCOMPLETE, FAILED or NONE: no MAC.
     Unresolved,
 }
+
+/// Of IPv6, and for its link alone (RFC 4291, 2.5.6).
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}

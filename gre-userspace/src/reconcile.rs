@@ -8,7 +8,7 @@ use std::{
 use crate::{
     dataplane::{Attachment, devices, is_device, wire},
     model::{Desired, Mode, Tunnel, XdpMode},
-    observed::{Link, RouteTarget, Snapshot},
+    observed::{Link, RouteTarget, Snapshot, is_link_local},
     rib::Rib,
 };
 
@@ -124,10 +124,6 @@ pub fn ports(desired: &Desired, snapshot: &Snapshot) -> BTreeMap<u32, (String, X
         .filter(|link| !link.loopback && link.mac.is_some() && !is_ours(link))
         .filter_map(|link| Some((link.ifindex, (link.name.clone(), mode(link)?))))
         .collect()
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// What the underlay of a tunnel may be assumed to take where no route tells, in bytes.

@@ -14,7 +14,7 @@ use gre_ebpf_common::{
 use super::{Compiler, Device, Hop, RecordKey, TunnelState};
 use crate::{
     model::{Desired, FlowLabel, Mode, Mss, SeqMode, Tunnel},
-    observed::RouteTarget,
+    observed::{RouteTarget, is_link_local},
 };
 
 /// Tunnels inside each other that a packet may go through: the fifth is one too many.
@@ -253,8 +253,4 @@ fn words(address: std::net::Ipv6Addr) -> [u32; 4] {
         let at = 4 * i;
         u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
     })
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }

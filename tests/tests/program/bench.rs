@@ -3,8 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::Write as _,
-    process::{Command, Stdio},
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
     thread,
 };
@@ -21,11 +19,12 @@ use gre_userspace::{
     maps::Maps,
     model::Limits,
 };
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 
 use crate::{
     frame::{ETHERNET, IPV4},
     pins::Pins,
+    test_run,
     world::{LIMITS, interfaces},
 };
 
@@ -112,7 +111,9 @@ impl Bench {
     pub fn new(limits: &Limits) -> Self {
         // Gone when the programs are loaded, and so before any test begins.
         let pins = Pins::new();
-        let namespace = thread::spawn(namespace).join().expect("making a network namespace");
+        let namespace = thread::spawn(|| test_run::namespace(&interfaces()))
+            .join()
+            .expect("making a network namespace");
         let (programs, maps, _) = loader::load(limits, pins.path()).expect("loading the programs");
         let detours = MapData::from_pin(pins.path().join("maps/DETOURS")).expect("it is pinned");
         let detours = ProgramArray::try_from(Map::ProgramArray(detours)).expect("it is one");
@@ -281,35 +282,14 @@ impl Bench {
     }
 }
 
+/// Room for two outer headers, and then some: more than that is an error.
+const ROOM: usize = 64;
+
 fn test_run(
     context: &[u32],
     data: &[u8],
     run: impl FnOnce(TestRunOptions<'_>) -> Result<TestRunResult, ProgramError>,
 ) -> Result<Run, ProgramError> {
-    let context: Vec<u8> = context.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    // Room for two outer headers, and then some: more than that is an error.
-    let mut bytes = vec![0; data.len() + 64];
-    let result = run(TestRunOptions {
-        data_in: Some(data),
-        data_out: Some(&mut bytes),
-        ctx_in: Some(&context),
-        ..TestRunOptions::default()
-    })?;
-    bytes.truncate(result.data_size_out as usize);
-    Ok(Run { action: result.return_value, bytes })
-}
-
-/// A network namespace with the world's interfaces, which lasts as long as the file is open.
-fn namespace() -> File {
-    unshare(CloneFlags::CLONE_NEWNET).expect("unshare(CLONE_NEWNET)");
-    let mut ip = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("starting `ip`, of iproute2");
-    let mut commands = ip.stdin.take().expect("it is a pipe");
-    commands.write_all(interfaces().as_bytes()).expect("writing to `ip -batch`");
-    drop(commands);
-    assert!(ip.wait().expect("waiting for `ip`").success(), "`ip -batch` failed");
-    File::open("/proc/thread-self/ns/net").expect("opening the namespace")
+    let (action, bytes) = test_run::test_run(context, data, ROOM, run)?;
+    Ok(Run { action, bytes })
 }

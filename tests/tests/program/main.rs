@@ -33,5 +33,7 @@ mod random;
 mod sequence;
 mod strangers;
 mod tc;
+#[path = "../common/test_run.rs"]
+mod test_run;
 mod verifier;
 mod world;

@@ -24,6 +24,8 @@ mod pins;
 mod protocols;
 mod random;
 mod routes;
+#[path = "../common/test_run.rs"]
+mod test_run;
 mod vlan;
 mod vlan_pass;
 mod world;
