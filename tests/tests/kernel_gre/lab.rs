@@ -34,8 +34,8 @@ pub struct Lab {
     pub pc1: Namespace,
     pub r1: Namespace,
     pub r2: Namespace,
+    pub switch: Namespace,
     rows: Vec<Row>,
-    _switch: Namespace,
 }
 
 impl Lab {
@@ -45,10 +45,10 @@ impl Lab {
             pc1: Namespace::new("pc1")?,
             r1: Namespace::new("r1")?,
             r2: Namespace::new("r2")?,
+            switch: Namespace::new("switch")?,
             rows: rows.to_vec(),
-            _switch: Namespace::new("switch")?,
         };
-        let Self { pc1, r1, r2, _switch: switch, .. } = &lab;
+        let Self { pc1, r1, r2, switch, .. } = &lab;
         for namespace in [pc1, r1, r2] {
             with_ipv6(namespace)?;
         }

@@ -19,6 +19,7 @@ mod lab;
 mod matrix;
 mod packets;
 mod rows;
+mod tap;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::{

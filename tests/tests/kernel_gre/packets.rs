@@ -212,7 +212,10 @@ fn socket((namespace, address): (&Namespace, IpAddr)) -> Result<Socket> {
 }
 
 /// Does something in a namespace. A socket stays in the one that it was made in.
-fn within<T: Send>(namespace: &Namespace, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub fn within<T: Send>(
+    namespace: &Namespace,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
     let file = File::open(format!("/run/netns/{}", namespace.name()))?;
     // The thread changes its namespace for good.
     thread::scope(|scope| {
