@@ -21,6 +21,7 @@ pub mod next_hop;
 pub mod outcome;
 pub mod pod;
 pub mod port;
+pub mod reassembly;
 pub mod route;
 pub mod route6;
 pub mod sequence;

@@ -189,6 +189,10 @@ outcomes! {
         "The tunnel runs inside itself or inside too many others: `ip route get REMOTE`.";
     EncapsulationLimit = 59, "encapsulation-limit", Drop, Transmit,
         "The packet's own encapsulation limit allows no further tunnel (RFC 2473).";
+    FragmentWaiting = 60, "fragment-waiting", Consume, Receive,
+        "A fragment of a tunnel's packet, kept until the other one comes.";
+    FragmentAlone = 61, "fragment-alone", Drop, Receive,
+        "A fragment waited for the packet's other one in vain: fragments get lost on the underlay.";
 }
 
 /// Counters there are room for.

@@ -7,6 +7,7 @@ use aya_ebpf::{
 use gre_ebpf_common::{
     event::{Event, Kind},
     outcome::{NO_TUNNEL, Outcome, Stop},
+    reassembly::HeldFrame,
 };
 
 use crate::skb;
@@ -27,6 +28,23 @@ pub fn send(ctx: &TcContext, kind: Kind, tunnel: u32, len: u32) -> bool {
             flags,
             (&raw const event).cast_mut().cast(),
             size_of::<Event>() as u64,
+        )
+    };
+    sent == 0
+}
+
+/// Sends a frame that was kept, `len` bytes long. Says whether the daemon will see it.
+#[inline(always)]
+pub fn send_held(ctx: &TcContext, frame: *mut HeldFrame, len: u32) -> bool {
+    // SAFETY: the map and the context are valid, the frame lies in a map, and the helper checks the
+    // length.
+    let sent = unsafe {
+        bpf_perf_event_output(
+            ctx.as_ptr(),
+            (&raw const EVENTS).cast_mut().cast(),
+            u64::from(BPF_F_CURRENT_CPU),
+            frame.cast(),
+            size_of::<Event>() as u64 + u64::from(len),
         )
     };
     sent == 0

@@ -14,6 +14,8 @@ mod mismatch;
 mod mss;
 mod packet;
 mod parse;
+mod reassemble;
+mod scratch;
 mod sequence;
 mod tunnels;
 mod verdict;
@@ -97,11 +99,15 @@ fn from_underlay(ctx: &TcContext) -> Result<Outcome, Stop> {
     if skb(ctx).vlan_present != 0 {
         return Err(Outcome::VlanUnknown.into());
     }
-    let packet = Packet::of_tc(ctx, packet::OUTER_AND_INNER);
+    let mut packet = Packet::of_tc(ctx, packet::OUTER_AND_INNER);
     let frame = parse::frame::<true>(&packet, skb(ctx).ifindex)?;
     let gre = match frame.ethertype {
         ETHERTYPE_IPV4 => {
-            let ip = parse::ipv4_with_options(&packet, &frame)?;
+            let mut ip = parse::ipv4_with_options(&packet, &frame)?;
+            if reassemble::fragment(ctx, &frame, &ip)? {
+                packet = Packet::of_tc(ctx, packet::OUTER_AND_INNER);
+                ip = parse::ipv4_with_options(&packet, &frame)?;
+            }
             tunnels::receive4::<true>(&packet, &frame, &ip)
         }
         ETHERTYPE_IPV6 => {

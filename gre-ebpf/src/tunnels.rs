@@ -197,6 +197,14 @@ pub fn receive6(packet: &Packet, frame: &Frame, ip: &Ipv6Header) -> Result<Gre, 
     }
 }
 
+/// Some tunnel that packets between these addresses may belong to, in memory order; none if there is
+/// none.
+#[inline(always)]
+pub fn between4(local: u32, remote: u32) -> Option<u32> {
+    let id = levels(&Ends::v4(local, remote), Kind::PAIR, 0);
+    (id != NONE).then_some(id)
+}
+
 /// A packet whose GRE header cannot be read here, if it runs between the addresses of a tunnel.
 #[inline(always)]
 fn hand_up(ends: &Ends, outcome: Outcome) -> Result<Gre, Stop> {

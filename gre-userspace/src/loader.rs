@@ -22,6 +22,7 @@ use gre_ebpf_common::{
     mismatch::Mismatch,
     next_hop::NextHop,
     port::Port,
+    reassembly::{self, HeldFrame},
     route::Block,
     sequence::Sequence,
     tunnel::{Addresses6, Tunnel},
@@ -92,6 +93,15 @@ const EVENTS: &str = "EVENTS";
 /// The map of programs that XDP goes on with.
 const DETOURS: &str = "DETOURS";
 
+/// Fragments that wait for the other one of their packet: the programs' alone.
+const HELD: &str = "HELD";
+const FRAMES: &str = "FRAMES";
+const WAYS: u32 = reassembly::WAYS as u32;
+
+fn held_buckets(limits: &Limits) -> u32 {
+    limits.fragments.div_ceil(WAYS)
+}
+
 /// Entries and bytes an entry of a map.
 struct Size {
     name: &'static str,
@@ -99,7 +109,7 @@ struct Size {
     bytes: usize,
 }
 
-fn sizes(limits: &Limits, cpus: u32) -> [Size; 16] {
+fn sizes(limits: &Limits, cpus: u32) -> [Size; 18] {
     let size = |name, entries, bytes| Size { name, entries, bytes };
     [
         size("PORTS", limits.interfaces, size_of::<Port>()),
@@ -112,6 +122,8 @@ fn sizes(limits: &Limits, cpus: u32) -> [Size; 16] {
         size("ROUTES", routes::blocks(limits.route_blocks), size_of::<Block>()),
         size("ROUTES6", routes6::blocks(limits.route6_nodes), size_of::<Block>()),
         size("HOSTS6", limits.hosts6, 4),
+        size(HELD, held_buckets(limits), size_of::<reassembly::Bucket>()),
+        size(FRAMES, held_buckets(limits) * WAYS, size_of::<HeldFrame>()),
         size("SEQUENCES", limits.tunnels, size_of::<Sequence>()),
         size("MISMATCHES", limits.tunnels, size_of::<Mismatch>()),
         size("TUNNEL_COUNTERS", limits.tunnels * cpus, size_of::<TunnelCounters>()),
@@ -148,7 +160,11 @@ pub fn load(limits: &Limits, pins: &Path) -> Result<(Programs, Maps, ForDaemon),
     let mask = demux::buckets(limits.tunnels) - 1;
     let sizes = sizes(limits, cpus);
     let mut loader = EbpfLoader::new();
-    loader.override_global("CPUS", &cpus, true).override_global("DEMUX_MASK", &mask, true);
+    let buckets = held_buckets(limits);
+    loader
+        .override_global("CPUS", &cpus, true)
+        .override_global("DEMUX_MASK", &mask, true)
+        .override_global("HELD_BUCKETS", &buckets, true);
     for size in &sizes {
         loader.map_max_entries(size.name, size.entries);
         loader.map_pin_path(size.name, maps.join(size.name));
@@ -196,7 +212,7 @@ where
 
 fn take_maps(
     ebpf: &mut Ebpf,
-    sizes: &[Size; 16],
+    sizes: &[Size; 18],
     limits: &Limits,
     cpus: u32,
 ) -> Result<(Maps, ForDaemon), LoadError> {
@@ -215,6 +231,11 @@ fn take_maps(
     let (hosts6, size) = take("HOSTS6")?;
     let hosts6 = Hosts6::new(hosts6, size.entries).map_err(failed("HOSTS6"))?;
     let (sequences, size) = take("SEQUENCES")?;
+    for name in [HELD, FRAMES] {
+        let (map, size) = take(name)?;
+        let Map::Array(data) = &map else { return Err(LoadError::Missing(name)) };
+        check_layout(data, size)?;
+    }
     // One for the daemon's task that follows the kernel, one for the other.
     let for_daemon = ForDaemon { events, sequences: map_memory(&sequences, size)? };
     let sequences = map_memory(&sequences, size)?;

@@ -397,6 +397,8 @@ pub struct Limits {
     pub hosts6: u32,
     /// VLAN interfaces on ports.
     pub vlans: u32,
+    /// Fragments of outer packets that wait for the other one: two kilobytes each.
+    pub fragments: u32,
 }
 
 impl Limits {
@@ -408,6 +410,7 @@ impl Limits {
         route6_nodes: 4096,
         hosts6: 16_384,
         vlans: 1024,
+        fragments: 1024,
     };
 }
 

@@ -14,8 +14,10 @@ pub const PROTOCOL_GRE: u8 = IpProto::Gre as u8;
 pub const DONT_FRAGMENT: u16 = 0x4000;
 /// More Fragments and the offset: not zero in a fragment.
 const FRAGMENT: u16 = 0x3fff;
-/// The offset alone: zero in a first fragment.
+/// The offset alone, in units of eight bytes: zero in a first fragment.
 const OFFSET: u16 = 0x1fff;
+/// More Fragments alone.
+pub const MORE_FRAGMENTS: u16 = 0x2000;
 
 /// A header of 20 bytes, as five words in memory order.
 #[repr(C)]
@@ -88,6 +90,23 @@ impl Ipv4Header {
     }
 
     #[inline(always)]
+    pub const fn more_fragments(&self) -> bool {
+        self.half(6) & MORE_FRAGMENTS != 0
+    }
+
+    /// Where a fragment's payload belongs, in bytes.
+    #[inline(always)]
+    pub const fn fragment_offset(&self) -> u16 {
+        (self.half(6) & OFFSET) << 3
+    }
+
+    /// In memory order.
+    #[inline(always)]
+    pub const fn identification(&self) -> u16 {
+        u16::from_ne_bytes([self.byte(4), self.byte(5)])
+    }
+
+    #[inline(always)]
     pub const fn dont_fragment(&self) -> bool {
         self.half(6) & DONT_FRAGMENT != 0
     }
@@ -142,6 +161,23 @@ impl Ipv4Header {
             checksum::replace(u16::from_ne_bytes(checksum), self.words[0], first).to_ne_bytes();
         self.words[0] = first;
         self.words[2] = u32::from_ne_bytes([ttl, protocol, checksum[0], checksum[1]]);
+        self
+    }
+
+    /// With another length and another word of flags and offset, both in host order, and the checksum
+    /// to match.
+    #[inline(always)]
+    pub const fn cut(mut self, len: u16, fragment: u16) -> Self {
+        let [version, tos, ..] = self.words[0].to_ne_bytes();
+        let [high, low] = len.to_be_bytes();
+        self.words[0] = u32::from_ne_bytes([version, tos, high, low]);
+        let [a, b, ..] = self.words[1].to_ne_bytes();
+        let [high, low] = fragment.to_be_bytes();
+        self.words[1] = u32::from_ne_bytes([a, b, high, low]);
+        let [ttl, protocol, ..] = self.words[2].to_ne_bytes();
+        self.words[2] = u32::from_ne_bytes([ttl, protocol, 0, 0]);
+        let [high, low] = (!checksum::sum_ipv4(&self.words)).to_ne_bytes();
+        self.words[2] = u32::from_ne_bytes([ttl, protocol, high, low]);
         self
     }
 

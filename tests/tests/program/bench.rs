@@ -8,11 +8,17 @@ use std::{
 };
 
 use aya::{
-    maps::{Map, MapData, PerfEventArray, ProgramArray, perf::PerfEventArrayBuffer},
+    maps::{Array, Map, MapData, PerfEventArray, ProgramArray, perf::PerfEventArrayBuffer},
     programs::{ProgramError, TestRun as _, TestRunOptions, TestRunResult},
     util::online_cpus,
 };
-use gre_ebpf_common::{counters::Tier, mismatch::Mismatch, outcome::Outcome, sequence::Sequence};
+use gre_ebpf_common::{
+    counters::Tier,
+    mismatch::Mismatch,
+    outcome::Outcome,
+    reassembly::{Bucket, TIMEOUT_NS, WAYS},
+    sequence::Sequence,
+};
 use gre_userspace::{
     dataplane::DataPlane,
     loader::{self, Programs},
@@ -33,10 +39,15 @@ pub struct Bench {
     maps: Maps,
     /// Held, since the kernel empties an array of programs that nobody holds.
     detours: ProgramArray<MapData>,
+    /// The fragments that wait, a bucket a value.
+    held: Array<MapData, HeldBucket>,
     tunnels: u32,
     /// Interface indexes are this namespace's.
     namespace: File,
 }
+
+/// A [`Bucket`], as its words: the lock, and then of each slot what, since when, and whose.
+type HeldBucket = [u64; size_of::<Bucket>() / 8];
 
 /// Where a packet comes in: the interface's index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +128,9 @@ impl Bench {
         let (programs, maps, _) = loader::load(limits, pins.path()).expect("loading the programs");
         let detours = MapData::from_pin(pins.path().join("maps/DETOURS")).expect("it is pinned");
         let detours = ProgramArray::try_from(Map::ProgramArray(detours)).expect("it is one");
-        Self { programs, maps, detours, tunnels: limits.tunnels, namespace }
+        let held = MapData::from_pin(pins.path().join("maps/HELD")).expect("it is pinned");
+        let held = Array::try_from(Map::Array(held)).expect("it is one");
+        Self { programs, maps, detours, held, tunnels: limits.tunnels, namespace }
     }
 
     /// Whether XDP has a program for what is not plain.
@@ -146,7 +159,22 @@ impl Bench {
 
     /// Forgets what went through the tunnels.
     pub fn reset(&mut self) {
+        for index in 0..self.held.len() {
+            self.held.set(index, [0; size_of::<Bucket>() / 8], 0).expect("writing a bucket");
+        }
         (0..self.tunnels).for_each(|tunnel| self.maps.reset(tunnel));
+    }
+
+    /// Makes all fragments that wait too old.
+    pub fn age_fragments(&mut self) {
+        for index in 0..self.held.len() {
+            let mut bucket = self.held.get(&index, 0).expect("reading a bucket");
+            for way in 0..WAYS {
+                let since = &mut bucket[1 + 4 * way + 2];
+                *since = since.saturating_sub(TIMEOUT_NS);
+            }
+            self.held.set(index, bucket, 0).expect("writing a bucket");
+        }
     }
 
     pub fn sequence(&self, tunnel: u32) -> Sequence {
@@ -282,8 +310,8 @@ impl Bench {
     }
 }
 
-/// Room for two outer headers, and then some: more than that is an error.
-const ROOM: usize = 64;
+/// Room for two outer headers, or for the other one of two fragments: more than that is an error.
+const ROOM: usize = 2048;
 
 fn test_run(
     context: &[u32],

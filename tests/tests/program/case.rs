@@ -108,6 +108,18 @@ impl Case {
         self
     }
 
+    /// Ends as another frame than the one that came.
+    pub fn leaves(mut self, frame: Vec<u8>) -> Self {
+        self.expect.output = Some(Box::new(move |_| frame.clone()));
+        self
+    }
+
+    /// Moves this counter as well.
+    pub fn counting(mut self, counter: Counter, by: u64) -> Self {
+        self.expect.counts.insert(counter, by);
+        self
+    }
+
     pub fn aborts(mut self, on: Spec) -> Self {
         self = self.drops(Outcome::Aborted, on);
         self.expect.action = Action::Abort;

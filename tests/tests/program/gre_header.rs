@@ -1,6 +1,7 @@
 //! Which GRE headers are a tunnel's and which are not, in both tiers. Names begin with the rule.
 
 use gre_ebpf_common::{
+    counters::Tier,
     demux::{Key, Kind},
     outcome::Outcome::{self, *},
     tunnel::Ends,
@@ -234,7 +235,7 @@ fn a_frame_cut_anywhere_is_the_kernels_affair() {
     check(cases);
 }
 
-/// A fragment's GRE header is another's data, or not there at all.
+/// A fragment's GRE header is another's data, or not there at all. TC holds what may be one of two.
 #[test]
 fn r7588_5_fragments_are_for_the_reassembler() {
     let mut cases = Vec::new();
@@ -246,14 +247,20 @@ fn r7588_5_fragments_are_for_the_reassembler() {
                     header.fragment_offset = offset.try_into().unwrap();
                 })
             };
+            let middle = last(100).with(|header| header.more_fragments = true);
+            cases.push(Case::new("middle", hook, from_wan(&middle.bytes())).passes(OuterFragment));
             for (what, packet) in [
                 ("first", outer().with(|header| header.more_fragments = true)),
-                ("middle", last(100).with(|header| header.more_fragments = true)),
                 ("last", last(1)),
                 ("at the end of an address", last(0x1fff)),
             ] {
-                let frame = from_wan(&packet.bytes());
-                cases.push(Case::new(what, hook, frame).passes(OuterFragment));
+                let case = Case::new(what, hook, from_wan(&packet.bytes()));
+                let is_first_of_odd_length = what == "first" && packet.payload.len() % 8 != 0;
+                cases.push(if hook.tier() == Tier::Xdp || is_first_of_odd_length {
+                    case.passes(OuterFragment)
+                } else {
+                    case.consumes(FragmentWaiting)
+                });
             }
         }
     }

@@ -46,7 +46,7 @@ fn row(
 }
 
 /// Events that the buffers hold, with their frames; what the kernel pads them with is cut off.
-fn drain(buffers: &mut [PerfEventArrayBuffer<MapData>]) -> Vec<(Event, Vec<u8>)> {
+pub fn drain(buffers: &mut [PerfEventArrayBuffer<MapData>]) -> Vec<(Event, Vec<u8>)> {
     let mut events = Vec::new();
     for buffer in buffers {
         buffer.for_each(|event| match event {
@@ -62,7 +62,7 @@ fn drain(buffers: &mut [PerfEventArrayBuffer<MapData>]) -> Vec<(Event, Vec<u8>)>
     events
 }
 
-fn ready() -> std::sync::MutexGuard<'static, Bench> {
+pub fn ready() -> std::sync::MutexGuard<'static, Bench> {
     let mut bench = bench();
     let mut plane = world();
     add(&mut plane, ALL);
@@ -100,18 +100,18 @@ fn rfc7588_5_fragments_are_given_to_the_reassembler_whole() {
             });
             from_wan(&outer.bytes())
         };
-        for (what, frame) in [
-            ("first", fragment(0, true)),
-            ("middle", fragment(100, true)),
-            ("last", fragment(0x1fff, false)),
-        ] {
+        // Of more than two.
+        for (what, frame) in [("middle", fragment(100, true)), ("another", fragment(200, true))] {
             let hook = Hook::TcIn(WAN);
             rows.push(row(what, hook, frame, Reassembling, Kind::OuterFragment, tunnel));
         }
     }
     // Of a tunnel with any remote, whoever sends it.
-    let anybodys = from_remote(STRANGER, gre(0, 0x0800, &[], &inbound(PLAIN).bytes()))
-        .with(|header| header.more_fragments = true);
+    let anybodys =
+        from_remote(STRANGER, gre(0, 0x0800, &[], &inbound(PLAIN).bytes())).with(|header| {
+            header.fragment_offset = 100.try_into().unwrap();
+            header.more_fragments = true;
+        });
     let frame = from_wan(&anybodys.bytes());
     rows.push(row("any", Hook::TcIn(WAN), frame, Reassembling, Kind::OuterFragment, HUB));
     check(rows);

@@ -12,6 +12,7 @@ mod case;
 mod checksum;
 mod decapsulate;
 mod encapsulate;
+mod fragments;
 mod frame;
 mod gre_header;
 mod handed_up;

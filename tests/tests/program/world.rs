@@ -43,8 +43,14 @@ pub const ROUTED: [u8; 4] = [8, 8, 8, 8];
 pub const TO_GATEWAY: u32 = 1;
 pub const TO_HOST: u32 = 2;
 
-pub const LIMITS: Limits =
-    Limits { tunnels: 8, next_hops: 64, route_blocks: 16, interfaces: 256, ..Limits::DEFAULT };
+pub const LIMITS: Limits = Limits {
+    tunnels: 8,
+    next_hops: 64,
+    route_blocks: 16,
+    interfaces: 256,
+    fragments: 16,
+    ..Limits::DEFAULT
+};
 
 /// A tunnel; how it differs from the others is what its tests are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
