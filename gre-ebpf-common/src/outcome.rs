@@ -193,6 +193,8 @@ outcomes! {
         "A fragment of a tunnel's packet, kept until the other one comes.";
     FragmentAlone = 61, "fragment-alone", Drop, Receive,
         "A fragment waited for the packet's other one in vain: fragments get lost on the underlay.";
+    Fragmented = 62, "fragmented", Forward, Transmit,
+        "Encapsulated and, being too long for the path, sent in two outer fragments, as ignore-df asks.";
 }
 
 /// Counters there are room for.

@@ -300,6 +300,16 @@ impl Tunnel {
         self.flags.only(mask).0 == wanted.only(mask).0 && self.key == key.kind.key()
     }
 
+    /// Whether what is too long for the path is sent in outer fragments, whatever it is: Don't Fragment
+    /// is neither the tunnel's nor the inner packet's to ask for.
+    #[inline(always)]
+    pub const fn cuts_outer(&self) -> bool {
+        let [.., flags, _] = self.outer[1].to_ne_bytes();
+        !self.flags.has(Flags::IPV6)
+            && self.flags.has(Flags::IGNORE_DF)
+            && flags & (DONT_FRAGMENT >> 8) as u8 == 0
+    }
+
     /// The addresses in the outer IPv4 header, in memory order: local, remote.
     #[inline(always)]
     pub const fn addresses4(&self) -> (u32, u32) {

@@ -29,7 +29,7 @@ use gre_ebpf_common::{
 };
 
 use crate::{
-    checksum, counters, decap, events, forward,
+    checksum, counters, decap, events, forward, fragment,
     header::Header,
     mss,
     packet::{self, Packet},
@@ -353,8 +353,8 @@ pub fn tc(ctx: &TcContext, device: &Port) -> Result<Outcome, Stop> {
         return Err(Outcome::DeviceFinishes.into());
     }
     match skb(ctx).protocol as u16 {
-        ETHERTYPE_IPV4 => into::<Ipv4Header>(ctx, id, tunnel),
-        ETHERTYPE_IPV6 => into::<Ipv6Header>(ctx, id, tunnel),
+        ETHERTYPE_IPV4 => into::<Ipv4Header>(ctx, device, id, tunnel),
+        ETHERTYPE_IPV6 => into::<Ipv6Header>(ctx, device, id, tunnel),
         _ if events::send(ctx, event::Kind::OtherProtocol, id, ctx.len()) => {
             Err(Outcome::Unwrapping.into())
         }
@@ -363,7 +363,12 @@ pub fn tc(ctx: &TcContext, device: &Port) -> Result<Outcome, Stop> {
 }
 
 #[inline(always)]
-fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<Outcome, Stop> {
+fn into<H: Header>(
+    ctx: &TcContext,
+    device: &Port,
+    id: u32,
+    tunnel: &'static Tunnel,
+) -> Result<Outcome, Stop> {
     let packet = Packet::of_tc(ctx, packet::INNER);
     let inner: H = packet.read(ETHERNET_LEN).ok_or(Stop::on(id, Outcome::TunnelProtocol))?;
     let (id, tunnel) = leg(id, tunnel, &inner)?;
@@ -375,8 +380,20 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
         return Err(stop(Outcome::TunnelLoop));
     }
     let len = ctx.len() - ETHERNET_LEN as u32;
-    if longest(ctx, &packet, &inner, len) + u32::from(tunnel.overhead) > limit(tunnel, next_hop) {
-        return Err(oversize(ctx, id));
+    let (outer_len, limit) =
+        (longest(ctx, &packet, &inner, len) + u32::from(tunnel.overhead), limit(tunnel, next_hop));
+    let too_long = outer_len > limit;
+    if too_long {
+        if !fragment::is_for_two(tunnel, next_hop, outer_len, limit) {
+            return Err(oversize(ctx, id));
+        }
+        // A checksum that is left to the device must be there before its packet is cut.
+        if !device.flags.has(port::Flags::PEER) {
+            return Err(Outcome::DeviceFinishes.into());
+        }
+        if skb(ctx).gso_size != 0 {
+            return Err(oversize(ctx, id));
+        }
     }
     let mss = mss::limit(&packet, tunnel, &inner, ETHERNET_LEN);
     if mss != 0 {
@@ -395,6 +412,7 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
         .map_err(|_| stop(Outcome::Aborted))?;
     let packets = decap::packet_count(ctx);
     let identification = counters::transmit(Tier::Tc, id, packets, len);
+    let identification = if too_long { fragment::identification() } else { identification };
     let summed = tunnel.flags.has(Flags::CHECKSUM_SENT);
     let packet = Packet::of_tc(ctx, if summed { ctx.len() } else { packet::OUTER_AND_INNER });
     // A unicast destination: the kernel refuses to redirect what carries a multicast MAC.
@@ -404,6 +422,16 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
     let header = outer(&packet, ETHERNET_LEN, id, tunnel, &summary, identification)?;
     let sum = |offset, len| checksum::sum_tc(ctx, offset, len);
     finish(&packet, tunnel, &header, len, sum)?;
+    if too_long {
+        if !fragment::send_first(ctx, tunnel.next_hop, limit) {
+            return Err(stop(Outcome::Aborted));
+        }
+        // SAFETY: the helper has no precondition.
+        if !verdict::tc_redirects(unsafe { bpf_redirect(next_hop.ifindex, 0) }) {
+            return Err(stop(Outcome::Aborted));
+        }
+        return Ok(Outcome::Fragmented);
+    }
     let action = if next_hop.tags[0] == Tag::NONE {
         // SAFETY: no parameters are passed, so the helper looks the next hop up itself.
         unsafe { bpf_redirect_neigh(next_hop.ifindex, ptr::null_mut(), 0, 0) }

@@ -9,6 +9,7 @@ mod decap;
 mod encap;
 mod events;
 mod forward;
+mod fragment;
 mod header;
 mod mismatch;
 mod mss;

@@ -109,7 +109,7 @@ struct Size {
     bytes: usize,
 }
 
-fn sizes(limits: &Limits, cpus: u32) -> [Size; 18] {
+fn sizes(limits: &Limits, cpus: u32) -> [Size; 19] {
     let size = |name, entries, bytes| Size { name, entries, bytes };
     [
         size("PORTS", limits.interfaces, size_of::<Port>()),
@@ -124,6 +124,7 @@ fn sizes(limits: &Limits, cpus: u32) -> [Size; 18] {
         size("HOSTS6", limits.hosts6, 4),
         size(HELD, held_buckets(limits), size_of::<reassembly::Bucket>()),
         size(FRAMES, held_buckets(limits) * WAYS, size_of::<HeldFrame>()),
+        size("IDENTIFICATIONS", 1, 8),
         size("SEQUENCES", limits.tunnels, size_of::<Sequence>()),
         size("MISMATCHES", limits.tunnels, size_of::<Mismatch>()),
         size("TUNNEL_COUNTERS", limits.tunnels * cpus, size_of::<TunnelCounters>()),
@@ -212,7 +213,7 @@ where
 
 fn take_maps(
     ebpf: &mut Ebpf,
-    sizes: &[Size; 18],
+    sizes: &[Size; 19],
     limits: &Limits,
     cpus: u32,
 ) -> Result<(Maps, ForDaemon), LoadError> {

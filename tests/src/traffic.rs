@@ -105,6 +105,8 @@ pub enum Load {
     /// A megabyte within a second: few enough packets to capture them all. (iperf3 does end after
     /// so many bytes, too, but the server then throws away what it has not read yet.)
     OneMegabyte,
+    /// Two seconds, of segments of this maximum size (TCP_MAXSEG), in bytes.
+    OfSegments(u32),
 }
 
 /// An iperf3 client under way, and its server.
@@ -123,22 +125,18 @@ impl Iperf {
         load: Load,
         flow: Flow,
     ) -> Result<Self> {
-        let mut server = server.spawn("iperf3", &["-s", "-1", "--forceflush", "-B", address])?;
-        wait_until("iperf3's server listens", Duration::from_secs(5), || {
-            server.process.still_runs()?;
-            let output = server.process.output();
-            if !output.stdout.contains("Server listening") {
-                bail!("it says:\n{output}");
-            }
-            Ok(())
-        })?;
-        let (seconds, rate) = match load {
-            Load::Seconds(seconds) => (seconds, "0"),
-            Load::OneMegabyte => (1, "8M"),
+        let server = listen(server, address)?;
+        let (seconds, rate, size) = match load {
+            Load::Seconds(seconds) => (seconds, "0", None),
+            Load::OneMegabyte => (1, "8M", None),
+            Load::OfSegments(size) => (2, "0", Some(size.to_string())),
         };
         let time = seconds.to_string();
         let mut arguments =
             vec!["-J", "-c", address, "-t", &time, "-b", rate, "--connect-timeout", "3000"];
+        if let Some(size) = &size {
+            arguments.extend(["-M", size]);
+        }
         if flow == Flow::ToClient {
             arguments.push("-R");
         }
@@ -173,6 +171,50 @@ pub fn tcp(
     flow: Flow,
 ) -> Result<f64> {
     Iperf::start(client, server, address, load, flow)?.finish()
+}
+
+/// Sends `count` datagrams of `bytes` each to `address`, 5000 a second. Not all of them need be read: a
+/// busy machine looks into a socket too seldom.
+pub fn udp(
+    client: &Namespace,
+    server: &Namespace,
+    address: &str,
+    count: u32,
+    bytes: u32,
+) -> Result<()> {
+    let server = listen(server, address)?;
+    let (count, rate) = (count.to_string(), (5000 * 8 * bytes).to_string());
+    let bytes = bytes.to_string();
+    let arguments = ["-J", "-u", "-c", address, "-k", &count, "-l", &bytes, "-b", &rate];
+    let client = client.spawn("iperf3", &arguments)?;
+    client.process.finish(Duration::from_secs(20))?.success()?;
+    server.process.finish(Duration::from_secs(5))?.success().map(drop)
+}
+
+/// A counter of a namespace's kernel, from its line and column in /proc/net/snmp.
+pub fn snmp(namespace: &Namespace, line: &str, column: &str) -> Result<u64> {
+    let text = namespace.run("cat /proc/net/snmp")?;
+    let mut lines = text.lines().filter_map(|text| text.strip_prefix(line));
+    let (names, values) = (lines.next(), lines.next());
+    let found = names.zip(values).and_then(|(names, values)| {
+        let at = names.split(' ').position(|name| name == column)?;
+        values.split(' ').nth(at)?.parse().ok()
+    });
+    found.with_context(|| format!("no {column} in\n{text}"))
+}
+
+/// iperf3's server, for one client.
+fn listen(namespace: &Namespace, address: &str) -> Result<Resident> {
+    let mut server = namespace.spawn("iperf3", &["-s", "-1", "--forceflush", "-B", address])?;
+    wait_until("iperf3's server listens", Duration::from_secs(5), || {
+        server.process.still_runs()?;
+        let output = server.process.output();
+        if !output.stdout.contains("Server listening") {
+            bail!("it says:\n{output}");
+        }
+        Ok(())
+    })?;
+    Ok(server)
 }
 
 #[cfg(test)]

@@ -11,12 +11,13 @@ use anyhow::{Context as _, Result, ensure};
 use tests::{
     capture::{Capture, Unjudged},
     config::{Gateway, Xdp},
+    counters::Packets,
     gateways::{Gateways, SOON},
     in_each_xdp_mode, ipv6,
     namespace::Namespace,
     process::wait_until,
     topology::{Lab, PC1, PC2, R1_TUNNEL, R1_WAN, R2_LAN, R2_TUNNEL, R2_WAN},
-    traffic::{Flow, Load, ping_all, ping_exact, ping_until_answered, scapy_send, tcp},
+    traffic::{Flow, Load, ping_all, ping_exact, ping_until_answered, scapy_send, snmp, tcp, udp},
     xgre::{outcome, tunnel, xgre},
 };
 
@@ -27,6 +28,12 @@ in_each_xdp_mode!(
     icmp1_packet_too_big_teaches_a_tunnel_over_ipv6,
     rfc7676_4_a_path_of_1280_gets_outer_fragments,
     rfc7588_2_outer_fragments_are_put_together_by_the_far_gateway,
+    full_size_packets_go_in_two_fragments_that_the_programs_cut_and_join,
+    full_size_segments_flow_in_fragments_of_hosts_and_of_gateways,
+    full_size_datagrams_arrive_in_fragments_all_of_them,
+    of_three_fragments_the_daemon_makes_and_gets_all,
+    #[ignore = "a measurement"]
+    what_fragments_cost,
     rfc7588_5_fragments_out_of_order_and_twice_are_put_together_once,
     a_reassembled_packet_may_be_longer_than_the_devices_mtu,
     icmp2_forged_errors_teach_nothing,
@@ -205,10 +212,162 @@ fn rfc7588_2_outer_fragments_are_put_together_by_the_far_gateway(xdp: Xdp) -> Re
     for row in frames.fields(&["frame.len"])? {
         ensure!(row[0].parse::<u32>()? <= 1514, "{row:?}");
     }
-    ensure!(outcome(&lab.r1, "daemon", "outer-fragmented")? >= 6);
-    ensure!(outcome(&lab.r2, "tc", "fragment-waiting")? >= 6);
     for flow in [Flow::ToServer, Flow::ToClient] {
         tcp(&lab.pc1, &lab.pc2, PC2, Load::OneMegabyte, flow)?;
+    }
+    Ok(())
+}
+
+/// As one tunnel counts `count` pings of 1500 bytes that are answered, all in TC.
+fn full_size(count: u64) -> Packets {
+    Packets {
+        rx_tc: count,
+        tx_tc: count,
+        rx_bytes: 1500 * count,
+        tx_bytes: 1500 * count,
+        ..Packets::default()
+    }
+}
+
+/// Nothing of the fragments was the daemon's affair, and none got lost.
+fn only_the_programs_had_fragments(gateways: &Gateways) -> Result<()> {
+    for gateway in [&gateways.lab.r1, &gateways.lab.r2] {
+        for reason in ["outer-fragmented", "answered-too-big", "fragment-held", "to-device"] {
+            ensure!(outcome(gateway, "daemon", reason)? == 0, "{}", xgre(gateway, "stats")?);
+        }
+        ensure!(outcome(gateway, "tc", "aborted")? == 0, "{}", xgre(gateway, "stats")?);
+    }
+    Ok(())
+}
+
+fn full_size_packets_go_in_two_fragments_that_the_programs_cut_and_join(xdp: Xdp) -> Result<()> {
+    for options in [&["csum = false"][..], &["csum = true", "seq = true", "key = 42"]] {
+        let gateways = over_ipv4(xdp, &[&IGNORE_DF, options].concat())?;
+        let Gateways { lab, .. } = &gateways;
+        let overhead = if options.len() > 1 { 36 } else { 24 };
+        let capture = Capture::start(&lab.router, "to-r2", &format!("src host {R1_WAN}"))?;
+        for (host, to, payload) in [
+            (&lab.pc1, PC2, 1472),
+            (&lab.pc2, PC1, 1472),
+            (&lab.pc1, ipv6::PC2, 1452),
+            (&lab.pc2, ipv6::PC1, 1452),
+        ] {
+            let found = gateways.during(|| {
+                let line = format!("ping -n -c 10 -i 0.01 -W 1 -M do -s {payload} {to}");
+                let said = host.run(&line)?;
+                ensure!(said.contains(" 10 received"), "{said}");
+                Ok(())
+            })?;
+            assert_eq!(found, [full_size(10); 2], "{options:?}, to {to}");
+        }
+        let names = ["ip.len", "ip.flags.mf", "ip.frag_offset", "ip.id"];
+        let rows = capture.finish(80)?.fields(&names)?;
+        ensure!(rows.len() == 80, "{} frames", rows.len());
+        // tshark shows what is inside behind the second, where it has put them together.
+        let outer = |row: &[String]| -> Vec<String> {
+            row.iter().map(|field| field.split(',').next().unwrap_or_default().into()).collect()
+        };
+        for (number, pair) in rows.chunks(2).enumerate() {
+            let (first, last) = (outer(&pair[0]), outer(&pair[1]));
+            let rest = (20 + overhead).to_string();
+            ensure!(first[..3] == ["1500", "1", "0"], "packet {number}: {first:?}");
+            ensure!(last[..3] == [&rest, "0", "185"], "packet {number}: {last:?}");
+            ensure!(first[3] == last[3], "packet {number}: {first:?} {last:?}");
+        }
+        for gateway in [&lab.r1, &lab.r2] {
+            for what in ["fragmented", "fragment-waiting"] {
+                assert_eq!(
+                    outcome(gateway, "tc", what)?,
+                    40,
+                    "{what}\n{}",
+                    xgre(gateway, "stats")?
+                );
+            }
+        }
+        only_the_programs_had_fragments(&gateways)?;
+    }
+    Ok(())
+}
+
+fn full_size_segments_flow_in_fragments_of_hosts_and_of_gateways(xdp: Xdp) -> Result<()> {
+    for options in [&["csum = false"][..], &["csum = true", "seq = true", "key = 42"]] {
+        let gateways = over_ipv4(xdp, &[&IGNORE_DF, options].concat())?;
+        let Gateways { lab, .. } = &gateways;
+        let capture = Capture::start(&lab.router, "to-r2", &format!("src host {R1_WAN}"))?;
+        for (client, server, to) in [
+            (&lab.pc1, &lab.pc2, PC2),
+            (&lab.pc1, &lab.pc2, ipv6::PC2),
+            // The gateway's own, whose checksums nobody has done before its device does.
+            (&lab.r1, &lab.r2, R2_LAN),
+            (&lab.r1, &lab.r2, ipv6::R2_LAN),
+        ] {
+            for flow in [Flow::ToServer, Flow::ToClient] {
+                tcp(client, server, to, Load::OneMegabyte, flow)?;
+            }
+        }
+        let frames = capture.finish(6000)?;
+        for row in frames.fields(&["frame.len"])? {
+            ensure!(row[0].parse::<u32>()? <= 1514, "{row:?}");
+        }
+        only_the_programs_had_fragments(&gateways)?;
+        for flow in [Flow::ToServer, Flow::ToClient] {
+            let rate = tcp(&lab.pc1, &lab.pc2, PC2, Load::Seconds(1), flow)?;
+            ensure!(rate > 20e6, "{options:?}, {flow:?} at {rate:.0} bit/s");
+        }
+    }
+    Ok(())
+}
+
+fn full_size_datagrams_arrive_in_fragments_all_of_them(xdp: Xdp) -> Result<()> {
+    let gateways = over_ipv4(xdp, &IGNORE_DF)?;
+    let Gateways { lab, .. } = &gateways;
+    for (client, server, to) in [(&lab.pc1, &lab.pc2, PC2), (&lab.r1, &lab.r2, R2_LAN)] {
+        let counts = || -> Result<[u64; 2]> {
+            Ok([outcome(&lab.r1, "tc", "fragmented")?, outcome(&lab.r2, "tc", "fragment-waiting")?])
+        };
+        let before = counts()?;
+        let [_, r2] = gateways.during(|| udp(client, server, to, 2000, 1472))?;
+        let after = counts()?;
+        assert_eq!([after[0] - before[0], after[1] - before[1]], [2000; 2], "to {to}");
+        ensure!(r2.rx() >= 2000 && r2.rx_bytes >= 2000 * 1500 && r2.drops == 0, "{r2:?}");
+        ensure!(snmp(server, "Udp: ", "InDatagrams")? > 1000, "to {to}");
+        assert_eq!(snmp(server, "Udp: ", "InCsumErrors")?, 0, "to {to}");
+    }
+    only_the_programs_had_fragments(&gateways)
+}
+
+/// TCP between the hosts, in segments of which each goes in two fragments and in those that just go
+/// whole, in turn: the ratio of the rates.
+fn what_fragments_cost(xdp: Xdp) -> Result<()> {
+    let gateways = over_ipv4(xdp, &IGNORE_DF)?;
+    let Gateways { lab, .. } = &gateways;
+    let mut ratios = Vec::new();
+    for round in 0..7 {
+        let mut rates = [0.0; 2];
+        // What follows IP and TCP, options included: 1500 and 1476 bytes in all.
+        for (rate, size) in rates.iter_mut().zip([1460, 1436]) {
+            *rate = tcp(&lab.pc1, &lab.pc2, PC2, Load::OfSegments(size), Flow::ToServer)?;
+        }
+        let [cut, whole] = rates.map(|rate| rate / 1e6);
+        println!("{xdp:?} {round}: {cut:.0} of {whole:.0} Mbit/s, {:.3}", cut / whole);
+        ratios.push(cut / whole);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("{xdp:?}: {:.3} ({:.3}..{:.3})", ratios[3], ratios[0], ratios[6]);
+    Ok(())
+}
+
+/// What the programs do not cut, the far ones do not join.
+fn of_three_fragments_the_daemon_makes_and_gets_all(xdp: Xdp) -> Result<()> {
+    let options = ["pmtudisc = false", "ignore-df = true", "mtu = 4000"];
+    let gateways = over_ipv4(xdp, &options)?;
+    let Gateways { lab, .. } = &gateways;
+    let line = format!("ping -n -c 5 -i 0.05 -W 1 -M do -s 3500 {R2_TUNNEL}");
+    let said = lab.r1.run(&line)?;
+    ensure!(said.contains(" 5 received"), "{said}");
+    for gateway in [&lab.r1, &lab.r2] {
+        assert_eq!(outcome(gateway, "daemon", "outer-fragmented")?, 5);
+        assert_eq!(outcome(gateway, "daemon", "to-device")?, 5);
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use crate::{
     dataplane,
-    model::Tunnel,
+    model::{Mode, Tunnel},
     observed::{Link, Snapshot},
     reconcile,
 };
@@ -102,13 +102,15 @@ impl World {
         Err(Refusal::Kernel(format!("the program could not be attached to {name}; see the log")))
     }
 
-    /// Numbers and checksums are given packet by packet: the device then has to cut what it sends.
+    /// Numbers and checksums are given packet by packet, and a packet whose checksum is not there yet
+    /// cannot go in fragments: the device then has to cut and to sum what it sends.
     pub(super) async fn finish_packets(
         &self,
         ifindex: u32,
         tunnel: &Tunnel,
     ) -> Result<(), Refusal> {
-        let finish = tunnel.ocsum || tunnel.oseq;
+        let fragments = tunnel.mode == Mode::Gre && tunnel.ignore_df && !tunnel.pmtudisc;
+        let finish = tunnel.ocsum || tunnel.oseq || fragments;
         self.kernel.finish_packets(ifindex, finish).await.map_err(kernel)
     }
 

@@ -60,7 +60,7 @@ pub fn every_combination_works_both_ways(xdp: Xdp) -> Result<()> {
                 let excused = unroutable + wrong_sums;
                 let drops = carried.drops.checked_sub(excused);
                 carried.drops = drops.with_context(|| format!("{excused} drops were due"))?;
-                tier(carried, xdp).with_context(|| reasons(&after, &row.device()))
+                tier(carried, xdp, row).with_context(|| reasons(&after, &row.device()))
             })?;
         }
     }
@@ -184,10 +184,15 @@ fn pings(checks: &mut Checks, pingers: &Pingers, row: &Row, inner: Inner) -> Res
     Ok(())
 }
 
-/// All of a tunnel's traffic took XDP, but for what is too big for it and goes to the kernel; or TC.
-fn tier(packets: Packets, xdp: Xdp) -> Result<()> {
+/// All of a tunnel's traffic took XDP, but for what is too big for it and goes to the kernel; or TC, as
+/// what goes in outer fragments does.
+fn tier(packets: Packets, xdp: Xdp, row: &Row) -> Result<()> {
     let (used, unused) = match xdp {
         Xdp::Off => (packets.rx_tc.min(packets.tx_tc), packets.xdp()),
+        Xdp::Native | Xdp::Generic if row.sends_fragments() => {
+            ensure!(packets.rx_tc >= 10, "no fragments were put together: {packets:?}");
+            (packets.rx_xdp.min(packets.tx_xdp), 0)
+        }
         Xdp::Native | Xdp::Generic => (packets.rx_xdp.min(packets.tx_xdp), packets.rx_tc),
     };
     // Every stream is many packets, though some may have been merged.

@@ -268,6 +268,11 @@ impl Row {
         format!("name {} type {mode} {ends} {} {more}", self.device(), self.options.far)
     }
 
+    /// Whether packets as long as the tunnel's MTU are too long for the underlay.
+    pub fn sends_fragments(&self) -> bool {
+        self.options.mtu.is_some()
+    }
+
     /// What R1's device passes: the underlay's 1500 less the headers that R1 sends.
     pub fn near_mtu(&self) -> u32 {
         self.mtu(self.options.near, 0)

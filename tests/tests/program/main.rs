@@ -10,6 +10,7 @@ mod agree;
 mod bench;
 mod case;
 mod checksum;
+mod cut;
 mod decapsulate;
 mod encapsulate;
 mod fragments;

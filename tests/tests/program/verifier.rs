@@ -128,7 +128,7 @@ fn the_kernel_accepts_the_programs_and_their_sizes_are_told() {
 }
 
 /// Functions that are called, and why they are: for the plainest packets none is.
-const FUNCTIONS: [(&str, &str); 16] = [
+const FUNCTIONS: [(&str, &str); 17] = [
     ("encap::options", "few tunnels have more than a key"),
     ("encap::outer6", "shared by all ways into a tunnel over IPv6"),
     ("mismatch::note", "for what is refused"),
@@ -142,6 +142,7 @@ const FUNCTIONS: [(&str, &str); 16] = [
     ("xgre_look_up4", "called for each level"),
     ("xgre_look_up6", "called for each level"),
     ("xgre_reassemble", "the verifier looks at it once; most packets are no fragments"),
+    ("xgre_send_first", "the verifier looks at it once; few packets are too long"),
     ("xgre_sum_tc", "the verifier looks at its loop once; few packets have a checksum"),
     ("xgre_sum_xdp", "the verifier looks at its loop once; few packets have a checksum"),
     ("xgre_walk6", "the verifier looks at its loop once"),
