@@ -9,6 +9,7 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 
+pub mod bridge;
 pub mod checksum;
 pub mod counters;
 pub mod decapsulate;

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     dataplane::{Attachment, devices, is_device, wire},
-    model::{Desired, Mode, Tunnel, XdpMode},
+    model::{Desired, Tunnel, XdpMode},
     observed::{Link, RouteTarget, Snapshot, is_link_local},
     rib::Rib,
 };
@@ -141,10 +141,7 @@ pub fn default_mtu(tunnel: &Tunnel, snapshot: &Snapshot) -> u32 {
     let bound = || tunnel.dev.as_ref().and_then(link).map(|link| link.mtu);
     let underlay =
         underlay_mtu(tunnel.remote, snapshot).or_else(bound).unwrap_or(DEFAULT_UNDERLAY_MTU);
-    let smallest = match tunnel.mode {
-        Mode::Gre => SMALLEST_MTU,
-        Mode::Ip6gre => SMALLEST_MTU6,
-    };
+    let smallest = if tunnel.mode.is_over_ipv6() { SMALLEST_MTU6 } else { SMALLEST_MTU };
     underlay.min(LARGEST_UNDERLAY_MTU).saturating_sub(tunnel.overhead()).max(smallest)
 }
 

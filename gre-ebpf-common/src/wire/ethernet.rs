@@ -25,6 +25,12 @@ impl EthernetHeader {
         Mac([self.0[0], self.0[1], self.0[2]])
     }
 
+    /// The source MAC address.
+    #[inline(always)]
+    pub const fn source(&self) -> Mac {
+        Mac([self.0[3], self.0[4], self.0[5]])
+    }
+
     /// In memory order.
     #[inline(always)]
     pub const fn ethertype(&self) -> u16 {
@@ -34,7 +40,7 @@ impl EthernetHeader {
 
 /// A MAC address as three half words in memory order.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Mac([u16; 3]);
 
 impl Mac {
@@ -44,6 +50,17 @@ impl Mac {
             u16::from_ne_bytes([b[2], b[3]]),
             u16::from_ne_bytes([b[4], b[5]]),
         ])
+    }
+
+    /// Whether it is a group's: multicast, or broadcast.
+    #[inline(always)]
+    pub const fn is_group(&self) -> bool {
+        self.0[0].to_ne_bytes()[0] & 1 != 0
+    }
+
+    #[inline(always)]
+    pub const fn is_zero(&self) -> bool {
+        self.0[0] | self.0[1] | self.0[2] == 0
     }
 
     /// Compares without a call: slices would go through `memcmp`.
@@ -72,6 +89,7 @@ mod tests {
         };
         let header = EthernetHeader::from_bytes(expected.to_bytes());
         assert!(header.destination().is(&Mac::from_bytes([2, 3, 4, 5, 6, 7])));
+        assert!(header.source().is(&Mac::from_bytes([8, 9, 10, 11, 12, 13])));
         assert_eq!(header.ethertype(), ETHERTYPE_IPV4);
     }
 
@@ -79,6 +97,13 @@ mod tests {
     fn ethertypes_are_in_memory_order() {
         assert_eq!(ETHERTYPE_IPV4.to_ne_bytes(), [0x08, 0x00]);
         assert_eq!(ETHERTYPE_IPV6.to_ne_bytes(), [0x86, 0xdd]);
+    }
+
+    #[test]
+    fn groups_and_zero_are_told_from_stations() {
+        let of = |first| Mac::from_bytes([first, 0, 0, 0, 0, 0]);
+        assert!(of(1).is_group() && of(0xff).is_group() && !of(2).is_group());
+        assert!(of(0).is_zero() && !of(2).is_zero());
     }
 
     #[test]

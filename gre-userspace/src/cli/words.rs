@@ -83,8 +83,8 @@ struct Words {
     encap_limit: Option<Option<u8>>,
     flow_label: Option<FlowLabel>,
     mss: Option<Mss>,
-    /// A word that only one mode has.
-    of_one_mode: Vec<(String, Mode)>,
+    /// A word that only tunnels over one IP version have, and whether that is IPv6.
+    of_one_version: Vec<(String, bool)>,
 }
 
 /// What a mistyped word is compared with.
@@ -145,11 +145,11 @@ impl Words {
                 "okey" => parsed.okey = Some(Some(key(word, value()?)?)),
                 "encaplimit" => {
                     parsed.encap_limit = Some(encap_limit(value()?)?);
-                    parsed.of_one_mode.push((word.to_owned(), Mode::Ip6gre));
+                    parsed.of_one_version.push((word.to_owned(), true));
                 }
                 "flowlabel" | "fl" => {
                     parsed.flow_label = Some(option("invalid Flowlabel", value()?)?);
-                    parsed.of_one_mode.push((word.to_owned(), Mode::Ip6gre));
+                    parsed.of_one_version.push((word.to_owned(), true));
                 }
                 "seq-mode" => parsed.seq_mode = Some(option("invalid seq-mode", value()?)?),
                 "mss" => parsed.mss = Some(option("invalid mss", value()?)?),
@@ -187,7 +187,7 @@ impl Words {
             _ => return false,
         }
         if matches!(option, "pmtudisc" | "ignore-df") {
-            self.of_one_mode.push((word.to_owned(), Mode::Gre));
+            self.of_one_version.push((word.to_owned(), false));
         }
         true
     }
@@ -196,6 +196,8 @@ impl Words {
         let mode = match text {
             "gre" | "gre/ip" => Mode::Gre,
             "ip6gre" | "ip6gre/ip" | "gre/ipv6" => Mode::Ip6gre,
+            "gretap" => Mode::Gretap,
+            "ip6gretap" => Mode::Ip6gretap,
             "ipip" | "ip/ip" | "sit" | "ipv6/ip" | "isatap" | "vti" | "ip6ip6" | "ipv6/ipv6"
             | "ipip6" | "ip4ip6" | "ip/ipv6" | "ipv4/ipv6" | "vti6" | "any" | "any/ipv6" => {
                 return Err(unsupported(&format!("mode {text}")));
@@ -231,8 +233,9 @@ impl Words {
     /// As in iproute2, a name that begins with "gre" says the mode.
     fn mode_of_name(&self) -> Option<Mode> {
         let name = self.name.as_deref()?;
-        let modes = [("gre", Mode::Gre), ("ip6gre", Mode::Ip6gre)];
-        modes.into_iter().find(|(start, _)| name.starts_with(start)).map(|(_, mode)| mode)
+        // Of two names that fit, the longer.
+        let modes = Mode::ALL.into_iter().filter(|mode| name.starts_with(mode.name()));
+        modes.max_by_key(|mode| mode.name().len())
     }
 
     fn apply(self, mut tunnel: Tunnel) -> Result<Tunnel, Failure> {
@@ -242,7 +245,9 @@ impl Words {
             }
         }
         let mode = tunnel.mode;
-        if let Some((word, other)) = self.of_one_mode.iter().find(|(_, of)| *of != mode) {
+        let own = mode.is_over_ipv6();
+        if let Some((word, _)) = self.of_one_version.iter().find(|(_, of)| *of != own) {
+            let other = mode.over_the_other();
             return Err(Failure::refused(format!(
                 "Error: \"{word}\" is an option of mode {other}, and {} is {mode}\n\
                  leave it out",
@@ -287,15 +292,17 @@ fn of_family(end: Option<Endpoint>, mode: Mode) -> Result<Option<IpAddr>, Failur
     if mode.has_family_of(address) {
         return Ok(Some(address));
     }
-    Err(Failure::refused(match mode {
-        Mode::Gre => format!(
-            "Error: an IP address is expected rather than \"{address}\"\n\
-             mode gre runs over IPv4; over IPv6 it is `mode ip6gre`"
-        ),
-        Mode::Ip6gre => format!(
+    let other = mode.over_the_other();
+    Err(Failure::refused(if mode.is_over_ipv6() {
+        format!(
             "Error: inet6 address is expected rather than \"{address}\".\n\
-             mode ip6gre runs over IPv6; over IPv4 it is `mode gre`"
-        ),
+             mode {mode} runs over IPv6; over IPv4 it is `mode {other}`"
+        )
+    } else {
+        format!(
+            "Error: an IP address is expected rather than \"{address}\"\n\
+             mode {mode} runs over IPv4; over IPv6 it is `mode {other}`"
+        )
     }))
 }
 

@@ -193,7 +193,7 @@ impl Compiler<'_> {
 /// zero from none (ip_tunnel_lookup, ip6gre_tunnel_lookup).
 fn kind(tunnel: &Tunnel) -> Kind {
     let neither = tunnel.local.is_unspecified() && tunnel.remote.is_unspecified();
-    let numbers_alone = neither || tunnel.mode == Mode::Ip6gre;
+    let numbers_alone = neither || tunnel.mode.is_over_ipv6();
     Kind::from_key(tunnel.ikey.filter(|&key| key != 0 || !numbers_alone).map(u32::to_be))
 }
 

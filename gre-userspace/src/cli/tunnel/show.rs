@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::iproute2::{Columns, flags, flow_info, is_ip6gre, mode};
+use super::iproute2::{Columns, flags, flow_info, is_over_ipv6, mode};
 use crate::{
     cli::{Clock, dsfield, mismatch, output::Paint},
     model::{Mss, SeqMode},
@@ -25,7 +25,7 @@ pub fn text(tunnels: &[TunnelInfo], stats: Option<&Stats>, clock: Clock, paint: 
 
 fn iproute2_lines(tunnel: &TunnelInfo, paint: Paint) -> String {
     let mut line = format!("{}: {} ", paint.name(&tunnel.name), mode(tunnel));
-    if is_ip6gre(tunnel) {
+    if is_over_ipv6(tunnel) {
         ip6gre_words(&mut line, tunnel);
     } else {
         gre_words(&mut line, tunnel);

@@ -46,16 +46,13 @@ impl Tos {
                 "Error: argument \"{byte:#04x}\" is wrong: invalid TClass\n{reason}"
             ))
         };
-        match mode {
-            Mode::Gre => Ok(byte | u8::from(inherit)),
-            Mode::Ip6gre if inherit && byte != 0 => {
-                Err(wrong("a traffic class is either inherited or fixed"))
-            }
-            Mode::Ip6gre if byte & 3 != 0 => {
-                Err(wrong("its last two bits are ECN's, which follows the inner packet"))
-            }
-            Mode::Ip6gre => Ok(byte | u8::from(inherit)),
+        if mode.is_over_ipv6() && inherit && byte != 0 {
+            return Err(wrong("a traffic class is either inherited or fixed"));
         }
+        if mode.is_over_ipv6() && byte & 3 != 0 {
+            return Err(wrong("its last two bits are ECN's, which follows the inner packet"));
+        }
+        Ok(byte | u8::from(inherit))
     }
 }
 
