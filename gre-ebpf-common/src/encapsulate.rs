@@ -44,6 +44,12 @@ impl Inner {
         }
     }
 
+    /// The frame around it, which is `len` bytes long.
+    #[inline(always)]
+    pub const fn framed(self, len: u32) -> Self {
+        Self { protocol: gre::PROTOCOL_ETHERNET, len, ..self }
+    }
+
     /// Neither IPv4 nor IPv6.
     #[inline(always)]
     pub const fn other(protocol: u16, len: u32) -> Self {

@@ -171,7 +171,8 @@ outcomes! {
     TunnelLoop = 49, "tunnel-loop", Drop, Transmit,
         "The route to the tunnel's remote leads into the tunnel itself: `ip route get REMOTE`.";
     Aborted = 50, "aborted", Abort, Transmit,
-        "A step failed after the packet had been changed: a fault of xgre, please report it.";    ChecksumMissing = 51, "checksum-missing", Drop, Receive,
+        "A step failed after the packet had been changed: a fault of xgre, please report it.";
+    ChecksumMissing = 51, "checksum-missing", Drop, Receive,
         "The peer sends no checksums but the tunnel expects them: turn `csum` on at the peer.";
     ChecksumWrong = 52, "checksum-wrong", Drop, Receive,
         "The GRE checksum is wrong: something on the path damages packets.";
@@ -189,10 +190,14 @@ outcomes! {
         "The tunnel runs inside itself or inside too many others: `ip route get REMOTE`.";
     EncapsulationLimit = 59, "encapsulation-limit", Drop, Transmit,
         "The packet's own encapsulation limit allows no further tunnel (RFC 2473).";
+    NotEthernet = 66, "not-ethernet", Drop, Receive,
+        "The peer sends something other than Ethernet frames but this is a gretap tunnel.";
+    FrameSource = 67, "frame-source", Drop, Receive,
+        "The inner frame's source address is a group's or zero, which no station has.";
 }
 
 /// Counters there are room for.
-pub const MAX_OUTCOMES: usize = 64;
+pub const MAX_OUTCOMES: usize = 80;
 
 /// Why a program stopped working on a packet, and the tunnel it is counted on. Without padding, which
 /// would be undefined, and aligned so that a copy

@@ -1,7 +1,7 @@
 //! A tunnel as the data plane sees it: one cache line, ready to be written in front of a packet.
 
 use crate::{
-    demux::{Key, Kind},
+    demux::Key,
     wire::{
         gre::{self, GreBase},
         ipv4::{self, DONT_FRAGMENT, PROTOCOL_GRE},
@@ -22,9 +22,10 @@ pub struct Tunnel {
     pub ifindex: u32,
     /// Key that received packets must carry, in memory order; zero without [`Flags::KEY`].
     pub key: u32,
-    /// MTU of the tunnel's device: the longest inner packet, in bytes.
+    /// MTU of the tunnel's device: the longest inner IP packet, in bytes; a frame is longer by its
+    /// Ethernet header.
     pub mtu: u16,
-    /// Bytes that encapsulation adds: outer IP header, its options, GRE header.
+    /// Bytes that encapsulation puts in front: outer IP header, its options, GRE header.
     pub overhead: u16,
     /// Start of the outer header, in memory order. IPv4: all of it (length, identification and
     /// checksum zero). IPv6: its first two words (length zero), then the Destination Options header
@@ -103,6 +104,9 @@ impl Flags {
     pub const REMOTE_ANY: Self = Self(1 << 18);
     /// It runs inside itself, or inside too many other tunnels.
     pub const NESTED: Self = Self(1 << 19);
+
+    /// Ethernet frames go inside (protocol type 0x6558).
+    pub const ETHERNET: Self = Self(1 << 20);
 
     #[inline(always)]
     pub const fn has(self, flag: Self) -> bool {
@@ -187,6 +191,8 @@ const fn is_zero(words: &[u32; 4]) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outer {
     pub ends: Ends,
+    /// What goes inside is Ethernet.
+    pub ethernet: bool,
     /// 0 inherits.
     pub ttl: u8,
     /// Bit 0 inherits.
@@ -207,6 +213,7 @@ impl Outer {
     pub const fn new(ends: Ends) -> Self {
         Self {
             ends,
+            ethernet: false,
             ttl: 0,
             tos: 0,
             dont_fragment: true,
@@ -251,6 +258,7 @@ impl Tunnel {
                 .with(Flags::CHECKSUM_SENT, outer.checksum)
                 .with(Flags::SEQUENCE_SENT, outer.sequence)
                 .with(Flags::IPV6, is_v6)
+                .with(Flags::ETHERNET, outer.ethernet)
                 .with(Flags::ENCAPSULATION_LIMIT, is_v6 && outer.encapsulation_limit.is_some())
                 .with(Flags::FLOW_LABEL_INHERIT, is_v6 && outer.flow_label.is_none())
                 .with(Flags::KEY, expected.key.is_some())
@@ -287,12 +295,13 @@ impl Tunnel {
             (key.ends.is_v6(), key.ends.any_local(), key.ends.any_remote());
         let ends = Flags(0)
             .with(Flags::IPV6, is_v6)
+            .with(Flags::ETHERNET, key.kind.is_of_ethernet())
             .with(Flags::LOCAL_ANY, local_any)
             .with(Flags::REMOTE_ANY, remote_any);
-        let mask = Flags::IPV6.and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
+        let mask = Flags::IPV6.and(Flags::ETHERNET).and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
         // Only IPv4 with both addresses given tells a key of zero from none.
         let numbers_alone = is_v6 || local_any && remote_any;
-        if matches!(key.kind, Kind::PAIR) {
+        if key.kind.is_pair() {
             return self.flags.only(mask).0 == ends.0;
         }
         let wanted = ends.and(Flags::UP).with(Flags::KEY, key.kind.has_key());

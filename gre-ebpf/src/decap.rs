@@ -25,7 +25,7 @@ use gre_ebpf_common::{
 };
 
 use crate::{
-    checksum, counters, encap, events, forward,
+    checksum, counters, encap, events, forward, frames,
     header::Header,
     mismatch, mss,
     packet::{self, Packet},
@@ -56,7 +56,7 @@ fn accept(
         return Err(Outcome::ChecksumWrong);
     }
     let judged = sequence::judge(packet, received)?;
-    match decapsulate::payload(received.gre, received.inner_len) {
+    match decapsulate::payload(received.tunnel, received.gre, received.inner_len) {
         Ok(payload) => Ok((payload, judged)),
         Err(outcome) => {
             if matches!(outcome, Outcome::Keepalive) {
@@ -187,6 +187,7 @@ pub fn xdp<const ANY: bool>(
     match payload {
         Payload::Ipv4 => through::<Ipv4Header, ANY>(ctx, packet, frame, received, judged),
         Payload::Ipv6 => through::<Ipv6Header, ANY>(ctx, packet, frame, received, judged),
+        Payload::Ethernet => frames::out_xdp(ctx, packet, frame, received, judged),
         Payload::Other(ethertype) => {
             let ethertype = ethertype.to_be();
             deliver(ctx, packet, frame, received, judged, ethertype, received.inner_len)?;
@@ -205,7 +206,7 @@ fn through<H: Header, const ANY: bool>(
 ) -> Result<Outcome, Stop> {
     let inner: H = inner(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
     let len = inner.total_len();
-    let mss = mss::limit(packet, received.tunnel, &inner, received.inner_offset);
+    let mss = mss::limit(packet, mss::of::<H>(received.tunnel), &inner, received.inner_offset);
     if !ANY && mss != 0 {
         return Err(Outcome::Detour.into());
     }
@@ -241,7 +242,7 @@ fn through<H: Header, const ANY: bool>(
             Ok(Outcome::Decapsulated)
         }
         Way::Tunnel(id, tunnel, next_hop) => {
-            let onward = mss::limit(packet, tunnel, &inner, received.inner_offset);
+            let onward = mss::limit(packet, mss::of::<H>(tunnel), &inner, received.inner_offset);
             if !ANY && onward != 0 {
                 return Err(Outcome::Detour.into());
             }
@@ -303,7 +304,7 @@ pub fn clamp<H: Header>(ctx: &XdpContext, inner: &H, offset: usize, mss: u16) {
 /// Moves the start of the packet by `bytes` towards its end. The point of no return: once it
 /// succeeds the packet is not the one that came.
 #[inline(always)]
-fn strip(ctx: &XdpContext, bytes: i32) -> Result<(), Stop> {
+pub fn strip(ctx: &XdpContext, bytes: i32) -> Result<(), Stop> {
     // SAFETY: the context is the program's own.
     match unsafe { bpf_xdp_adjust_head(ctx.ctx, bytes) } {
         0 => Ok(()),
@@ -335,6 +336,7 @@ pub fn tc(ctx: &TcContext, frame: &Frame, received: &Received) -> Result<Outcome
     match payload {
         Payload::Ipv4 => into_device::<Ipv4Header>(ctx, &packet, &inside),
         Payload::Ipv6 => into_device::<Ipv6Header>(ctx, &packet, &inside),
+        Payload::Ethernet => frames::out_tc(ctx, &inside),
         Payload::Other(ethertype) => {
             lift(ctx, &inside, ethertype.to_be(), received.inner_len)?;
             hand_over(ctx, &inside)
@@ -343,11 +345,11 @@ pub fn tc(ctx: &TcContext, frame: &Frame, received: &Received) -> Result<Outcome
 }
 
 /// A packet that TC takes out of its tunnel.
-struct Inside<'a> {
-    frame: &'a Frame,
-    received: &'a Received,
-    judged: Option<Judged>,
-    packets: u32,
+pub struct Inside<'a> {
+    pub frame: &'a Frame,
+    pub received: &'a Received,
+    pub judged: Option<Judged>,
+    pub packets: u32,
 }
 
 #[inline(always)]
@@ -364,7 +366,7 @@ fn into_device<H: Header>(
     {
         return Err(Stop::on(received.id, Outcome::Loop));
     }
-    let mss = mss::limit(packet, received.tunnel, &inner, received.inner_offset);
+    let mss = mss::limit(packet, mss::of::<H>(received.tunnel), &inner, received.inner_offset);
     // Ethernet's padding is no part of the packet; where the kernel has merged packets it has also
     // added up their lengths.
     lift(ctx, inside, H::ETHERTYPE, inner.total_len())?;
@@ -379,14 +381,30 @@ fn into_device<H: Header>(
 }
 
 /// Takes the outer header off, addresses the frame to the tunnel's device and counts it, `len` bytes
-/// long inside. What the helper cannot shrink is left to the daemon.
+/// long inside.
 #[inline(always)]
 fn lift(ctx: &TcContext, inside: &Inside<'_>, ethertype: u16, len: u32) -> Result<(), Stop> {
     let received = inside.received;
     let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
-    let bytes = received.inner_offset as i32 - ethernet::HEADER_LEN as i32;
+    shrink(ctx, received, received.inner_offset - ethernet::HEADER_LEN, ethertype)?;
+    counters::receive(Tier::Tc, received.id, inside.packets, len);
+    sequence::accept(received.id, inside.judged);
+    encap::ethernet(&Packet::of_tc(ctx, packet::INNER), device, ethertype)?;
+    Ok(())
+}
+
+/// Takes out `bytes` behind the Ethernet header; what comes then has an EtherType. What the helper
+/// cannot shrink is left to the daemon.
+#[inline(always)]
+pub fn shrink(
+    ctx: &TcContext,
+    received: &Received,
+    bytes: usize,
+    ethertype: u16,
+) -> Result<(), Stop> {
     // A segment's size is not changed by taking the outer header off.
     let fixed = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+    let bytes = bytes as i32;
     let shrink = |flags| ctx.adjust_room(-bytes, BPF_ADJ_ROOM_MAC, fixed | flags);
     let is_v6 = received.tunnel.flags.has(Flags::IPV6);
     // Tells the kernel that the version changes (Linux 6.3). Without it, it takes no inner packet
@@ -396,23 +414,20 @@ fn lift(ctx: &TcContext, inside: &Inside<'_>, ethertype: u16, len: u32) -> Resul
         ETHERTYPE_IPV6 if !is_v6 => shrink(u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6)),
         _ => shrink(0),
     };
-    if shrunk.or_else(|_| shrink(0)).is_err() {
-        return Err(if events::send(ctx, event::Kind::OuterOptions, received.id, ctx.len()) {
-            Outcome::Unwrapping.into()
-        } else {
-            Stop::on(received.id, Outcome::Aborted)
-        });
+    if shrunk.or_else(|_| shrink(0)).is_ok() {
+        return Ok(());
     }
-    counters::receive(Tier::Tc, received.id, inside.packets, len);
-    sequence::accept(received.id, inside.judged);
-    encap::ethernet(&Packet::of_tc(ctx, packet::INNER), device, ethertype)?;
-    Ok(())
+    Err(if events::send(ctx, event::Kind::OuterOptions, received.id, ctx.len()) {
+        Outcome::Unwrapping.into()
+    } else {
+        Stop::on(received.id, Outcome::Aborted)
+    })
 }
 
 /// Out of the peer, so that the device's own counters see it; but an MTU is for what is sent, and a
 /// peer may send more than the device may.
 #[inline(always)]
-fn hand_over(ctx: &TcContext, inside: &Inside<'_>) -> Result<Outcome, Stop> {
+pub fn hand_over(ctx: &TcContext, inside: &Inside<'_>) -> Result<Outcome, Stop> {
     let Inside { received, packets, .. } = inside;
     let aborted = Stop::on(received.id, Outcome::Aborted);
     let device = forward::next_hop(received.tunnel.device).ok_or(aborted)?;

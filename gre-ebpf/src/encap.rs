@@ -29,7 +29,7 @@ use gre_ebpf_common::{
 };
 
 use crate::{
-    checksum, counters, decap, events, forward,
+    checksum, counters, decap, events, forward, frames,
     header::Header,
     mss,
     packet::{self, Packet},
@@ -98,7 +98,7 @@ pub fn xdp<H: Header, const ANY: bool>(
     if H::HAS_REVERSE_PATH && !reverse_path(frame, inner) {
         return Err(Outcome::ReversePath.into());
     }
-    let mss = mss::limit(packet, tunnel, inner, frame.header_len);
+    let mss = mss::limit(packet, mss::of::<H>(tunnel), inner, frame.header_len);
     if !ANY && mss != 0 {
         return Err(Outcome::Detour.into());
     }
@@ -217,9 +217,9 @@ fn plainest<H: Header>(
 }
 
 /// Where the parts of an encapsulated packet start.
-struct Written {
+pub struct Written {
     gre: usize,
-    inner: usize,
+    pub inner: usize,
 }
 
 /// Writes the outer IP and GRE header at `start`, the checksum apart.
@@ -291,7 +291,7 @@ fn options(packet: &Packet, start: usize, id: u32) -> Option<NonZeroUsize> {
 
 /// Writes the GRE checksum, where there is one, now that everything else is in place.
 #[inline(always)]
-fn finish(
+pub fn finish(
     packet: &Packet,
     tunnel: &Tunnel,
     header: &Written,
@@ -352,14 +352,37 @@ pub fn tc(ctx: &TcContext, device: &Port) -> Result<Outcome, Stop> {
     if tunnel.flags.only(PER_PACKET).0 != 0 && !device.flags.has(port::Flags::PEER) {
         return Err(Outcome::DeviceFinishes.into());
     }
+    if tunnel.flags.has(Flags::ETHERNET) {
+        return frames::into_tc(ctx, id, tunnel);
+    }
     match skb(ctx).protocol as u16 {
         ETHERTYPE_IPV4 => into::<Ipv4Header>(ctx, id, tunnel),
         ETHERTYPE_IPV6 => into::<Ipv6Header>(ctx, id, tunnel),
-        _ if events::send(ctx, event::Kind::OtherProtocol, id, ctx.len()) => {
-            Err(Outcome::Unwrapping.into())
-        }
-        _ => Err(Stop::on(id, Outcome::TunnelProtocol)),
+        _ => Err(other_protocol(ctx, id, NO_TAGS)),
     }
+}
+
+/// What the programs cannot encapsulate the daemon does, with the tags that the kernel has taken out.
+#[inline(always)]
+pub fn other_protocol(ctx: &TcContext, id: u32, tags: [u32; 2]) -> Stop {
+    if events::send_tagged(ctx, event::Kind::OtherProtocol, id, ctx.len(), tags) {
+        return Outcome::Unwrapping.into();
+    }
+    Stop::on(id, Outcome::TunnelProtocol)
+}
+
+const NO_TAGS: [u32; 2] = [0; 2];
+
+/// The underlay's next hop of a tunnel.
+#[inline(always)]
+pub fn underlay(id: u32, tunnel: &Tunnel) -> Result<&'static NextHop, Stop> {
+    let next_hop = forward::next_hop(tunnel.next_hop)
+        .filter(|next_hop| next_hop.ifindex != 0)
+        .ok_or(Stop::on(id, Outcome::NoRoute))?;
+    if next_hop.ifindex == tunnel.ifindex {
+        return Err(Stop::on(id, Outcome::TunnelLoop));
+    }
+    Ok(next_hop)
 }
 
 #[inline(always)]
@@ -368,17 +391,12 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
     let inner: H = packet.read(ETHERNET_LEN).ok_or(Stop::on(id, Outcome::TunnelProtocol))?;
     let (id, tunnel) = leg(id, tunnel, &inner)?;
     let stop = |outcome| Stop::on(id, outcome);
-    let next_hop = forward::next_hop(tunnel.next_hop)
-        .filter(|next_hop| next_hop.ifindex != 0)
-        .ok_or(stop(Outcome::NoRoute))?;
-    if next_hop.ifindex == tunnel.ifindex {
-        return Err(stop(Outcome::TunnelLoop));
-    }
+    let next_hop = underlay(id, tunnel)?;
     let len = ctx.len() - ETHERNET_LEN as u32;
     if longest(ctx, &packet, &inner, len) + u32::from(tunnel.overhead) > limit(tunnel, next_hop) {
-        return Err(oversize(ctx, id));
+        return Err(oversize(ctx, id, NO_TAGS));
     }
-    let mss = mss::limit(&packet, tunnel, &inner, ETHERNET_LEN);
+    let mss = mss::limit(&packet, mss::of::<H>(tunnel), &inner, ETHERNET_LEN);
     if mss != 0 {
         let tcp = ETHERNET_LEN + inner.transport_offset();
         mss::clamp_tc(ctx.skb.skb, tcp as u32, mss);
@@ -397,29 +415,49 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
     let identification = counters::transmit(Tier::Tc, id, packets, len);
     let summed = tunnel.flags.has(Flags::CHECKSUM_SENT);
     let packet = Packet::of_tc(ctx, if summed { ctx.len() } else { packet::OUTER_AND_INNER });
-    // A unicast destination: the kernel refuses to redirect what carries a multicast MAC.
-    packet.write(0, [0u16; 3]).ok_or(stop(Outcome::Aborted))?;
-    packet.write(12, [outer_ethertype(tunnel)]).ok_or(stop(Outcome::Aborted))?;
-    let summary = Inner::of(&inner, len);
-    let header = outer(&packet, ETHERNET_LEN, id, tunnel, &summary, identification)?;
+    let header = outer_headers(&packet, id, tunnel, &Inner::of(&inner, len), identification)?;
     let sum = |offset, len| checksum::sum_tc(ctx, offset, len);
     finish(&packet, tunnel, &header, len, sum)?;
-    let action = if next_hop.tags[0] == Tag::NONE {
+    send(ctx, id, next_hop, !next_hop.is_untagged())
+}
+
+/// Writes the Ethernet header of an encapsulated packet, addresses apart, its outer IP and GRE header.
+#[inline(always)]
+pub fn outer_headers(
+    packet: &Packet,
+    id: u32,
+    tunnel: &Tunnel,
+    inner: &Inner,
+    identification: u16,
+) -> Result<Written, Stop> {
+    let aborted = Stop::on(id, Outcome::Aborted);
+    // A unicast destination: the kernel refuses to redirect what carries a multicast MAC.
+    packet.write(0, [0u16; 3]).ok_or(aborted)?;
+    packet.write(12, [outer_ethertype(tunnel)]).ok_or(aborted)?;
+    outer(packet, ETHERNET_LEN, id, tunnel, inner, identification)
+}
+
+/// Sends an encapsulated packet to its next hop: as a frame whose addresses the record has, or as the
+/// kernel finds them.
+#[inline(always)]
+pub fn send(ctx: &TcContext, id: u32, next_hop: &NextHop, by_frame: bool) -> Result<Outcome, Stop> {
+    let aborted = Stop::on(id, Outcome::Aborted);
+    let action = if by_frame {
+        send_frame(ctx, next_hop).ok_or(aborted)?
+    } else {
         // SAFETY: no parameters are passed, so the helper looks the next hop up itself.
         unsafe { bpf_redirect_neigh(next_hop.ifindex, ptr::null_mut(), 0, 0) }
-    } else {
-        send_tagged(ctx, next_hop).ok_or(stop(Outcome::Aborted))?
     };
     if !verdict::tc_redirects(action) {
-        return Err(stop(Outcome::Aborted));
+        return Err(aborted);
     }
     Ok(Outcome::Encapsulated)
 }
 
-/// Sends a frame with VLAN tags out of the port that they are seen on. The neighbours of a VLAN are
+/// Sends a frame out of the port that its tags, if any, are seen on. The neighbours of a VLAN are
 /// its own device's, which the record does not name; but one with tags has the MAC addresses.
 #[inline(always)]
-fn send_tagged(ctx: &TcContext, next_hop: &NextHop) -> Option<i64> {
+fn send_frame(ctx: &TcContext, next_hop: &NextHop) -> Option<i64> {
     Packet::of_tc(ctx, ETHERNET_LEN as u32).write(0, next_hop.ethernet)?;
     let [outer, inner] = next_hop.tags;
     for tag in [inner, outer] {
@@ -458,7 +496,7 @@ fn leg<H: Header>(
 /// Bytes of the longest packet that a GSO packet is cut into; the kernel has seen to it that its
 /// transport header can be read.
 #[inline(always)]
-fn longest<H: Header>(ctx: &TcContext, packet: &Packet, inner: &H, len: u32) -> u32 {
+pub fn longest<H: Header>(ctx: &TcContext, packet: &Packet, inner: &H, len: u32) -> u32 {
     let size = skb(ctx).gso_size;
     if size == 0 {
         return len;
@@ -475,7 +513,7 @@ fn longest<H: Header>(ctx: &TcContext, packet: &Packet, inner: &H, len: u32) -> 
 
 /// The longest outer packet that can be sent in one piece.
 #[inline(always)]
-fn limit(tunnel: &Tunnel, next_hop: &NextHop) -> u32 {
+pub fn limit(tunnel: &Tunnel, next_hop: &NextHop) -> u32 {
     match u32::from(tunnel.path_mtu) {
         0 => next_hop.mtu,
         path => path.min(next_hop.mtu),
@@ -487,9 +525,9 @@ const QUOTED: u32 = 1294;
 
 /// What is too long the daemon fragments or answers.
 #[inline(always)]
-fn oversize(ctx: &TcContext, id: u32) -> Stop {
+pub fn oversize(ctx: &TcContext, id: u32, tags: [u32; 2]) -> Stop {
     let len = if skb(ctx).gso_size == 0 { ctx.len() } else { QUOTED.min(ctx.len()) };
-    if events::send(ctx, event::Kind::Oversize, id, len) {
+    if events::send_tagged(ctx, event::Kind::Oversize, id, len, tags) {
         return Outcome::Oversize.into();
     }
     Stop::on(id, Outcome::TooBigForUnderlay)

@@ -17,7 +17,13 @@ static EVENTS: PerfEventArray<Event> = PerfEventArray::new(0);
 /// Sends the first `len` bytes of the frame. Says whether the daemon will see them.
 #[inline(always)]
 pub fn send(ctx: &TcContext, kind: Kind, tunnel: u32, len: u32) -> bool {
-    let event = Event { kind: kind as u32, tunnel, ifindex: skb(ctx).ifindex, len };
+    send_tagged(ctx, kind, tunnel, len, [0; 2])
+}
+
+/// As [`send`], of a frame that VLAN tags have been taken out of.
+#[inline(always)]
+pub fn send_tagged(ctx: &TcContext, kind: Kind, tunnel: u32, len: u32, tags: [u32; 2]) -> bool {
+    let event = Event { kind: kind as u32, tunnel, ifindex: skb(ctx).ifindex, len, tags };
     let flags = u64::from(len) << 32 | u64::from(BPF_F_CURRENT_CPU);
     // SAFETY: the map, the context and the event are valid; the helper checks the length.
     let sent = unsafe {

@@ -7,8 +7,10 @@ mod checksum;
 mod counters;
 mod decap;
 mod encap;
+
 mod events;
 mod forward;
+mod frames;
 mod header;
 mod mismatch;
 mod mss;

@@ -2,6 +2,7 @@
 
 use aya_ebpf::{Global, bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use gre_ebpf_common::{
+    decapsulate,
     demux::{Bucket, Key, Kind},
     outcome::{Outcome, Stop},
     port,
@@ -200,10 +201,9 @@ pub fn receive6(packet: &Packet, frame: &Frame, ip: &Ipv6Header) -> Result<Gre, 
 /// A packet whose GRE header cannot be read here, if it runs between the addresses of a tunnel.
 #[inline(always)]
 fn hand_up(ends: &Ends, outcome: Outcome) -> Result<Gre, Stop> {
-    match levels(ends, Kind::PAIR, 0) {
-        NONE => Ok(Gre::Foreign),
-        id => Err(Stop::on(id, outcome)),
-    }
+    let for_ip = levels(ends, Kind::PAIR, 0);
+    let id = if for_ip != NONE { for_ip } else { levels(ends, Kind::PAIR.of_ethernet(true), 0) };
+    if id == NONE { Ok(Gre::Foreign) } else { Err(Stop::on(id, outcome)) }
 }
 
 #[inline(always)]
@@ -213,7 +213,7 @@ fn receive(packet: &Packet, frame: &Frame, outer: Outer) -> Result<Gre, Stop> {
         return Ok(Gre::Foreign);
     }
     let refusal = match header(packet, &outer) {
-        Ok((gre, key)) => match find(frame, outer.ends, key) {
+        Ok((gre, key)) => match find(frame, outer.ends, gre, key) {
             Some((id, tunnel)) => {
                 let received = outer.received(id, tunnel, gre);
                 return Ok(Gre::Ours(Received {
@@ -228,36 +228,44 @@ fn receive(packet: &Packet, frame: &Frame, outer: Outer) -> Result<Gre, Stop> {
     };
     match refusal {
         Ok(outcome) => refuse(&outer.ends, outcome),
-        Err((gre, key)) => explain(&outer.ends, gre, key.unwrap_or(0)),
+        Err((gre, key)) => explain(&outer, gre, key.unwrap_or(0)),
     }
 }
 
 /// A packet that is no good, if it runs between the addresses of a tunnel.
 #[inline(always)]
 fn refuse(ends: &Ends, outcome: Outcome) -> Result<Gre, Stop> {
-    match between(ends) {
-        NONE => Ok(Gre::Foreign),
-        id => Err(Stop::on(id, outcome)),
-    }
+    let for_ip = between(ends, false);
+    let id = if for_ip != NONE { for_ip } else { between(ends, true) };
+    if id == NONE { Ok(Gre::Foreign) } else { Err(Stop::on(id, outcome)) }
 }
 
-/// Some tunnel between exactly these addresses, whatever its key.
+/// Some tunnel between exactly these addresses, for IP or for Ethernet, whatever its key.
 #[inline(always)]
-fn between(ends: &Ends) -> u32 {
+fn between(ends: &Ends, ethernet: bool) -> u32 {
+    let pair = Kind::PAIR.of_ethernet(ethernet).to_word();
     if ends.is_v6() {
-        xgre_look_up6(ends, Level::Exact as u32, Kind::PAIR.to_word(), 0)
+        xgre_look_up6(ends, Level::Exact as u32, pair, 0)
     } else {
-        xgre_look_up4(ends.local[0], ends.remote[0], Kind::PAIR.to_word(), 0)
+        xgre_look_up4(ends.local[0], ends.remote[0], pair, 0)
     }
 }
 
-/// A packet with a key that no tunnel between its addresses has, if there is a tunnel between them.
+/// A packet that no tunnel between its addresses takes, if there is a tunnel between them: none has
+/// its key, or none is for what is in it.
 #[inline(always)]
-fn explain(ends: &Ends, gre: GreBase, key: u32) -> Result<Gre, Stop> {
-    let id = between(ends);
+fn explain(outer: &Outer, gre: GreBase, key: u32) -> Result<Gre, Stop> {
+    let ethernet = is_ethernet(gre);
+    let own = between(&outer.ends, ethernet);
+    let id = if own != NONE { own } else { between(&outer.ends, !ethernet) };
     let Some(tunnel) = get(id) else { return Ok(Gre::Foreign) };
     if !tunnel.flags.has(Flags::UP) {
         return Err(Stop::on(id, Outcome::TunnelDown));
+    }
+    if own == NONE && tunnel.key == key && tunnel.flags.has(Flags::KEY) == gre.has_key() {
+        let room = outer.len - gre.header_len() as u32;
+        let outcome = decapsulate::payload(tunnel, gre, room).err();
+        return Err(Stop::on(id, outcome.unwrap_or(Outcome::NotEthernet)));
     }
     let outcome = near_miss(gre, tunnel);
     mismatch::note(id, gre, key, outcome);
@@ -285,9 +293,15 @@ fn header(packet: &Packet, outer: &Outer) -> Result<(GreBase, Option<u32>), Outc
 /// The tunnel that takes packets between these addresses with this key, as the kernel looks for it
 /// (ip_tunnel_lookup, ip6gre_tunnel_lookup): one bound to the interface first, then any.
 #[inline(always)]
-fn find(frame: &Frame, ends: Ends, key: Option<u32>) -> Option<(u32, &'static Tunnel)> {
+fn find(
+    frame: &Frame,
+    ends: Ends,
+    gre: GreBase,
+    key: Option<u32>,
+) -> Option<(u32, &'static Tunnel)> {
     // With both addresses given, IPv4 tells a key of zero from none; IPv6 does not.
     let kind = Kind::from_key(key.filter(|&key| key != 0 || !ends.is_v6()));
+    let kind = kind.of_ethernet(is_ethernet(gre));
     let bound = frame.port.flags.has(port::Flags::TUNNEL_BOUND);
     let link = if bound { frame.port.ifindex } else { 0 };
     let id = levels(&ends, kind, link);
@@ -297,6 +311,11 @@ fn find(frame: &Frame, ends: Ends, key: Option<u32>) -> Option<(u32, &'static Tu
         return None;
     }
     Some((id, tunnel))
+}
+
+#[inline(always)]
+fn is_ethernet(gre: GreBase) -> bool {
+    gre.protocol() == gre::PROTOCOL_ETHERNET
 }
 
 /// An id of no tunnel.
@@ -383,7 +402,9 @@ fn first_level(kind: Kind, link: u32, look_up: impl Fn(Level, Kind, u32) -> u32)
         for level in [Level::Exact, Level::Remote, Level::Local, Level::Neither] {
             let kind = match level {
                 // With neither address known the kernel compares the numbers alone.
-                Level::Neither if kind == Kind::keyed(0) => Kind::KEYLESS,
+                Level::Neither if kind.has_key() && kind.key() == 0 => {
+                    Kind::KEYLESS.of_ethernet(kind.is_of_ethernet())
+                }
                 _ => kind,
             };
             let id = look_up(level, kind, link);

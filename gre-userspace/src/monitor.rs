@@ -389,7 +389,7 @@ mod tests {
                 // Deaf to what is told about links themselves.
                 listener.route = Socket::open(NETLINK_ROUTE).unwrap();
 
-                kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "").await.unwrap();
+                kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "", false).await.unwrap();
 
                 let heard = timeout_at(Instant::now() + Duration::from_secs(20), listener.hear());
                 assert_eq!(heard.await.unwrap().unwrap(), Classes::LINKS);

@@ -31,11 +31,30 @@ impl EthernetHeader {
         Mac([self.0[3], self.0[4], self.0[5]])
     }
 
+    /// Both addresses, in memory order.
+    #[inline(always)]
+    pub const fn addresses(&self) -> [u32; 3] {
+        let [a, b, c, d, e, f, _] = self.0;
+        [pair(a, b), pair(c, d), pair(e, f)]
+    }
+
+    /// All of it, in memory order.
+    #[inline(always)]
+    pub const fn words(&self) -> [u16; 7] {
+        self.0
+    }
+
     /// In memory order.
     #[inline(always)]
     pub const fn ethertype(&self) -> u16 {
         self.0[6]
     }
+}
+
+#[inline(always)]
+const fn pair(first: u16, second: u16) -> u32 {
+    let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 /// A MAC address as three half words in memory order.
@@ -91,6 +110,8 @@ mod tests {
         assert!(header.destination().is(&Mac::from_bytes([2, 3, 4, 5, 6, 7])));
         assert!(header.source().is(&Mac::from_bytes([8, 9, 10, 11, 12, 13])));
         assert_eq!(header.ethertype(), ETHERTYPE_IPV4);
+        let addresses = header.addresses().map(u32::to_ne_bytes);
+        assert_eq!(addresses, [[2, 3, 4, 5], [6, 7, 8, 9], [10, 11, 12, 13]]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod values;
 
 use std::{net::IpAddr, str::FromStr};
 
-use self::values::{Tos, encap_limit, key, tos, ttl};
+use self::values::{Tos, encap_limit, key, mtu, tos, ttl};
 use super::Failure;
 use crate::{
     config::{bad_name, nearest, unfit},
@@ -28,7 +28,44 @@ pub fn tunnel(words: &[String]) -> Result<Tunnel, Failure> {
         ));
     };
     let tunnel = Tunnel::new(name, mode, mode.any(), mode.any());
-    words.apply(tunnel)
+    words.apply(tunnel, Grammar::Tunnel)
+}
+
+/// The tunnel that the words of `link add` describe.
+pub fn link(words: &[String]) -> Result<Tunnel, Failure> {
+    let words = Words::parse(&of_link(words))?;
+    let Some(mode) = words.mode else {
+        return Err(Failure::senseless(
+            "Not enough information: \"type\" argument is required\n\
+             xgre does type gre, ip6gre, gretap and ip6gretap",
+        ));
+    };
+    let Some(name) = &words.name else {
+        return Err(Failure::senseless(
+            "Not enough information: \"dev\" argument is required\n\
+             xgre link add NAME type gretap remote ADDR local ADDR",
+        ));
+    };
+    let tunnel = Tunnel::new(name, mode, mode.any(), mode.any());
+    words.apply(tunnel, Grammar::Link)
+}
+
+/// The words of `ip link` as those of `ip tunnel`: the device may be introduced by `dev`, and its mode
+/// is its type. Behind the type `dev` is the underlay's interface, as in both.
+pub(super) fn of_link(words: &[String]) -> Vec<String> {
+    let at = words.iter().position(|word| word == "type").unwrap_or(words.len());
+    let (device, rest) = words.split_at(at);
+    let device = device.iter().filter(|word| *word != "dev").cloned();
+    let rest = rest.iter().enumerate();
+    let rest = rest.map(|(i, word)| if i == 0 { "mode".to_owned() } else { word.clone() });
+    device.chain(rest).collect()
+}
+
+/// Whose rules hold where `ip tunnel` and `ip link` differ.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grammar {
+    Tunnel,
+    Link,
 }
 
 /// What the words of `tunnel change` make of a tunnel.
@@ -41,7 +78,7 @@ pub fn change(words: &[String], tunnel: &Tunnel) -> Result<Tunnel, Failure> {
             tunnel.name, tunnel.mode
         )));
     }
-    words.apply(tunnel.clone())
+    words.apply(tunnel.clone(), Grammar::Tunnel)
 }
 
 /// The name in `tunnel change NAME seq reset`, if those are the words.
@@ -83,6 +120,7 @@ struct Words {
     encap_limit: Option<Option<u8>>,
     flow_label: Option<FlowLabel>,
     mss: Option<Mss>,
+    mtu: Option<u32>,
     /// A word that only tunnels over one IP version have, and whether that is IPv6.
     of_one_version: Vec<(String, bool)>,
 }
@@ -151,6 +189,7 @@ impl Words {
                     parsed.flow_label = Some(option("invalid Flowlabel", value()?)?);
                     parsed.of_one_version.push((word.to_owned(), true));
                 }
+                "mtu" => parsed.mtu = Some(mtu(value()?)?),
                 "seq-mode" => parsed.seq_mode = Some(option("invalid seq-mode", value()?)?),
                 "mss" => parsed.mss = Some(option("invalid mss", value()?)?),
                 "name" => parsed.name(value()?)?,
@@ -238,7 +277,7 @@ impl Words {
         modes.max_by_key(|mode| mode.name().len())
     }
 
-    fn apply(self, mut tunnel: Tunnel) -> Result<Tunnel, Failure> {
+    fn apply(self, mut tunnel: Tunnel, grammar: Grammar) -> Result<Tunnel, Failure> {
         fn set<T>(option: &mut T, given: Option<T>) {
             if let Some(given) = given {
                 *option = given;
@@ -272,8 +311,10 @@ impl Words {
         set(&mut tunnel.encap_limit, self.encap_limit);
         set(&mut tunnel.flow_label, self.flow_label);
         set(&mut tunnel.mss, self.mss);
-        // The config file takes both, as `ip link` does, and then other options can be changed.
-        if fragments && tunnel.ttl != 0 && !tunnel.pmtudisc {
+        set(&mut tunnel.mtu, self.mtu.map(Some));
+        // `ip link` takes both, as the config file does, and then other options can be changed.
+        let refuses = grammar == Grammar::Tunnel && !mode.is_ethernet();
+        if refuses && fragments && tunnel.ttl != 0 && !tunnel.pmtudisc {
             return Err(Failure::refused("ttl != 0 and nopmtudisc are incompatible"));
         }
         match unfit(&tunnel) {

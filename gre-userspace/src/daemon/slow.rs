@@ -63,6 +63,7 @@ impl World {
                 continue;
             }
             let ends = Device {
+                ifindex: device.link.ifindex,
                 mac: device.link.mac.unwrap_or_default(),
                 peer_ifindex: device.peer.ifindex,
                 peer_mac: device.peer.mac.unwrap_or_default(),

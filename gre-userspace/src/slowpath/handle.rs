@@ -1,5 +1,6 @@
 //! What to do with each packet: no input, no output, no clock.
 
+mod framed;
 mod inward;
 mod outward;
 mod relay;
@@ -12,7 +13,7 @@ use std::{
 
 use gre_ebpf_common::event::Kind;
 
-use self::outward::Frame;
+use self::{framed::Framed, outward::Frame};
 use super::{
     io::events::HandedUp,
     limit::Limiter,
@@ -119,7 +120,14 @@ impl SlowPath {
                 self.inward(network, packet.ifindex, sequences, now)
             }
             Kind::Oversize | Kind::OtherProtocol => {
-                let frame = Frame { tunnel: packet.tunnel, ethertype, packet: network };
+                let tunnel = packet.tunnel;
+                if self.tables.get(tunnel).is_some_and(TunnelEntry::is_ethernet) {
+                    let (ifindex, frame) = (packet.ifindex, &packet.frame[..]);
+                    let framed = Framed { tunnel, ifindex, frame };
+                    let result = self.encapsulate_frame(framed, sequences, now);
+                    return self.concluded(result);
+                }
+                let frame = Frame { tunnel, ethertype, packet: network };
                 self.outward(frame, sequences, now)
             }
         }

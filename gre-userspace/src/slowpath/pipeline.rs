@@ -13,7 +13,7 @@ use gre_ebpf_common::{
 
 pub use self::received::{Received, decapsulate};
 use super::{
-    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, checksum},
+    packet::{ETHERTYPE_ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, checksum, network_layer},
     tables::TunnelEntry,
 };
 
@@ -76,6 +76,17 @@ pub fn encapsulate(
 fn summary(ethertype: u16, inner: &[u8]) -> Option<Inner> {
     let len = inner.len() as u32;
     Some(match ethertype {
+        ETHERTYPE_ETHERNET => {
+            let (ethertype, network) = network_layer(inner)?;
+            // Of a packet behind tags the kernel takes nothing (ip_tunnel_xmit).
+            let tagged = inner.len() - network.len() > 14;
+            let ethertype = if tagged { ETHERTYPE_ETHERNET } else { ethertype };
+            let packet = match ethertype {
+                ETHERTYPE_ETHERNET => None,
+                _ => summary(ethertype, network),
+            };
+            packet.unwrap_or(Inner::other(0, len)).framed(len)
+        }
         ETHERTYPE_IPV4 => Inner::of(&Ipv4Header::from_bytes(*inner.first_chunk()?), len),
         ETHERTYPE_IPV6 => Inner::of(&Ipv6Header::from_bytes(*inner.first_chunk()?), len),
         other => Inner::other(other, len),

@@ -56,6 +56,13 @@ impl Tos {
     }
 }
 
+/// In bytes.
+pub(super) fn mtu(text: &str) -> Result<u32, Failure> {
+    number(text).ok_or_else(|| {
+        Failure::senseless(format!("Error: argument \"{text}\" is wrong: Invalid \"mtu\" value"))
+    })
+}
+
 pub(super) fn encap_limit(text: &str) -> Result<Option<u8>, Failure> {
     if text == "none" {
         return Ok(None);

@@ -36,7 +36,13 @@ impl SlowPath {
         sequences: Sequences<'_>,
         now: Instant,
     ) -> Vec<Action> {
-        let (fate, actions) = match self.encapsulate(frame, sequences, now) {
+        let result = self.encapsulate(frame, sequences, now);
+        self.concluded(result)
+    }
+
+    /// Counts what became of a packet.
+    pub(super) fn concluded(&mut self, result: Result<(Fate, Vec<Action>), Fate>) -> Vec<Action> {
+        let (fate, actions) = match result {
             Ok((fate, actions)) => (fate, actions),
             Err(fate) => (fate, Vec::new()),
         };
@@ -80,12 +86,7 @@ impl SlowPath {
             Decision::CutOuter => {
                 complete_checksum(&mut packet);
                 let outer = self.outer(id, &tunnel, ethertype, &packet, sequences)?;
-                let fragments = match tunnel.remote {
-                    IpAddr::V4(_) => fragment::ipv4(&outer, path_mtu.into()),
-                    IpAddr::V6(_) => fragment::ipv6(&outer, path_mtu.into(), self.identify()),
-                };
-                let fragments = fragments.map_err(|_| Reason::CannotFragment)?;
-                let actions = fragments.into_iter().map(Action::Send).collect();
+                let actions = self.cut_outer(&tunnel, &outer, path_mtu)?;
                 Ok((Reason::OuterFragmented.into(), actions))
             }
             Decision::Answer(complaint) => {
@@ -96,7 +97,22 @@ impl SlowPath {
         }
     }
 
-    fn outer(
+    /// The fragments of an outer packet.
+    pub(super) fn cut_outer(
+        &mut self,
+        tunnel: &TunnelEntry,
+        outer: &[u8],
+        path_mtu: u16,
+    ) -> Result<Vec<Action>, Reason> {
+        let fragments = match tunnel.remote {
+            IpAddr::V4(_) => fragment::ipv4(outer, path_mtu.into()),
+            IpAddr::V6(_) => fragment::ipv6(outer, path_mtu.into(), self.identify()),
+        };
+        let fragments = fragments.map_err(|_| Reason::CannotFragment)?;
+        Ok(fragments.into_iter().map(Action::Send).collect())
+    }
+
+    pub(super) fn outer(
         &mut self,
         id: u32,
         tunnel: &TunnelEntry,
