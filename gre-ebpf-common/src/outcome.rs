@@ -196,8 +196,12 @@ outcomes! {
         "The inner frame's source address is a group's or zero, which no station has.";
 }
 
-/// Counters there are room for.
-pub const MAX_OUTCOMES: usize = 80;
+/// Counters there are room for: a power of two, by which a code is bounded.
+pub const MAX_OUTCOMES: usize = 128;
+
+/// The first code of a drop, and the room from there on.
+pub const FIRST_DROP: usize = 32;
+pub const MAX_DROPS: usize = 64;
 
 /// Why a program stopped working on a packet, and the tunnel it is counted on. Without padding, which
 /// would be undefined, and aligned so that a copy
@@ -236,6 +240,12 @@ mod tests {
             assert!((pair[0] as u8) < pair[1] as u8, "{pair:?}");
         }
         assert!(Outcome::ALL.iter().all(|&outcome| (outcome as usize) < MAX_OUTCOMES));
+        assert!(MAX_OUTCOMES.is_power_of_two() && MAX_DROPS.is_power_of_two());
+        let drops = Outcome::ALL.iter().filter(|outcome| {
+            matches!(outcome.disposition(), Disposition::Drop | Disposition::Abort)
+        });
+        let room = FIRST_DROP..FIRST_DROP + MAX_DROPS;
+        assert!(drops.into_iter().all(|&outcome| room.contains(&(outcome as usize))));
     }
 
     /// Released codes and labels: rows are added, never changed.

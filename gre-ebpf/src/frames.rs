@@ -74,7 +74,10 @@ pub fn out_xdp(
         return Err(Outcome::EgressWithoutXdp.into());
     }
     if let Some(changes) = Changes::of(received.tunnel, received.dsfield) {
-        amended(xgre_amend_xdp(ctx.ctx, received.inner_offset as u64, changes.0)).map_err(on)?;
+        let amended = xgre_amend_xdp(ctx.ctx, received.inner_offset as u64, changes.0);
+        if let Some(syn) = Syn::of(amended).map_err(on)? {
+            mss::clamp_xdp(ctx.ctx, syn.tcp, syn.mss);
+        }
     }
     decap::strip(ctx, received.inner_offset as i32)?;
     // Nothing below hands the packet on as it came: it has been changed.
@@ -106,7 +109,7 @@ pub fn out_tc(ctx: &TcContext, inside: &Inside<'_>) -> Result<Outcome, Stop> {
     let packet = Packet::of_tc(ctx, offset + FRONT + packet::INNER_HEADERS);
     let header = header(&packet, received).map_err(on)?;
     if let Some(changes) = Changes::of(received.tunnel, received.dsfield) {
-        amended(xgre_amend_tc(ctx.skb.skb, u64::from(offset), changes.0)).map_err(on)?;
+        amend_tc(ctx, offset, changes).map_err(on)?;
     }
     decap::shrink(ctx, received, received.inner_offset, header.ethertype())?;
     counters::receive(Tier::Tc, received.id, inside.packets, received.inner_len);
@@ -144,41 +147,69 @@ impl Changes {
     }
 }
 
-const REFUSED: u32 = 1;
-
-#[inline(always)]
-fn amended(result: u32) -> Result<(), Outcome> {
-    if result == REFUSED { Err(Outcome::EcnInvalid) } else { Ok(()) }
+/// A TCP header whose segment size is to be lowered.
+struct Syn {
+    tcp: u32,
+    mss: u16,
 }
 
-// Functions of their own, which the verifier looks at once: few frames need them.
+impl Syn {
+    /// What a function of its own says in one word.
+    #[inline(always)]
+    fn of(word: u64) -> Result<Option<Self>, Outcome> {
+        match word {
+            NOTHING => Ok(None),
+            REFUSED => Err(Outcome::EcnInvalid),
+            word => Ok(Some(Self { tcp: (word >> 16) as u32, mss: word as u16 })),
+        }
+    }
+
+    #[inline(always)]
+    fn word(&self) -> u64 {
+        u64::from(self.tcp) << 16 | u64::from(self.mss)
+    }
+}
+
+const NOTHING: u64 = 0;
+const REFUSED: u64 = u64::MAX;
+
+#[inline(always)]
+fn amend_tc(ctx: &TcContext, offset: u32, changes: Changes) -> Result<(), Outcome> {
+    let amended = xgre_amend_tc(ctx.skb.skb, u64::from(offset), changes.0);
+    if let Some(syn) = Syn::of(amended)? {
+        mss::clamp_tc(ctx.skb.skb, syn.tcp, syn.mss);
+    }
+    Ok(())
+}
+
+// Functions of their own, which the verifier looks at once: few frames need them. They call no other,
+// since Linux 6.1 adds up the stacks of all that are on the way.
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn xgre_amend_xdp(ctx: *mut xdp_md, offset: u64, changes: u64) -> u32 {
-    let packet = Packet::of_xdp(&XdpContext::new(ctx));
-    amend(&packet, offset, Changes(changes), |tcp, mss| mss::clamp_xdp(ctx, tcp, mss))
+extern "C" fn xgre_amend_xdp(ctx: *mut xdp_md, offset: u64, changes: u64) -> u64 {
+    amend(&Packet::of_xdp(&XdpContext::new(ctx)), offset, Changes(changes))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn xgre_amend_tc(ctx: *mut __sk_buff, offset: u64, changes: u64) -> u32 {
-    let packet = Packet::of_tc(&TcContext::new(ctx), 0);
-    amend(&packet, offset, Changes(changes), |tcp, mss| mss::clamp_tc(ctx, tcp, mss))
+extern "C" fn xgre_amend_tc(ctx: *mut __sk_buff, offset: u64, changes: u64) -> u64 {
+    amend(&Packet::of_tc(&TcContext::new(ctx), 0), offset, Changes(changes))
 }
 
-/// Changes the IP packet, if there is one, of the frame at `offset`. Says whether it must be dropped.
+/// Changes the IP packet, if there is one, of the frame at `offset`. Says whether it must be dropped,
+/// and where TCP is to be changed yet.
 #[inline(always)]
-fn amend(packet: &Packet, offset: u64, changes: Changes, clamp: impl Fn(u32, u16)) -> u32 {
+fn amend(packet: &Packet, offset: u64, changes: Changes) -> u64 {
     if offset > OFFSETS as u64 - 64 {
-        return 0;
+        return NOTHING;
     }
     let offset = forget(offset as usize, packet.len());
-    let Some((ethertype, at)) = network_layer(packet, offset) else { return 0 };
+    let Some((ethertype, at)) = network_layer(packet, offset) else { return NOTHING };
     match ethertype {
-        ETHERTYPE_IPV4 => amend_ip::<Ipv4Header>(packet, at, changes, clamp),
-        ETHERTYPE_IPV6 => amend_ip::<Ipv6Header>(packet, at, changes, clamp),
-        _ => 0,
+        ETHERTYPE_IPV4 => amend_ip::<Ipv4Header>(packet, at, changes),
+        ETHERTYPE_IPV6 => amend_ip::<Ipv6Header>(packet, at, changes),
+        _ => NOTHING,
     }
 }
 
@@ -197,23 +228,18 @@ fn network_layer(packet: &Packet, offset: usize) -> Option<(u16, usize)> {
 }
 
 #[inline(always)]
-fn amend_ip<H: Header>(
-    packet: &Packet,
-    at: usize,
-    changes: Changes,
-    clamp: impl Fn(u32, u16),
-) -> u32 {
-    let Some(inner) = packet.read::<H>(at) else { return 0 };
+fn amend_ip<H: Header>(packet: &Packet, at: usize, changes: Changes) -> u64 {
+    let Some(inner) = packet.read::<H>(at) else { return NOTHING };
     let Ok(changed) = decapsulate::congestion(inner, changes.dsfield()) else { return REFUSED };
     if changed.dsfield() != inner.dsfield() {
         // It has just been read there; but the verifier wants to see it checked again.
         let _ = changed.write_back(packet, forget(opaque(at), packet.len()));
     }
     let mss = mss::limit(packet, changes.mss::<H>(), &inner, at);
-    if mss != 0 {
-        clamp((at + inner.transport_offset()) as u32, mss);
+    if mss == 0 {
+        return NOTHING;
     }
-    0
+    Syn { tcp: (at + inner.transport_offset()) as u32, mss }.word()
 }
 
 /// The front of a frame that the kernel sent to a tunnel's device: addresses and up to two VLAN tags,
@@ -311,8 +337,7 @@ pub fn into_tc(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<Outc
         return Err(encap::oversize(ctx, id, front.tags));
     }
     if let Some(changes) = Changes::of(tunnel, 0) {
-        // Without a DS field nothing is refused.
-        xgre_amend_tc(ctx.skb.skb, 0, changes.0);
+        amend_tc(ctx, 0, changes).map_err(stop)?;
     }
     let is_ip = matches!(front.ethertype(), ETHERTYPE_IPV4 | ETHERTYPE_IPV6);
     let by_frame = !is_ip || !next_hop.is_untagged();

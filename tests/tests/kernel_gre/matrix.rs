@@ -18,7 +18,7 @@ use crate::{
     headers,
     lab::Lab,
     packets::{Answer, Echo, Pinger, stream},
-    rows::{Ends, Inner, RUNS, Row, rows},
+    rows::{Ends, Inner, Outer, RUNS, Row, rows},
     tap::Tap,
 };
 
@@ -60,7 +60,7 @@ pub fn every_combination_works_both_ways(xdp: Xdp) -> Result<()> {
                 let excused = unroutable + wrong_sums;
                 let drops = carried.drops.checked_sub(excused);
                 carried.drops = drops.with_context(|| format!("{excused} drops were due"))?;
-                tier(carried, xdp).with_context(|| reasons(&after, &row.device()))
+                tier(carried, xdp, row.outer).with_context(|| reasons(&after, &row.device()))
             })?;
         }
     }
@@ -185,9 +185,11 @@ fn pings(checks: &mut Checks, pingers: &Pingers, row: &Row, inner: Inner) -> Res
 }
 
 /// All of a tunnel's traffic took XDP, but for what is too big for it and goes to the kernel; or TC.
-fn tier(packets: Packets, xdp: Xdp) -> Result<()> {
+/// Into a tunnel of Ethernet only the kernel can route.
+fn tier(packets: Packets, xdp: Xdp, outer: Outer) -> Result<()> {
     let (used, unused) = match xdp {
         Xdp::Off => (packets.rx_tc.min(packets.tx_tc), packets.xdp()),
+        _ if outer.is_ethernet() => (packets.rx_xdp.min(packets.tx_tc), packets.rx_tc),
         Xdp::Native | Xdp::Generic => (packets.rx_xdp.min(packets.tx_xdp), packets.rx_tc),
     };
     // Every stream is many packets, though some may have been merged.
