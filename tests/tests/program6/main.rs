@@ -16,6 +16,7 @@ mod forwarding;
 mod frame;
 mod inner;
 mod keys;
+mod multicast;
 mod options;
 mod outer;
 mod packet;
