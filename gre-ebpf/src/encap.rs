@@ -31,7 +31,7 @@ use gre_ebpf_common::{
 use crate::{
     checksum, counters, decap, events, forward,
     header::Header,
-    mss,
+    mss, nesting,
     packet::{self, Packet},
     parse::Frame,
     sequence, skb,
@@ -95,6 +95,9 @@ pub fn xdp<H: Header, const ANY: bool>(
         return Err(Outcome::Ipv6Extension.into());
     }
     let (tunnel, next_hop) = ready::<ANY>(frame.port, id, packet.len() - frame.header_len as u32)?;
+    if ANY {
+        nesting::refuse_remote(id, tunnel, inner)?;
+    }
     if H::HAS_REVERSE_PATH && !reverse_path(frame, inner) {
         return Err(Outcome::ReversePath.into());
     }
@@ -367,6 +370,7 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
     let packet = Packet::of_tc(ctx, packet::INNER);
     let inner: H = packet.read(ETHERNET_LEN).ok_or(Stop::on(id, Outcome::TunnelProtocol))?;
     let (id, tunnel) = leg(id, tunnel, &inner)?;
+    nesting::refuse_remote(id, tunnel, &inner)?;
     let stop = |outcome| Stop::on(id, outcome);
     let next_hop = forward::next_hop(tunnel.next_hop)
         .filter(|next_hop| next_hop.ifindex != 0)

@@ -12,6 +12,7 @@ mod forward;
 mod header;
 mod mismatch;
 mod mss;
+mod nesting;
 mod packet;
 mod parse;
 mod sequence;

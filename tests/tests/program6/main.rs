@@ -17,6 +17,7 @@ mod frame;
 mod inner;
 mod keys;
 mod multicast;
+mod nesting;
 mod options;
 mod outer;
 mod packet;
