@@ -151,9 +151,7 @@ fn way<H: Header, const ANY: bool>(
         },
         Entry::Tunnel(id) => match encap::ready::<ANY>(frame.port, id, len) {
             Err(Outcome::Detour) => return Err(Outcome::Detour.into()),
-            Ok((tunnel, _)) if ANY && nesting::refuse_remote(id, tunnel, inner).is_err() => {
-                Way::Device
-            }
+            Ok((tunnel, _)) if ANY && nesting::xdp(id, tunnel, inner).is_err() => Way::Device,
             Ok((tunnel, next_hop)) => Way::Tunnel(id, tunnel, next_hop),
             Err(_) => Way::Device,
         },

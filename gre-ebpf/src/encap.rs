@@ -96,7 +96,7 @@ pub fn xdp<H: Header, const ANY: bool>(
     }
     let (tunnel, next_hop) = ready::<ANY>(frame.port, id, packet.len() - frame.header_len as u32)?;
     if ANY {
-        nesting::refuse_remote(id, tunnel, inner)?;
+        nesting::xdp(id, tunnel, inner)?;
     }
     if H::HAS_REVERSE_PATH && !reverse_path(frame, inner) {
         return Err(Outcome::ReversePath.into());
@@ -264,10 +264,10 @@ fn outer(
 fn outer6(packet: &Packet, start: usize, id: u32, inner: &Inner) -> Option<NonZeroUsize> {
     let (tunnel, addresses) = (tunnels::get(id)?, tunnels::addresses6(id)?);
     packet.write(start, encapsulate::ipv6(tunnel, addresses, inner))?;
-    if !tunnel.flags.has(Flags::ENCAPSULATION_LIMIT) {
+    let Some(options) = encapsulate::encapsulation_limit(tunnel, inner) else {
         return NonZeroUsize::new(start + 40);
-    }
-    packet.write(start + 40, encapsulate::encapsulation_limit(tunnel))?;
+    };
+    packet.write(start + 40, options)?;
     NonZeroUsize::new(start + 48)
 }
 
@@ -370,7 +370,8 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
     let packet = Packet::of_tc(ctx, packet::INNER);
     let inner: H = packet.read(ETHERNET_LEN).ok_or(Stop::on(id, Outcome::TunnelProtocol))?;
     let (id, tunnel) = leg(id, tunnel, &inner)?;
-    nesting::refuse_remote(id, tunnel, &inner)?;
+    let limit = nesting::tc(ctx, id, tunnel, &inner)?;
+    let overhead = encapsulate::overhead(tunnel, limit);
     let stop = |outcome| Stop::on(id, outcome);
     let next_hop = forward::next_hop(tunnel.next_hop)
         .filter(|next_hop| next_hop.ifindex != 0)
@@ -379,7 +380,7 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
         return Err(stop(Outcome::TunnelLoop));
     }
     let len = ctx.len() - ETHERNET_LEN as u32;
-    if longest(ctx, &packet, &inner, len) + u32::from(tunnel.overhead) > limit(tunnel, next_hop) {
+    if longest(ctx, &packet, &inner, len) + u32::from(overhead) > path_mtu(tunnel, next_hop) {
         return Err(oversize(ctx, id));
     }
     let mss = mss::limit(&packet, tunnel, &inner, ETHERNET_LEN);
@@ -388,7 +389,7 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
         mss::clamp_tc(ctx.skb.skb, tcp as u32, mss);
     }
 
-    let overhead = i32::from(tunnel.overhead);
+    let overhead = i32::from(overhead);
     let version = if tunnel.flags.has(Flags::IPV6) {
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV6
     } else {
@@ -404,7 +405,7 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
     // A unicast destination: the kernel refuses to redirect what carries a multicast MAC.
     packet.write(0, [0u16; 3]).ok_or(stop(Outcome::Aborted))?;
     packet.write(12, [outer_ethertype(tunnel)]).ok_or(stop(Outcome::Aborted))?;
-    let summary = Inner::of(&inner, len);
+    let summary = Inner { limit, ..Inner::of(&inner, len) };
     let header = outer(&packet, ETHERNET_LEN, id, tunnel, &summary, identification)?;
     let sum = |offset, len| checksum::sum_tc(ctx, offset, len);
     finish(&packet, tunnel, &header, len, sum)?;
@@ -479,20 +480,17 @@ fn longest<H: Header>(ctx: &TcContext, packet: &Packet, inner: &H, len: u32) -> 
 
 /// The longest outer packet that can be sent in one piece.
 #[inline(always)]
-fn limit(tunnel: &Tunnel, next_hop: &NextHop) -> u32 {
+fn path_mtu(tunnel: &Tunnel, next_hop: &NextHop) -> u32 {
     match u32::from(tunnel.path_mtu) {
         0 => next_hop.mtu,
         path => path.min(next_hop.mtu),
     }
 }
 
-/// Bytes of a GSO packet that the daemon gets: all that an answer quotes.
-const QUOTED: u32 = 1294;
-
 /// What is too long the daemon fragments or answers.
 #[inline(always)]
 fn oversize(ctx: &TcContext, id: u32) -> Stop {
-    let len = if skb(ctx).gso_size == 0 { ctx.len() } else { QUOTED.min(ctx.len()) };
+    let len = if skb(ctx).gso_size == 0 { ctx.len() } else { events::QUOTED.min(ctx.len()) };
     if events::send(ctx, event::Kind::Oversize, id, len) {
         return Outcome::Oversize.into();
     }

@@ -2,7 +2,7 @@
 
 use gre_ebpf_common::{
     decapsulate::Payloads,
-    port,
+    limit, port,
     route::Entry,
     tunnel,
     wire::{
@@ -28,6 +28,8 @@ pub trait Header: Payloads + Plain {
     fn is_routable(&self) -> bool;
     /// Whether its source is this IPv6 address, which is in memory order.
     fn is_from6(&self, address: &[u32; 4]) -> bool;
+    /// Whether it may bring an encapsulation limit along, as far as this header tells.
+    fn may_be_limited(&self) -> bool;
     fn route(&self) -> Entry;
     fn reverse_route(&self) -> Entry;
     /// Whether forwarding of this version is on where packets come in.
@@ -68,6 +70,11 @@ impl Header for Ipv4Header {
 
     #[inline(always)]
     fn is_from6(&self, _: &[u32; 4]) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn may_be_limited(&self) -> bool {
         false
     }
 
@@ -136,6 +143,11 @@ impl Header for Ipv6Header {
     #[inline(always)]
     fn is_from6(&self, address: &[u32; 4]) -> bool {
         tunnels::is_same(&self.source(), address)
+    }
+
+    #[inline(always)]
+    fn may_be_limited(&self) -> bool {
+        limit::Search::may_find(self.next_header())
     }
 
     #[inline(always)]

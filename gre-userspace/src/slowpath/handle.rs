@@ -118,7 +118,7 @@ impl SlowPath {
             Kind::OuterFragment | Kind::OuterOptions => {
                 self.inward(network, packet.ifindex, sequences, now)
             }
-            Kind::Oversize | Kind::OtherProtocol => {
+            Kind::Oversize | Kind::OtherProtocol | Kind::EncapsulationLimit => {
                 let frame = Frame { tunnel: packet.tunnel, ethertype, packet: network };
                 self.outward(frame, sequences, now)
             }
