@@ -48,11 +48,19 @@ pub enum Kind {
     /// From a tunnel's device, neither IPv4 nor IPv6, for which TC has no room to give:
     /// encapsulate.
     OtherProtocol = 4,
+    /// From a tunnel's device, IPv6 whose own encapsulation limit allows no further tunnel: answer with
+    /// ICMP.
+    EncapsulationLimit = 5,
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] =
-        [Self::OuterFragment, Self::OuterOptions, Self::Oversize, Self::OtherProtocol];
+    pub const ALL: [Self; 5] = [
+        Self::OuterFragment,
+        Self::OuterOptions,
+        Self::Oversize,
+        Self::OtherProtocol,
+        Self::EncapsulationLimit,
+    ];
 
     pub fn from_code(code: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|&kind| kind as u32 == code)
@@ -76,6 +84,6 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(Kind::from_code(kind as u32), Some(kind));
         }
-        assert_eq!((Kind::from_code(0), Kind::from_code(5)), (None, None));
+        assert_eq!((Kind::from_code(0), Kind::from_code(6)), (None, None));
     }
 }

@@ -17,6 +17,7 @@ pub mod demux;
 pub mod ecn;
 pub mod encapsulate;
 pub mod event;
+pub mod limit;
 pub mod mismatch;
 pub mod next_hop;
 pub mod outcome;

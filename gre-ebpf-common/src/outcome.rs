@@ -190,6 +190,8 @@ outcomes! {
         "The tunnel runs inside itself or inside too many others: `ip route get REMOTE`.";
     EncapsulationLimit = 59, "encapsulation-limit", Drop, Transmit,
         "The packet's own encapsulation limit allows no further tunnel (RFC 2473).";
+    InnerSource = 60, "inner-source", Drop, Transmit,
+        "The packet's source is the tunnel's own remote, and so it goes in a circle: check the routes at both ends.";
     NotEthernet = 66, "not-ethernet", Drop, Receive,
         "The peer sends something other than Ethernet frames but this is a gretap tunnel.";
     FrameSource = 67, "frame-source", Drop, Receive,

@@ -314,18 +314,6 @@ impl Tunnel {
     pub const fn addresses4(&self) -> (u32, u32) {
         (self.outer[3], self.outer[4])
     }
-
-    /// Bytes of the outer IP header and its options.
-    #[inline(always)]
-    pub const fn ip_len(&self) -> usize {
-        if !self.flags.has(Flags::IPV6) {
-            ipv4::HEADER_LEN
-        } else if !self.flags.has(Flags::ENCAPSULATION_LIMIT) {
-            ipv6::HEADER_LEN
-        } else {
-            ipv6::HEADER_LEN + ipv6::ENCAPSULATION_LIMIT_LEN
-        }
-    }
 }
 
 impl Outer {
@@ -359,12 +347,10 @@ impl Outer {
         };
         let first = (6 << 28 | (self.tos() as u32) << 20 | flow_label).to_be();
         let (next_header, options) = match self.encapsulation_limit {
-            Some(limit) => {
-                let bytes = ipv6::encapsulation_limit(PROTOCOL_GRE, limit);
-                let [a, b, c, d, e, f, g, h] = bytes;
-                let words = [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])];
-                (ipv6::NEXT_HEADER_DESTINATION_OPTIONS, words)
-            }
+            Some(limit) => (
+                ipv6::NEXT_HEADER_DESTINATION_OPTIONS,
+                ipv6::encapsulation_limit(PROTOCOL_GRE, limit),
+            ),
             None => (PROTOCOL_GRE, [0; 2]),
         };
         [first, u32::from_ne_bytes([0, 0, next_header, self.ttl]), options[0], options[1], 0]

@@ -27,7 +27,7 @@ use gre_ebpf_common::{
 use crate::{
     checksum, counters, encap, events, forward, frames,
     header::Header,
-    mismatch, mss,
+    mismatch, mss, nesting,
     packet::{self, Packet},
     parse::Frame,
     sequence::{self, Judged},
@@ -151,6 +151,7 @@ fn way<H: Header, const ANY: bool>(
         },
         Entry::Tunnel(id) => match encap::ready::<ANY>(frame.port, id, len) {
             Err(Outcome::Detour) => return Err(Outcome::Detour.into()),
+            Ok((tunnel, _)) if ANY && nesting::xdp(id, tunnel, inner).is_err() => Way::Device,
             Ok((tunnel, next_hop)) => Way::Tunnel(id, tunnel, next_hop),
             Err(_) => Way::Device,
         },

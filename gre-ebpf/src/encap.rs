@@ -31,7 +31,7 @@ use gre_ebpf_common::{
 use crate::{
     checksum, counters, decap, events, forward, frames,
     header::Header,
-    mss,
+    mss, nesting,
     packet::{self, Packet},
     parse::Frame,
     sequence, skb,
@@ -95,6 +95,9 @@ pub fn xdp<H: Header, const ANY: bool>(
         return Err(Outcome::Ipv6Extension.into());
     }
     let (tunnel, next_hop) = ready::<ANY>(frame.port, id, packet.len() - frame.header_len as u32)?;
+    if ANY {
+        nesting::xdp(id, tunnel, inner)?;
+    }
     if H::HAS_REVERSE_PATH && !reverse_path(frame, inner) {
         return Err(Outcome::ReversePath.into());
     }
@@ -261,10 +264,10 @@ fn outer(
 fn outer6(packet: &Packet, start: usize, id: u32, inner: &Inner) -> Option<NonZeroUsize> {
     let (tunnel, addresses) = (tunnels::get(id)?, tunnels::addresses6(id)?);
     packet.write(start, encapsulate::ipv6(tunnel, addresses, inner))?;
-    if !tunnel.flags.has(Flags::ENCAPSULATION_LIMIT) {
+    let Some(options) = encapsulate::encapsulation_limit(tunnel, inner) else {
         return NonZeroUsize::new(start + 40);
-    }
-    packet.write(start + 40, encapsulate::encapsulation_limit(tunnel))?;
+    };
+    packet.write(start + 40, options)?;
     NonZeroUsize::new(start + 48)
 }
 
@@ -390,10 +393,12 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
     let packet = Packet::of_tc(ctx, packet::INNER);
     let inner: H = packet.read(ETHERNET_LEN).ok_or(Stop::on(id, Outcome::TunnelProtocol))?;
     let (id, tunnel) = leg(id, tunnel, &inner)?;
+    let limit = nesting::tc(ctx, id, tunnel, &inner)?;
+    let overhead = encapsulate::overhead(tunnel, limit);
     let stop = |outcome| Stop::on(id, outcome);
     let next_hop = underlay(id, tunnel)?;
     let len = ctx.len() - ETHERNET_LEN as u32;
-    if longest(ctx, &packet, &inner, len) + u32::from(tunnel.overhead) > limit(tunnel, next_hop) {
+    if longest(ctx, &packet, &inner, len) + u32::from(overhead) > path_mtu(tunnel, next_hop) {
         return Err(oversize(ctx, id, NO_TAGS));
     }
     let mss = mss::limit(&packet, mss::of::<H>(tunnel), &inner, ETHERNET_LEN);
@@ -402,7 +407,7 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
         mss::clamp_tc(ctx.skb.skb, tcp as u32, mss);
     }
 
-    let overhead = i32::from(tunnel.overhead);
+    let overhead = i32::from(overhead);
     let version = if tunnel.flags.has(Flags::IPV6) {
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV6
     } else {
@@ -415,7 +420,8 @@ fn into<H: Header>(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<
     let identification = counters::transmit(Tier::Tc, id, packets, len);
     let summed = tunnel.flags.has(Flags::CHECKSUM_SENT);
     let packet = Packet::of_tc(ctx, if summed { ctx.len() } else { packet::OUTER_AND_INNER });
-    let header = outer_headers(&packet, id, tunnel, &Inner::of(&inner, len), identification)?;
+    let summary = Inner { limit, ..Inner::of(&inner, len) };
+    let header = outer_headers(&packet, id, tunnel, &summary, identification)?;
     let sum = |offset, len| checksum::sum_tc(ctx, offset, len);
     finish(&packet, tunnel, &header, len, sum)?;
     send(ctx, id, next_hop, !next_hop.is_untagged())
@@ -513,20 +519,17 @@ pub fn longest<H: Header>(ctx: &TcContext, packet: &Packet, inner: &H, len: u32)
 
 /// The longest outer packet that can be sent in one piece.
 #[inline(always)]
-pub fn limit(tunnel: &Tunnel, next_hop: &NextHop) -> u32 {
+pub fn path_mtu(tunnel: &Tunnel, next_hop: &NextHop) -> u32 {
     match u32::from(tunnel.path_mtu) {
         0 => next_hop.mtu,
         path => path.min(next_hop.mtu),
     }
 }
 
-/// Bytes of a GSO packet that the daemon gets: all that an answer quotes.
-const QUOTED: u32 = 1294;
-
 /// What is too long the daemon fragments or answers.
 #[inline(always)]
 pub fn oversize(ctx: &TcContext, id: u32, tags: [u32; 2]) -> Stop {
-    let len = if skb(ctx).gso_size == 0 { ctx.len() } else { QUOTED.min(ctx.len()) };
+    let len = if skb(ctx).gso_size == 0 { ctx.len() } else { events::QUOTED.min(ctx.len()) };
     if events::send_tagged(ctx, event::Kind::Oversize, id, len, tags) {
         return Outcome::Oversize.into();
     }

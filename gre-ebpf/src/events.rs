@@ -14,6 +14,9 @@ use crate::skb;
 #[map]
 static EVENTS: PerfEventArray<Event> = PerfEventArray::new(0);
 
+/// Bytes of a frame that the daemon gets to quote in an answer, and no more.
+pub const QUOTED: u32 = 1294;
+
 /// Sends the first `len` bytes of the frame. Says whether the daemon will see them.
 #[inline(always)]
 pub fn send(ctx: &TcContext, kind: Kind, tunnel: u32, len: u32) -> bool {

@@ -323,17 +323,17 @@ pub fn into_tc(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<Outc
     let front = Front::take(ctx).ok_or(stop(Outcome::Aborted))?;
     let len = ctx.len() + front.tags_len() as u32;
     let packet = Packet::of_tc(ctx, packet::INNER);
-    let (inner, longest) = match front.ethertype() {
-        ETHERTYPE_IPV4 => of_ip::<Ipv4Header>(ctx, &packet, len),
-        ETHERTYPE_IPV6 => of_ip::<Ipv6Header>(ctx, &packet, len),
-        _ => None,
-    }
-    .unwrap_or((Inner::other(0, len), len));
+    let mut inner = Inner::other(0, len);
+    let longest = match front.ethertype() {
+        ETHERTYPE_IPV4 => of_ip::<Ipv4Header>(ctx, &packet, len, &mut inner),
+        ETHERTYPE_IPV6 => of_ip::<Ipv6Header>(ctx, &packet, len, &mut inner),
+        _ => len,
+    };
     // Of a packet behind tags the kernel takes nothing (ip_tunnel_xmit).
     let is_tagged = front.tags[0] != 0;
     let inner = if is_tagged { Inner::other(0, len) } else { inner }.framed(len);
     let front_len = HEADER_LEN + front.tags_len();
-    if longest + u32::from(tunnel.overhead) > encap::limit(tunnel, next_hop) {
+    if longest + u32::from(tunnel.overhead) > encap::path_mtu(tunnel, next_hop) {
         return Err(encap::oversize(ctx, id, front.tags));
     }
     if let Some(changes) = Changes::of(tunnel, 0) {
@@ -358,14 +358,14 @@ pub fn into_tc(ctx: &TcContext, id: u32, tunnel: &'static Tunnel) -> Result<Outc
     encap::send(ctx, id, next_hop, by_frame)
 }
 
-/// What the outer header takes from an IP packet in a frame of `len` bytes, and how long the longest
-/// frame is that a GSO packet is cut into.
+/// Bytes of the longest frame that a GSO packet, a frame of `len` bytes, is cut into; and what the outer
+/// header takes from the IP packet in it.
 #[inline(always)]
-fn of_ip<H: Header>(ctx: &TcContext, packet: &Packet, len: u32) -> Option<(Inner, u32)> {
-    let inner: H = packet.read(HEADER_LEN)?;
-    let before = len - (ctx.len() - HEADER_LEN as u32);
-    let longest = before + encap::longest(ctx, packet, &inner, ctx.len() - HEADER_LEN as u32);
-    Some((Inner::of(&inner, len), longest))
+fn of_ip<H: Header>(ctx: &TcContext, packet: &Packet, len: u32, inner: &mut Inner) -> u32 {
+    let Some(header) = packet.read::<H>(HEADER_LEN) else { return len };
+    *inner = Inner::of(&header, len);
+    let packet_len = ctx.len() - HEADER_LEN as u32;
+    len - packet_len + encap::longest(ctx, packet, &header, packet_len)
 }
 
 /// Makes room for the outer headers and the frame's own in front of its network layer. The helper

@@ -14,6 +14,7 @@ mod frames;
 mod header;
 mod mismatch;
 mod mss;
+mod nesting;
 mod packet;
 mod parse;
 mod sequence;

@@ -490,7 +490,7 @@ pub fn came_from(packet: &Packet, offset: usize, id: u32) -> bool {
 }
 
 #[inline(always)]
-fn is_same(a: &[u32; 4], b: &[u32; 4]) -> bool {
+pub fn is_same(a: &[u32; 4], b: &[u32; 4]) -> bool {
     (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
 }
 

@@ -42,6 +42,8 @@ pub struct World {
     asked: HashSet<(u32, IpAddr)>,
     /// Learned from ICMP.
     pub(super) path_mtus: PathMtus,
+    /// Tunnels whose path is too narrow for IPv6, which has been said.
+    pub(super) narrow: BTreeSet<String>,
     /// Tier 3.
     pub(super) slow_path: Shared,
     /// Ports that have been told to leave VLAN tags in frames.
@@ -71,6 +73,7 @@ impl World {
             mtus: BTreeMap::new(),
             asked: HashSet::new(),
             path_mtus: PathMtus::new(),
+            narrow: BTreeSet::new(),
             slow_path,
             untagged: BTreeSet::new(),
         }
@@ -92,6 +95,7 @@ impl World {
             warn!("{error:#}");
         }
         self.refresh();
+        self.tell_of_narrow_paths(&snapshot);
         self.leave_vlan_tags(&snapshot).await;
         self.follow_underlay(&snapshot).await;
         self.confirm_neighbours(&snapshot).await;
@@ -114,6 +118,7 @@ impl World {
         self.seen.remove(name);
         self.up.remove(name);
         self.mtus.remove(name);
+        self.narrow.remove(name);
     }
 
     /// Attaches and detaches programs. Goes on after an error, and returns the first.

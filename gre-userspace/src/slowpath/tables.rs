@@ -24,12 +24,15 @@ pub struct TunnelEntry {
     /// Keys that received and sent packets carry, in host order.
     pub received_key: Option<u32>,
     pub sent_key: Option<u32>,
-    /// MTU of the interface that outer packets leave by, in bytes.
+    /// MTU of the interface that outer packets leave by, in bytes, or [`NO_UNDERLAY`].
     pub underlay_mtu: u16,
     pub device: Device,
     pub policy: Policy,
     pub sources: Sources,
 }
+
+/// No route leads to the remote.
+pub const NO_UNDERLAY: u16 = u16::MAX;
 
 impl TunnelEntry {
     /// By what packets received on an interface find it.

@@ -128,7 +128,7 @@ fn the_kernel_accepts_the_programs_and_their_sizes_are_told() {
 }
 
 /// Functions that are called, and why they are: for the plainest packets none is.
-const FUNCTIONS: [(&str, &str); 15] = [
+const FUNCTIONS: [(&str, &str); 16] = [
     ("encap::options", "few tunnels have more than a key"),
     ("encap::outer6", "shared by all ways into a tunnel over IPv6"),
     ("mismatch::note", "for what is refused"),
@@ -139,6 +139,7 @@ const FUNCTIONS: [(&str, &str); 15] = [
     ("xgre_clamp_xdp", "the verifier looks at its loop once; SYNs are few"),
     ("xgre_levels4", "the verifier looks at its levels once"),
     ("xgre_levels6", "the verifier looks at its levels once"),
+    ("xgre_limit_tc", "the verifier looks at its loop once; few packets have options"),
     ("xgre_look_up4", "called for each level"),
     ("xgre_look_up6", "called for each level"),
     ("xgre_sum_tc", "the verifier looks at its loop once; few packets have a checksum"),

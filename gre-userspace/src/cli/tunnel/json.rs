@@ -46,6 +46,8 @@ struct Json<'a> {
     mismatch: Option<&'a Mismatch>,
     path_mtus: &'a [PathMtu],
     #[serde(skip_serializing_if = "Option::is_none")]
+    payload_mtu: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<Sequence>,
 }
 
@@ -143,6 +145,7 @@ impl<'a> Json<'a> {
             mss: &tunnel.mss,
             mismatch: tunnel.mismatch.as_ref(),
             path_mtus: &tunnel.path_mtus,
+            payload_mtu: tunnel.payload_mtu,
             sequence: tunnel.sequence,
         }
     }

@@ -164,6 +164,15 @@ fn details(tunnel: &TunnelInfo, clock: Clock, paint: Paint) -> String {
     for PathMtu { remote, mtu, expires_in } in &tunnel.path_mtus {
         _ = writeln!(text, "    path to {remote}: mtu {mtu} expires {expires_in}sec");
     }
+    if let Some(mtu) = tunnel.payload_mtu.filter(|_| tunnel.fragments_ipv6()) {
+        let state = paint.bad("path too narrow for IPv6");
+        _ = writeln!(
+            text,
+            "    {state}: it takes {mtu} of 1280 bytes in one piece, so that longer packets go in outer \
+             fragments; raise the underlay's MTU by {}",
+            1280 - mtu
+        );
+    }
     if let Some(Sequence { next_sent, next_expected, resynchronised }) = tunnel.sequence {
         text.push_str("    sequence");
         if tunnel.oseq {

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Instant};
 
-use gre_ebpf_common::{outcome::Outcome, tunnel::Flags};
+use gre_ebpf_common::{encapsulate, limit::Limit, outcome::Outcome, tunnel::Flags};
 
 use super::{
     super::{
@@ -63,8 +63,15 @@ impl SlowPath {
         }
         let path = Path { tunnel: id, remote: tunnel.remote };
         let path_mtu = self.path_mtus.get(path, tunnel.underlay_mtu, now);
-        let payload_mtu = path_mtu.saturating_sub(tunnel.record.overhead);
         let mut packet = trimmed(ethertype, packet).to_vec();
+        let limit = match pipeline::own_limit(&tunnel, ethertype, &packet) {
+            Some(limit) if limit.outer().is_none() => {
+                return self.used_up(id, &tunnel, limit, &packet, now);
+            }
+            limit => limit.and_then(Limit::outer),
+        };
+        let overhead = encapsulate::overhead(&tunnel.record, limit);
+        let payload_mtu = path_mtu.saturating_sub(overhead);
         match decide(ethertype, &packet, payload_mtu, tunnel.policy) {
             Decision::Encapsulate => {
                 complete_checksum(&mut packet);
@@ -94,6 +101,23 @@ impl SlowPath {
                 Ok((Reason::AnsweredTooBig.into(), vec![answer]))
             }
             Decision::Drop(reason) => Err(reason.into()),
+        }
+    }
+
+    /// Of a packet whose encapsulation limit allows no further tunnel.
+    fn used_up(
+        &mut self,
+        id: u32,
+        tunnel: &TunnelEntry,
+        limit: Limit,
+        packet: &[u8],
+        now: Instant,
+    ) -> Result<(Fate, Vec<Action>), Fate> {
+        let complaint = Complaint::EncapsulationLimit { pointer: limit.pointer() };
+        match self.answer(id, tunnel, complaint, packet, now) {
+            Ok(answer) => Ok((Reason::AnsweredLimit.into(), vec![answer])),
+            Err(Reason::TooBigUnanswerable) => Err(Outcome::EncapsulationLimit.into()),
+            Err(reason) => Err(reason.into()),
         }
     }
 
