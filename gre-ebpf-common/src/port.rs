@@ -6,6 +6,7 @@ use crate::{outcome::NO_TUNNEL, wire::ethernet::Mac};
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Port {
+    /// Zeros for a bridge's member, to which nothing is addressed: what is, goes to the bridge.
     pub mac: Mac,
     pub flags: Flags,
     /// The tunnel whose device this is, plus one; 0 for a port.
@@ -38,6 +39,8 @@ impl Flags {
     /// The other end of a tunnel's device: what arrives on it the device has sent, cut to its MTU
     /// and with its checksums done.
     pub const PEER: Self = Self(1 << 7);
+    /// A bridge's member that `BRIDGE_MEMBERS` has: the bridge's frames arrive on it.
+    pub const BRIDGED: Self = Self(1 << 8);
 
     #[inline(always)]
     pub const fn has(self, flag: Self) -> bool {

@@ -3,6 +3,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod bridge;
 mod checksum;
 mod counters;
 mod decap;

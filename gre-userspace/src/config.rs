@@ -124,6 +124,7 @@ struct LimitsTable {
     route6_nodes: Option<NonZeroU32>,
     hosts6: Option<NonZeroU32>,
     vlans: Option<NonZeroU32>,
+    fdb: Option<NonZeroU32>,
 }
 
 impl From<LimitsTable> for Limits {
@@ -138,6 +139,7 @@ impl From<LimitsTable> for Limits {
             route6_nodes: or(table.route6_nodes, default.route6_nodes),
             hosts6: or(table.hosts6, default.hosts6),
             vlans: or(table.vlans, default.vlans),
+            fdb: or(table.fdb, default.fdb),
         }
     }
 }

@@ -17,6 +17,7 @@ use aya::{
     util::{KernelVersion, nr_cpus},
 };
 use gre_ebpf_common::{
+    bridge::{Member, Station, Until},
     counters::{OutcomeCounters, TIERS, TunnelCounters, TunnelDrops},
     demux::Bucket,
     mismatch::Mismatch,
@@ -32,6 +33,7 @@ use crate::{
     attach::Hook,
     maps::{
         Maps, Table, TxPorts,
+        bridges::Bridges,
         counters::Counters,
         demux::{self, Demux},
         hash::{Hosts6, Vlans},
@@ -99,7 +101,7 @@ struct Size {
     bytes: usize,
 }
 
-fn sizes(limits: &Limits, cpus: u32) -> [Size; 16] {
+fn sizes(limits: &Limits, cpus: u32) -> [Size; 19] {
     let size = |name, entries, bytes| Size { name, entries, bytes };
     [
         size("PORTS", limits.interfaces, size_of::<Port>()),
@@ -112,6 +114,9 @@ fn sizes(limits: &Limits, cpus: u32) -> [Size; 16] {
         size("ROUTES", routes::blocks(limits.route_blocks), size_of::<Block>()),
         size("ROUTES6", routes6::blocks(limits.route6_nodes), size_of::<Block>()),
         size("HOSTS6", limits.hosts6, 4),
+        size("BRIDGE_MEMBERS", limits.interfaces, size_of::<Member>()),
+        size("FDB", limits.fdb, size_of::<Station>()),
+        size("BRIDGES_UNTIL", 1, size_of::<Until>()),
         size("SEQUENCES", limits.tunnels, size_of::<Sequence>()),
         size("MISMATCHES", limits.tunnels, size_of::<Mismatch>()),
         size("TUNNEL_COUNTERS", limits.tunnels * cpus, size_of::<TunnelCounters>()),
@@ -196,7 +201,7 @@ where
 
 fn take_maps(
     ebpf: &mut Ebpf,
-    sizes: &[Size; 16],
+    sizes: &[Size; 19],
     limits: &Limits,
     cpus: u32,
 ) -> Result<(Maps, ForDaemon), LoadError> {
@@ -214,6 +219,7 @@ fn take_maps(
     let vlans = Vlans::new(vlans, size.entries).map_err(failed("VLANS"))?;
     let (hosts6, size) = take("HOSTS6")?;
     let hosts6 = Hosts6::new(hosts6, size.entries).map_err(failed("HOSTS6"))?;
+    let (stations, fdb) = take("FDB")?;
     let (sequences, size) = take("SEQUENCES")?;
     // One for the daemon's task that follows the kernel, one for the other.
     let for_daemon = ForDaemon { events, sequences: map_memory(&sequences, size)? };
@@ -222,6 +228,10 @@ fn take_maps(
         let (map, size) = take(name)?;
         map_memory(&map, size)
     };
+    let members = mapping("BRIDGE_MEMBERS")?;
+    let members = Table::new(members, limits.interfaces, "interface", "interfaces");
+    let bridges = Bridges::new(members, stations, fdb.entries, mapping("BRIDGES_UNTIL")?)
+        .map_err(failed("FDB"))?;
     let buckets = demux::buckets(limits.tunnels);
     let maps = Maps {
         ports: Table::new(mapping("PORTS")?, limits.interfaces, "interface", "interfaces"),
@@ -234,6 +244,7 @@ fn take_maps(
         routes: RouteTable::new(mapping("ROUTES")?, limits.route_blocks),
         routes6: RouteTable6::new(mapping("ROUTES6")?, limits.route6_nodes),
         hosts6,
+        bridges,
         sequences,
         mismatches: mapping("MISMATCHES")?,
         counters: Counters::new(

@@ -443,6 +443,8 @@ pub struct Limits {
     pub hosts6: u32,
     /// VLAN interfaces on ports.
     pub vlans: u32,
+    /// Addresses behind bridges; of more than these the kernel takes care.
+    pub fdb: u32,
 }
 
 impl Limits {
@@ -454,6 +456,7 @@ impl Limits {
         route6_nodes: 4096,
         hosts6: 16_384,
         vlans: 1024,
+        fdb: 16_384,
     };
 }
 
@@ -469,7 +472,7 @@ pub struct Desired {
     /// By device name.
     pub tunnels: BTreeMap<String, Tunnel>,
     /// Ports named in the config, by interface name. Where it is empty, every Ethernet interface
-    /// that has an address is a port.
+    /// that has an address is a port, and each that a bridge joins to a tunnel.
     pub ports: BTreeMap<String, XdpMode>,
     pub limits: Limits,
 }
