@@ -21,7 +21,7 @@ pub struct Inner {
     /// GRE protocol type, host order.
     pub protocol: u16,
     /// None where it is not IP.
-    pub dsfield: Option<u8>,
+    pub dsfield: Dsfield,
     pub ttl: u8,
     pub dont_fragment: bool,
     /// 20 bits, host order.
@@ -33,6 +33,25 @@ pub struct Inner {
     pub len: u32,
 }
 
+/// A DS field, or none: a number in either case, since the verifier takes what an `Option` leaves
+/// undefined for a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dsfield(u16);
+
+impl Dsfield {
+    pub const NONE: Self = Self(1 << 8);
+
+    #[inline(always)]
+    pub const fn of(dsfield: u8) -> Self {
+        Self(dsfield as u16)
+    }
+
+    #[inline(always)]
+    const fn get(self) -> Option<u8> {
+        if self.0 == Self::NONE.0 { None } else { Some(self.0 as u8) }
+    }
+}
+
 /// TTL of an outer packet with `ttl inherit` around what has none (net.ipv4.ip_default_ttl).
 const DEFAULT_TTL: u8 = 64;
 
@@ -42,7 +61,7 @@ impl Inner {
     pub fn of<I: Ip>(ip: &I, len: u32) -> Self {
         Self {
             protocol: u16::from_be(I::ETHERTYPE),
-            dsfield: Some(ip.dsfield()),
+            dsfield: Dsfield::of(ip.dsfield()),
             ttl: ip.ttl(),
             dont_fragment: ip.dont_fragment(),
             flow_label: ip.flow_label(),
@@ -62,7 +81,7 @@ impl Inner {
     pub const fn other(protocol: u16, len: u32) -> Self {
         Self {
             protocol,
-            dsfield: None,
+            dsfield: Dsfield::NONE,
             ttl: DEFAULT_TTL,
             dont_fragment: false,
             flow_label: 0,
@@ -83,7 +102,7 @@ pub const fn overhead(tunnel: &Tunnel, limit: Option<u8>) -> u16 {
 /// any case.
 #[inline(always)]
 const fn dsfield(tunnel: &Tunnel, fixed: u8, inner: &Inner) -> u8 {
-    match inner.dsfield {
+    match inner.dsfield.get() {
         Some(inner) if tunnel.flags.has(Flags::TOS_INHERIT) => inner,
         Some(inner) => ecn::encapsulate(fixed, inner),
         None => fixed,
@@ -221,7 +240,7 @@ mod tests {
 
     /// What the tunnel's fixed TOS and the inner packet make of the outer one, spelled out.
     fn expected_dsfield(tos: u8, inner: &Inner) -> u8 {
-        match (inner.dsfield, tos & 1) {
+        match (inner.dsfield.get(), tos & 1) {
             (Some(inner), 1) => inner,
             (Some(inner), _) => tos & 0xfc | inner & 3,
             (None, _) => tos & 0xfe,

@@ -196,6 +196,15 @@ outcomes! {
         "The peer sends something other than Ethernet frames but this is a gretap tunnel.";
     FrameSource = 67, "frame-source", Drop, Receive,
         "The inner frame's source address is a group's or zero, which no station has.";
+
+    Bridged = 96, "bridged", Forward, Transmit,
+        "A frame that went from one port of a bridge to another.";
+    BridgeUnknown = 97, "bridge-unknown", Pass, Transmit,
+        "A frame that only the kernel's bridge can forward: to a group, or of addresses it has not learned here.";
+    BridgeRefresh = 98, "bridge-refresh", Pass, Transmit,
+        "A frame that the kernel's bridge must see now and then, or it would forget where its source is.";
+    BridgeDoubt = 99, "bridge-doubt", Pass, Transmit,
+        "The daemon does not run, or does not know yet what the kernel's bridge has learned.";
 }
 
 /// Counters there are room for: a power of two, by which a code is bounded.

@@ -176,6 +176,23 @@ pub fn write<H: Header, const ANY: bool>(
     finish(&Packet::of_xdp(ctx), tunnel, &header, len, sum)
 }
 
+/// Writes what is in front of a frame, as [`write`] does in front of a packet.
+#[inline(always)]
+pub fn before_frame(
+    ctx: &XdpContext,
+    id: u32,
+    tunnel: &Tunnel,
+    next_hop: &NextHop,
+    inner: &Inner,
+) -> Result<(), Stop> {
+    let packet = Packet::of_xdp(ctx);
+    let identification = counters::transmit(Tier::Xdp, id, 1, inner.len);
+    let start = ethernet(&packet, next_hop, outer_ethertype(tunnel))?;
+    let header = outer(&packet, forget(start, packet.len()), id, tunnel, inner, identification)?;
+    let sum = |offset, len| checksum::sum_xdp(ctx, offset, len);
+    finish(&packet, tunnel, &header, inner.len, sum)
+}
+
 #[inline(always)]
 fn outer_ethertype(tunnel: &Tunnel) -> u16 {
     if tunnel.flags.has(Flags::IPV6) { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 }

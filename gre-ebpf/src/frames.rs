@@ -15,6 +15,7 @@ use gre_ebpf_common::{
     encapsulate::Inner,
     next_hop,
     outcome::{Outcome, Stop},
+    port::Port,
     tunnel::{Flags, Tunnel},
     wire::{
         ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, HEADER_LEN},
@@ -25,6 +26,7 @@ use gre_ebpf_common::{
 };
 
 use crate::{
+    bridge::{self, Seen, Way},
     checksum, counters,
     decap::{self, Inside},
     encap, forward,
@@ -64,15 +66,34 @@ pub fn out_xdp(
     judged: Option<Judged>,
 ) -> Result<Outcome, Stop> {
     let on = |outcome| Stop::on(received.id, outcome);
-    header(packet, received).map_err(on)?;
+    let header = header(packet, received).map_err(on)?;
+    let seen = Seen::of_frame(packet, &header, received.inner_offset);
+    let len = packet.len() - received.inner_offset as u32;
+    if let Ok(Way::Port(id)) = bridge::way(received.tunnel.ifindex, &seen)
+        && let Ok(next_hop) = bridge::out_of(frame.port, id, len, vlan::is_tag(header.ethertype()))
+    {
+        if !forward::redirect(next_hop) {
+            return Err(Outcome::EgressWithoutXdp.into());
+        }
+        take_out(ctx, received, judged)?;
+        return Ok(Outcome::Decapsulated);
+    }
     // A veth takes no frame that is longer than its MTU; TC has another way in.
-    if packet.len() - received.inner_offset as u32 > longest_frame(received.tunnel) {
+    if len > longest_frame(received.tunnel) {
         return Err(Outcome::TooBig.into());
     }
     let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
     if !forward::can_redirect(frame.port, device) || !forward::redirect(device) {
         return Err(Outcome::EgressWithoutXdp.into());
     }
+    take_out(ctx, received, judged)?;
+    Ok(Outcome::ToDevice)
+}
+
+/// Takes the outer header off a frame whose redirect is armed, and counts it.
+#[inline(always)]
+fn take_out(ctx: &XdpContext, received: &Received, judged: Option<Judged>) -> Result<(), Stop> {
+    let on = |outcome| Stop::on(received.id, outcome);
     if let Some(changes) = Changes::of(received.tunnel, received.dsfield) {
         let amended = xgre_amend_xdp(ctx.ctx, received.inner_offset as u64, changes.0);
         if let Some(syn) = Syn::of(amended).map_err(on)? {
@@ -83,12 +104,56 @@ pub fn out_xdp(
     // Nothing below hands the packet on as it came: it has been changed.
     counters::receive(Tier::Xdp, received.id, 1, received.inner_len);
     sequence::accept(received.id, judged);
-    Ok(Outcome::ToDevice)
+    Ok(())
+}
+
+/// XDP: sends a frame that its bridge forwards from a port into a tunnel.
+#[inline(always)]
+pub fn into_xdp(
+    ctx: &XdpContext,
+    packet: &Packet,
+    port: &Port,
+    id: u32,
+    header: &EthernetHeader,
+) -> Result<Outcome, Stop> {
+    let on = |outcome| Stop::on(id, outcome);
+    let len = packet.len();
+    let (tunnel, next_hop) = encap::ready::<true>(port, id, len - HEADER_LEN as u32)?;
+    if len + u32::from(tunnel.overhead) > next_hop.mtu {
+        return Err(Outcome::TooBig.into());
+    }
+    let mut inner = Inner::other(0, len);
+    match header.ethertype() {
+        ETHERTYPE_IPV4 => summarise::<Ipv4Header>(packet, &mut inner),
+        ETHERTYPE_IPV6 => summarise::<Ipv6Header>(packet, &mut inner),
+        _ => {}
+    }
+    let inner = inner.framed(len);
+    if !forward::redirect(next_hop) {
+        return Err(Outcome::EgressWithoutXdp.into());
+    }
+    if let Some(changes) = Changes::of(tunnel, 0)
+        && let Some(syn) = Syn::of(xgre_amend_xdp(ctx.ctx, 0, changes.0)).map_err(on)?
+    {
+        mss::clamp_xdp(ctx.ctx, syn.tcp, syn.mss);
+    }
+    decap::strip(ctx, -(i32::from(tunnel.overhead) + encap::header_len::<true>(next_hop) as i32))?;
+    // Nothing below hands the packet on as it came: it has been changed.
+    encap::before_frame(ctx, id, tunnel, next_hop, &inner)?;
+    Ok(Outcome::Encapsulated)
+}
+
+/// What the outer header takes from the IP packet in an untagged frame.
+#[inline(always)]
+fn summarise<H: Header>(packet: &Packet, inner: &mut Inner) {
+    if let Some(header) = packet.read::<H>(HEADER_LEN) {
+        *inner = Inner::of(&header, inner.len);
+    }
 }
 
 /// Bytes of the longest frame that the tunnel's device takes.
 #[inline(always)]
-fn longest_frame(tunnel: &Tunnel) -> u32 {
+pub fn longest_frame(tunnel: &Tunnel) -> u32 {
     u32::from(tunnel.mtu) + HEADER_LEN as u32
 }
 
@@ -313,6 +378,25 @@ impl Front {
 const fn words(first: u16, second: u16) -> u32 {
     let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
     u32::from_ne_bytes([a, b, c, d])
+}
+
+/// The tag that the kernel keeps beside a frame, as [`Front::tags`] has it.
+#[inline(always)]
+pub fn tags_beside(ctx: &TcContext) -> [u32; 2] {
+    let skb = skb(ctx);
+    let tag = words(skb.vlan_proto as u16, (skb.vlan_tci as u16).to_be());
+    [if skb.vlan_present != 0 { tag } else { 0 }, 0]
+}
+
+/// Bytes of the longest frame that is sent for this one, a tag beside it left out.
+#[inline(always)]
+pub fn longest(ctx: &TcContext, packet: &Packet) -> u32 {
+    let mut inner = Inner::other(0, ctx.len());
+    match packet.read::<u16>(HEADER_LEN - 2) {
+        Some(ETHERTYPE_IPV4) => of_ip::<Ipv4Header>(ctx, packet, ctx.len(), &mut inner),
+        Some(ETHERTYPE_IPV6) => of_ip::<Ipv6Header>(ctx, packet, ctx.len(), &mut inner),
+        _ => ctx.len(),
+    }
 }
 
 /// TC: encapsulates a frame that the kernel sent to a tunnel's device, a GSO packet whole.

@@ -65,7 +65,11 @@ pub fn xgre_xdp_any(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn forward_frame<const ANY: bool>(ctx: &XdpContext) -> Result<Outcome, Stop> {
     let packet = Packet::of_xdp(ctx);
-    let frame = parse::frame::<ANY>(&packet, ctx.ingress_ifindex() as u32)?;
+    let ifindex = ctx.ingress_ifindex() as u32;
+    if ANY && let Some(port) = parse::bridged(&packet, ifindex) {
+        return bridge::xdp(ctx, &packet, port);
+    }
+    let frame = parse::frame::<ANY>(&packet, ifindex)?;
     let received = match frame.ethertype {
         ETHERTYPE_IPV4 => {
             let ip = parse::ipv4(&packet, &frame)?;
@@ -97,11 +101,14 @@ pub fn xgre_tc_in(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn from_underlay(ctx: &TcContext) -> Result<Outcome, Stop> {
+    let packet = Packet::of_tc(ctx, packet::OUTER_AND_INNER);
+    if let Some(port) = parse::bridged(&packet, skb(ctx).ifindex) {
+        return bridge::tc(ctx, port);
+    }
     // The kernel has taken the tag out of the frame; the VLAN's own device sees it next.
     if skb(ctx).vlan_present != 0 {
         return Err(Outcome::VlanUnknown.into());
     }
-    let packet = Packet::of_tc(ctx, packet::OUTER_AND_INNER);
     let frame = parse::frame::<true>(&packet, skb(ctx).ifindex)?;
     let gre = match frame.ethertype {
         ETHERTYPE_IPV4 => {

@@ -16,7 +16,7 @@ use gre_ebpf_common::{
     },
 };
 
-use crate::{packet::Packet, verifier::forget};
+use crate::{bridge, packet::Packet, verifier::forget};
 
 /// Interface index to port.
 #[map]
@@ -30,6 +30,14 @@ static VLANS: HashMap<VlanKey, Port> = HashMap::with_max_entries(1, 0);
 #[inline(always)]
 pub fn port(ifindex: u32) -> Option<&'static Port> {
     PORTS.get(ifindex).filter(|port| port.flags.has(Flags::VALID))
+}
+
+/// The port that a frame came in on, if the frame is its bridge's to forward: it is not for the port.
+#[inline(always)]
+pub fn bridged(packet: &Packet, ifindex: u32) -> Option<&'static Port> {
+    let port = port(ifindex).filter(|port| bridge::is_member(port))?;
+    let ethernet: EthernetHeader = packet.read(0)?;
+    (!ethernet.destination().is(&port.mac)).then_some(port)
 }
 
 /// How a frame came in.
@@ -67,6 +75,9 @@ pub fn frame<const ANY: bool>(packet: &Packet, ifindex: u32) -> Result<Frame, Ou
         frame.header_len = forget(frame.header_len, packet.len());
     }
     if !ethernet.destination().is(&frame.port.mac) {
+        if !ANY && bridge::is_member(frame.port) {
+            return Err(Outcome::Detour);
+        }
         return Err(Outcome::OtherHost);
     }
     Ok(frame)

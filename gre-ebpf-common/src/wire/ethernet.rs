@@ -71,6 +71,17 @@ impl Mac {
         ])
     }
 
+    /// In the low 48 bits of a word.
+    #[inline(always)]
+    pub const fn number(&self) -> u64 {
+        self.first_word() as u64 | (self.0[2] as u64) << 32
+    }
+
+    #[inline(always)]
+    pub const fn from_number(number: u64) -> Self {
+        Self([number as u16, (number >> 16) as u16, (number >> 32) as u16])
+    }
+
     /// Whether it is a group's: multicast, or broadcast.
     #[inline(always)]
     pub const fn is_group(&self) -> bool {
@@ -134,6 +145,7 @@ mod tests {
             let mut other = mac;
             other[bit / 8] ^= 1 << (bit % 8);
             assert!(!Mac::from_bytes(mac).is(&Mac::from_bytes(other)), "bit {bit}");
+            assert_eq!(Mac::from_number(Mac::from_bytes(other).number()), Mac::from_bytes(other));
         }
     }
 }
