@@ -195,29 +195,32 @@ outcomes! {
 pub const MAX_OUTCOMES: usize = 64;
 
 /// Why a program stopped working on a packet, and the tunnel it is counted on. Without padding, which
-/// would be undefined, and aligned so that a copy
-/// of it on the stack is one access, which the verifier wants aligned.
+/// would be undefined, and aligned so that a copy of it on the stack is one access, which the verifier
+/// wants aligned. Without a tunnel all of it is a small number, as the programs load one.
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
     pub outcome: Outcome,
-    /// A tunnel id, or [`NO_TUNNEL`].
-    pub tunnel: u32,
+    /// A tunnel id plus one; 0 is none.
+    tunnel: u32,
 }
-
-pub const NO_TUNNEL: u32 = u32::MAX;
 
 impl Stop {
     #[inline(always)]
     pub const fn on(tunnel: u32, outcome: Outcome) -> Self {
-        Self { outcome, tunnel }
+        Self { outcome, tunnel: tunnel + 1 }
+    }
+
+    #[inline(always)]
+    pub const fn tunnel(&self) -> Option<u32> {
+        self.tunnel.checked_sub(1)
     }
 }
 
 impl From<Outcome> for Stop {
     #[inline(always)]
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, tunnel: NO_TUNNEL }
+        Self { outcome, tunnel: 0 }
     }
 }
 
