@@ -18,7 +18,6 @@ use gre_ebpf_common::{
     tunnel::{Flags, Tunnel},
     wire::{
         ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
-        gre,
         ipv4::Ipv4Header,
         ipv6::Ipv6Header,
     },
@@ -77,10 +76,6 @@ fn inner<H: Header>(packet: &Packet, received: &Received) -> Result<H, Outcome> 
     header.inspect(received.inner_len)?;
     decapsulate::congestion(header, received.dsfield)
 }
-
-/// What a received packet's tunnel must have none of to be plain.
-const OPTIONS: Flags =
-    Flags::CHECKSUM.and(Flags::SEQUENCE).and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
 
 /// Whether a packet from the tunnel that is routed into tunnel `next` goes back to where it came
 /// from: into the same tunnel, or out of the same device to the same peer.
@@ -174,11 +169,6 @@ pub fn xdp<const ANY: bool>(
 ) -> Result<Outcome, Stop> {
     let on = |outcome| Stop::on(received.id, outcome);
     if !ANY {
-        let plain = received.gre.protocol() == gre::PROTOCOL_IPV4
-            && received.tunnel.flags.only(OPTIONS).0 == 0;
-        if !plain {
-            return Err(Outcome::Detour.into());
-        }
         return through::<Ipv4Header, ANY>(ctx, packet, frame, received, None);
     }
     let (payload, judged) =
