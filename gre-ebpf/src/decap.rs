@@ -11,7 +11,7 @@ use aya_ebpf::{
 use gre_ebpf_common::{
     counters::Tier,
     decapsulate::{self, Payload},
-    event,
+    ecn, event,
     next_hop::{self, NextHop},
     outcome::{Outcome, Stop},
     route::Entry,
@@ -66,14 +66,21 @@ fn accept(
     }
 }
 
-/// The header of the inner packet, which is whole and may be let out of the tunnel.
+/// The header of the inner packet, which is whole and may be let out of the tunnel. Without `ANY` it is
+/// as it came: the outer one has met no congestion.
 #[inline(always)]
-fn inner<H: Header>(packet: &Packet, received: &Received) -> Result<H, Outcome> {
+fn inner<H: Header, const ANY: bool>(packet: &Packet, received: &Received) -> Result<H, Outcome> {
     let header: H = packet
         .read(received.inner_offset)
         .filter(|_| received.inner_len >= H::HEADER_LEN as u32)
         .ok_or(Outcome::InnerTruncated)?;
     header.inspect(received.inner_len)?;
+    if !ANY && ecn::is_untouched(received.dsfield, header.dsfield()) {
+        return Ok(header);
+    }
+    if !ANY {
+        return Err(Outcome::Detour);
+    }
     decapsulate::congestion(header, received.dsfield)
 }
 
@@ -193,7 +200,7 @@ fn through<H: Header, const ANY: bool>(
     received: &Received,
     judged: Option<Judged>,
 ) -> Result<Outcome, Stop> {
-    let inner: H = inner(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
+    let inner: H = inner::<H, ANY>(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
     let len = inner.total_len();
     let mss = mss::limit(packet, received.tunnel, &inner, received.inner_offset);
     if !ANY && mss != 0 {
@@ -203,7 +210,9 @@ fn through<H: Header, const ANY: bool>(
     match way::<_, ANY>(packet, frame, received, &inner)? {
         Way::Device => {
             let packet = deliver(ctx, packet, frame, received, judged, H::ETHERTYPE, len)?;
-            inner.write_back(&packet, ethernet::HEADER_LEN).ok_or(Outcome::Aborted)?;
+            if ANY {
+                inner.write_back(&packet, ethernet::HEADER_LEN).ok_or(Outcome::Aborted)?;
+            }
             clamp(ctx, &inner, ethernet::HEADER_LEN, mss);
             Ok(Outcome::ToDevice)
         }
@@ -219,15 +228,16 @@ fn through<H: Header, const ANY: bool>(
             counters::receive(Tier::Xdp, received.id, 1, len);
             sequence::accept(received.id, judged);
             let packet = Packet::of_xdp(ctx);
-            let offset = if ANY {
+            let inner = inner.forwarded();
+            if ANY {
                 let offset = encap::ethernet(&packet, next_hop, H::ETHERTYPE)?;
-                forget(offset, packet.len())
+                let offset = forget(offset, packet.len());
+                inner.write_back(&packet, offset).ok_or(Outcome::Aborted)?;
+                clamp(ctx, &inner, offset, mss);
             } else {
                 encap::untagged(&packet, next_hop, H::ETHERTYPE)?;
-                ethernet::HEADER_LEN
-            };
-            inner.forwarded().write_back(&packet, offset).ok_or(Outcome::Aborted)?;
-            clamp(ctx, &inner, offset, mss);
+                inner.write_ttl(&packet, ethernet::HEADER_LEN).ok_or(Outcome::Aborted)?;
+            }
             Ok(Outcome::Decapsulated)
         }
         Way::Tunnel(id, tunnel, next_hop) => {
@@ -248,8 +258,7 @@ fn through<H: Header, const ANY: bool>(
             counters::receive(Tier::Xdp, received.id, 1, len);
             sequence::accept(received.id, judged);
             let mss = if mss == 0 || onward != 0 && onward < mss { onward } else { mss };
-            let changes = encap::Changes { dsfield: true, mss };
-            encap::write::<_, ANY>(ctx, id, tunnel, next_hop, &inner.forwarded(), changes)?;
+            encap::write::<_, ANY>(ctx, id, tunnel, next_hop, &inner.forwarded(), mss)?;
             Ok(Outcome::Transit)
         }
     }
@@ -347,7 +356,7 @@ fn into_device<H: Header>(
     inside: &Inside<'_>,
 ) -> Result<Outcome, Stop> {
     let received = inside.received;
-    let inner: H = inner(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
+    let inner: H = inner::<H, true>(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
     if let Entry::Tunnel(next) = inner.route()
         && inner.destination_is_unicast()
         && is_loop::<true>(packet, inside.frame, received, next)

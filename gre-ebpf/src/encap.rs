@@ -111,14 +111,7 @@ pub fn xdp<H: Header, const ANY: bool>(
         return Err(Outcome::NoHeadroom.into());
     }
     // Nothing below hands the packet on as it came: it has been changed.
-    write::<_, ANY>(
-        ctx,
-        id,
-        tunnel,
-        next_hop,
-        &inner.forwarded(),
-        Changes { dsfield: false, mss },
-    )?;
+    write::<_, ANY>(ctx, id, tunnel, next_hop, &inner.forwarded(), mss)?;
     Ok(Outcome::Encapsulated)
 }
 
@@ -136,17 +129,9 @@ fn reverse_path<H: Header>(frame: &Frame, inner: &H) -> bool {
     !frame.port.flags.has(port::Flags::REVERSE_PATH_LOOSE) || inner.reverse_route() != Entry::Punt
 }
 
-/// What beside the TTL is changed in an inner packet on its way into a tunnel.
-#[derive(Clone, Copy)]
-pub struct Changes {
-    /// The outer packet of the tunnel that it came out of may have met congestion.
-    pub dsfield: bool,
-    /// What its segment size is lowered to; 0 is not at all.
-    pub mss: u16,
-}
-
 /// Writes Ethernet, the outer header and `inner`, as the tunnel gets it from the kernel: forwarded,
-/// so that `ttl inherit` copies the new TTL. The packet has been given room for them. Counts it.
+/// so that `ttl inherit` copies the new TTL, and its segment size lowered to `mss` if that is not 0.
+/// The packet has been given room for them. Counts it.
 #[inline(always)]
 pub fn write<H: Header, const ANY: bool>(
     ctx: &XdpContext,
@@ -154,7 +139,7 @@ pub fn write<H: Header, const ANY: bool>(
     tunnel: &Tunnel,
     next_hop: &NextHop,
     inner: &H,
-    changes: Changes,
+    mss: u16,
 ) -> Result<(), Stop> {
     let packet = Packet::of_xdp(ctx);
     let len = inner.total_len();
@@ -162,12 +147,12 @@ pub fn write<H: Header, const ANY: bool>(
     let summary = Inner::of(inner, len);
     if !ANY {
         untagged(&packet, next_hop, ETHERTYPE_IPV4)?;
-        return plainest(&packet, tunnel, &summary, inner, changes, identification);
+        return plainest(&packet, tunnel, &summary, inner, identification);
     }
     let start = ethernet(&packet, next_hop, outer_ethertype(tunnel))?;
     let header = outer(&packet, forget(start, packet.len()), id, tunnel, &summary, identification)?;
     inner.write_back(&packet, header.inner).ok_or(Outcome::Aborted)?;
-    decap::clamp(ctx, inner, header.inner, changes.mss);
+    decap::clamp(ctx, inner, header.inner, mss);
     // The packet may have been changed behind the verifier's back.
     let sum = |offset, len| checksum::sum_xdp(ctx, offset, len);
     finish(&Packet::of_xdp(ctx), tunnel, &header, len, sum)
@@ -187,14 +172,13 @@ pub fn is_plain(tunnel: &Tunnel) -> bool {
     tunnel.flags.only(PER_PACKET.and(Flags::IPV6)).0 == 0
 }
 
-/// Writes the headers of a plain tunnel.
+/// Writes the headers of a plain tunnel in front of an inner packet that is as it came, its TTL apart.
 #[inline(always)]
 fn plainest<H: Header>(
     packet: &Packet,
     tunnel: &Tunnel,
     summary: &Inner,
     inner: &H,
-    changes: Changes,
     identification: u16,
 ) -> Result<(), Stop> {
     let start = ETHERNET_LEN;
@@ -208,12 +192,7 @@ fn plainest<H: Header>(
         packet.write(start, [a, b, c, d, e, gre]).ok_or(Outcome::Aborted)?;
         start + 24
     };
-    let written = if changes.dsfield {
-        inner.write_back(packet, offset)
-    } else {
-        inner.write_ttl(packet, offset)
-    };
-    written.ok_or(Outcome::Aborted.into())
+    inner.write_ttl(packet, offset).ok_or(Outcome::Aborted.into())
 }
 
 /// Where the parts of an encapsulated packet start.
