@@ -6,7 +6,7 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use gre_ebpf_common::{
     checksum::fold,
     wire::{
-        ethernet::{self, EthernetHeader},
+        ethernet,
         gre::{self, GreBase},
         ipv4::{self, Ipv4Header},
         ipv6::{self, Ipv6Header},
@@ -35,8 +35,8 @@ unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 unsafe impl Plain for u16 {}
 // SAFETY: an integer.
 unsafe impl Plain for u8 {}
-// SAFETY: `repr(C)` around seven `u16`.
-unsafe impl Plain for EthernetHeader {}
+// SAFETY: an integer.
+unsafe impl Plain for u64 {}
 // SAFETY: `repr(C)` around five `u32`.
 unsafe impl Plain for Ipv4Header {}
 // SAFETY: `repr(C)` around ten `u32`.

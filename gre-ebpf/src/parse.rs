@@ -9,7 +9,7 @@ use gre_ebpf_common::{
     outcome::Outcome,
     port::{Flags, Port},
     wire::{
-        ethernet::{self, EthernetHeader},
+        ethernet,
         ipv4::{self, Ipv4Header},
         ipv6::{self, Ipv6Header},
         vlan::{self, TAG_LEN, Tag, VlanKey},
@@ -49,13 +49,14 @@ pub struct Frame {
 #[inline(always)]
 pub fn frame<const ANY: bool>(packet: &Packet, ifindex: u32) -> Result<Frame, Outcome> {
     let port = port(ifindex).ok_or(Outcome::UnknownPort)?;
-    let ethernet: EthernetHeader = packet.read(0).ok_or(Outcome::NotIp)?;
+    let ethertype = packet.read(ethernet::ETHERTYPE_OFFSET).ok_or(Outcome::NotIp)?;
+    let start = packet.read(0).ok_or(Outcome::NotIp)?;
     let mut frame = Frame {
         port,
         ifindex,
         tags: [Tag::NONE; 2],
         header_len: ethernet::HEADER_LEN,
-        ethertype: ethernet.ethertype(),
+        ethertype,
     };
     if vlan::is_tag(frame.ethertype) {
         if !ANY {
@@ -66,7 +67,7 @@ pub fn frame<const ANY: bool>(packet: &Packet, ifindex: u32) -> Result<Frame, Ou
     if ANY {
         frame.header_len = forget(frame.header_len, packet.len());
     }
-    if !ethernet.destination().is(&frame.port.mac) {
+    if !frame.port.mac.is_destination(start) {
         return Err(Outcome::OtherHost);
     }
     Ok(frame)

@@ -9,28 +9,8 @@ pub const HEADER_LEN: usize = EthHdr::LEN;
 pub const ETHERTYPE_IPV4: u16 = EtherType::Ipv4 as u16;
 pub const ETHERTYPE_IPV6: u16 = EtherType::Ipv6 as u16;
 
-/// A header of 14 bytes, as seven half words in memory order.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EthernetHeader([u16; 7]);
-
-impl EthernetHeader {
-    pub fn from_bytes(bytes: [u8; HEADER_LEN]) -> Self {
-        Self(core::array::from_fn(|i| u16::from_ne_bytes([bytes[2 * i], bytes[2 * i + 1]])))
-    }
-
-    /// The destination MAC address as three half words.
-    #[inline(always)]
-    pub const fn destination(&self) -> Mac {
-        Mac([self.0[0], self.0[1], self.0[2]])
-    }
-
-    /// In memory order.
-    #[inline(always)]
-    pub const fn ethertype(&self) -> u16 {
-        self.0[6]
-    }
-}
+/// Where the EtherType is in a frame, in bytes.
+pub const ETHERTYPE_OFFSET: usize = 12;
 
 /// A MAC address as three half words in memory order.
 #[repr(C)]
@@ -46,16 +26,11 @@ impl Mac {
         ])
     }
 
-    /// Compares without a call: slices would go through `memcmp`.
+    /// Whether it is the destination of a frame that begins with these bytes, in memory order.
     #[inline(always)]
-    pub const fn is(&self, other: &Self) -> bool {
-        self.first_word() == other.first_word() && self.0[2] == other.0[2]
-    }
-
-    /// The first two half words, which one load fetches.
-    #[inline(always)]
-    const fn first_word(&self) -> u32 {
-        self.0[0] as u32 | (self.0[1] as u32) << 16
+    pub const fn is_destination(&self, frame: u64) -> bool {
+        let [a, b, c] = self.0;
+        frame as u32 == a as u32 | (b as u32) << 16 && (frame >> 32) as u16 == c
     }
 }
 
@@ -63,16 +38,21 @@ impl Mac {
 mod tests {
     use super::*;
 
+    fn start(frame: &[u8]) -> u64 {
+        u64::from_ne_bytes(frame[..8].try_into().unwrap())
+    }
+
     #[test]
     fn fields_are_where_etherparse_puts_them() {
-        let expected = etherparse::Ethernet2Header {
+        let frame = etherparse::Ethernet2Header {
             destination: [2, 3, 4, 5, 6, 7],
             source: [8, 9, 10, 11, 12, 13],
             ether_type: etherparse::EtherType::IPV4,
-        };
-        let header = EthernetHeader::from_bytes(expected.to_bytes());
-        assert!(header.destination().is(&Mac::from_bytes([2, 3, 4, 5, 6, 7])));
-        assert_eq!(header.ethertype(), ETHERTYPE_IPV4);
+        }
+        .to_bytes();
+        assert!(Mac::from_bytes([2, 3, 4, 5, 6, 7]).is_destination(start(&frame)));
+        let ethertype = [frame[ETHERTYPE_OFFSET], frame[ETHERTYPE_OFFSET + 1]];
+        assert_eq!(u16::from_ne_bytes(ethertype), ETHERTYPE_IPV4);
     }
 
     #[test]
@@ -83,11 +63,12 @@ mod tests {
 
     #[test]
     fn one_differing_bit_makes_another_address() {
-        let mac = [2, 3, 4, 5, 6, 7];
-        for bit in 0..48 {
-            let mut other = mac;
+        let frame = [2, 3, 4, 5, 6, 7, 8, 9];
+        for bit in 0..64 {
+            let mut other = frame;
             other[bit / 8] ^= 1 << (bit % 8);
-            assert!(!Mac::from_bytes(mac).is(&Mac::from_bytes(other)), "bit {bit}");
+            let is_same = Mac::from_bytes([2, 3, 4, 5, 6, 7]).is_destination(start(&other));
+            assert_eq!(is_same, bit >= 48, "bit {bit}");
         }
     }
 }
