@@ -70,7 +70,6 @@ fn forward_frame<const ANY: bool>(ctx: &XdpContext) -> Result<Outcome, Stop> {
                 other => return encap::xdp::<_, ANY>(ctx, &packet, &frame, &ip, other),
             }
         }
-        ETHERTYPE_IPV6 if !ANY => return Err(Outcome::Detour.into()),
         ETHERTYPE_IPV6 => {
             let ip = parse::ipv6(&packet, &frame)?;
             match tunnels::receive6(&packet, &frame, &ip)? {

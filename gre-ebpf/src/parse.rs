@@ -9,7 +9,7 @@ use gre_ebpf_common::{
     outcome::Outcome,
     port::{Flags, Port},
     wire::{
-        ethernet,
+        ethernet::{self, ETHERTYPE_IPV4},
         ipv4::{self, Ipv4Header},
         ipv6::{self, Ipv6Header},
         vlan::{self, TAG_LEN, Tag, VlanKey},
@@ -58,10 +58,10 @@ pub fn frame<const ANY: bool>(packet: &Packet, ifindex: u32) -> Result<Frame, Ou
         header_len: ethernet::HEADER_LEN,
         ethertype,
     };
-    if vlan::is_tag(frame.ethertype) {
-        if !ANY {
-            return Err(Outcome::Detour);
-        }
+    if !ANY && ethertype != ETHERTYPE_IPV4 {
+        return Err(Outcome::Detour);
+    }
+    if vlan::is_tag(ethertype) {
         tagged(packet, &mut frame)?;
     }
     if ANY {
