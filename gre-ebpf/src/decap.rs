@@ -24,7 +24,7 @@ use gre_ebpf_common::{
 };
 
 use crate::{
-    checksum, counters, encap, events, forward,
+    checksum, counters, detour, encap, events, forward,
     header::Header,
     mismatch, mss,
     packet::{self, Packet},
@@ -125,7 +125,7 @@ fn way<H: Header, const ANY: bool>(
         && inner.destination_is_unicast()
         && is_loop::<ANY>(packet, frame, received, next)
     {
-        return Err(Stop::on(received.id, Outcome::Loop));
+        return Err(detour::or_on::<ANY>(received.id, Outcome::Loop));
     }
     let flags = received.tunnel.flags;
     if !H::tunnel_forwards(flags) || !inner.may_be_forwarded() {
@@ -152,8 +152,8 @@ fn way<H: Header, const ANY: bool>(
             _ => Way::Device,
         },
         Entry::Tunnel(id) => match encap::ready::<ANY>(frame.port, id, len) {
-            Err(Outcome::Detour) => return Err(Outcome::Detour.into()),
             Ok((tunnel, next_hop)) => Way::Tunnel(id, tunnel, next_hop),
+            Err(_) if !ANY => return Err(Outcome::Detour.into()),
             Err(_) => Way::Device,
         },
     })
@@ -174,19 +174,18 @@ pub fn xdp<const ANY: bool>(
     frame: &Frame,
     received: &Received,
 ) -> Result<Outcome, Stop> {
-    let on = |outcome| Stop::on(received.id, outcome);
     if !ANY {
         return through::<Ipv4Header, ANY>(ctx, packet, frame, received, None);
     }
     let (payload, judged) =
         accept(packet, received, 1, |offset, len| checksum::sum_xdp(ctx, offset, len))
-            .map_err(on)?;
+            .map_err(|outcome| Stop::on(received.id, outcome))?;
     match payload {
         Payload::Ipv4 => through::<Ipv4Header, ANY>(ctx, packet, frame, received, judged),
         Payload::Ipv6 => through::<Ipv6Header, ANY>(ctx, packet, frame, received, judged),
         Payload::Other(ethertype) => {
             let ethertype = ethertype.to_be();
-            deliver(ctx, packet, frame, received, judged, ethertype, received.inner_len)?;
+            deliver::<ANY>(ctx, packet, frame, received, judged, ethertype, received.inner_len)?;
             Ok(Outcome::ToDevice)
         }
     }
@@ -200,7 +199,8 @@ fn through<H: Header, const ANY: bool>(
     received: &Received,
     judged: Option<Judged>,
 ) -> Result<Outcome, Stop> {
-    let inner: H = inner::<H, ANY>(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
+    let inner: H = inner::<H, ANY>(packet, received)
+        .map_err(|outcome| detour::or_on::<ANY>(received.id, outcome))?;
     let len = inner.total_len();
     let mss = mss::limit(packet, received.tunnel, &inner, received.inner_offset);
     if !ANY && mss != 0 {
@@ -209,7 +209,7 @@ fn through<H: Header, const ANY: bool>(
     // Nothing between the two: Linux 6.1 forgets which way it is, and so that there is a tunnel.
     match way::<_, ANY>(packet, frame, received, &inner)? {
         Way::Device => {
-            let packet = deliver(ctx, packet, frame, received, judged, H::ETHERTYPE, len)?;
+            let packet = deliver::<ANY>(ctx, packet, frame, received, judged, H::ETHERTYPE, len)?;
             if ANY {
                 inner.write_back(&packet, ethernet::HEADER_LEN).ok_or(Outcome::Aborted)?;
             }
@@ -221,9 +221,9 @@ fn through<H: Header, const ANY: bool>(
                 return Err(Outcome::Detour.into());
             }
             if !forward::redirect(next_hop) {
-                return Err(Outcome::EgressWithoutXdp.into());
+                return Err(detour::or::<ANY>(Outcome::EgressWithoutXdp));
             }
-            strip(ctx, received.inner_offset as i32 - encap::header_len::<ANY>(next_hop) as i32)?;
+            strip::<ANY>(ctx, received.inner_offset as i32 - encap::header_len::<ANY>(next_hop) as i32)?;
             // Nothing below hands the packet on as it came: it has been changed.
             counters::receive(Tier::Xdp, received.id, 1, len);
             sequence::accept(received.id, judged);
@@ -246,13 +246,13 @@ fn through<H: Header, const ANY: bool>(
                 return Err(Outcome::Detour.into());
             }
             if !forward::redirect(next_hop) {
-                return Err(Outcome::EgressWithoutXdp.into());
+                return Err(detour::or::<ANY>(Outcome::EgressWithoutXdp));
             }
             let before = encap::header_len::<ANY>(next_hop) as i32 + i32::from(tunnel.overhead);
             let surplus = received.inner_offset as i32 - before;
             // Mostly both tunnels have the same options, and the call is dear.
             if surplus != 0 {
-                strip(ctx, surplus)?;
+                strip::<ANY>(ctx, surplus)?;
             }
             // Nothing below hands the packet on as it came: it has been changed.
             counters::receive(Tier::Xdp, received.id, 1, len);
@@ -266,7 +266,7 @@ fn through<H: Header, const ANY: bool>(
 
 /// Hands the inner packet, `len` bytes long, to the tunnel's device. Returns the packet as it is now.
 #[inline(always)]
-fn deliver(
+fn deliver<const ANY: bool>(
     ctx: &XdpContext,
     packet: &Packet,
     frame: &Frame,
@@ -277,13 +277,14 @@ fn deliver(
 ) -> Result<Packet, Stop> {
     // A veth takes no frame that is longer than its MTU; TC has another way in.
     if frame_len(packet, received) > u32::from(received.tunnel.mtu) {
-        return Err(Outcome::TooBig.into());
+        return Err(detour::or::<ANY>(Outcome::TooBig));
     }
-    let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
+    let device = forward::next_hop(received.tunnel.device)
+        .ok_or(detour::or::<ANY>(Outcome::TunnelDown))?;
     if !forward::can_redirect(frame.port, device) || !forward::redirect(device) {
-        return Err(Outcome::EgressWithoutXdp.into());
+        return Err(detour::or::<ANY>(Outcome::EgressWithoutXdp));
     }
-    strip(ctx, received.inner_offset as i32 - ethernet::HEADER_LEN as i32)?;
+    strip::<ANY>(ctx, received.inner_offset as i32 - ethernet::HEADER_LEN as i32)?;
     // Nothing below hands the packet on as it came: it has been changed.
     counters::receive(Tier::Xdp, received.id, 1, len);
     sequence::accept(received.id, judged);
@@ -302,11 +303,11 @@ pub fn clamp<H: Header>(ctx: &XdpContext, inner: &H, offset: usize, mss: u16) {
 /// Moves the start of the packet by `bytes` towards its end. The point of no return: once it
 /// succeeds the packet is not the one that came.
 #[inline(always)]
-fn strip(ctx: &XdpContext, bytes: i32) -> Result<(), Stop> {
+fn strip<const ANY: bool>(ctx: &XdpContext, bytes: i32) -> Result<(), Stop> {
     // SAFETY: the context is the program's own.
     match unsafe { bpf_xdp_adjust_head(ctx.ctx, bytes) } {
         0 => Ok(()),
-        _ => Err(Outcome::NoHeadroom.into()),
+        _ => Err(detour::or::<ANY>(Outcome::NoHeadroom)),
     }
 }
 

@@ -29,7 +29,7 @@ use gre_ebpf_common::{
 };
 
 use crate::{
-    checksum, counters, decap, events, forward,
+    checksum, counters, decap, detour, events, forward,
     header::Header,
     mss,
     packet::{self, Packet},
@@ -83,32 +83,33 @@ pub fn xdp<H: Header, const ANY: bool>(
         return Err(if is_stray { Outcome::NoTunnel } else { Outcome::NoTunnelRoute }.into());
     };
     if !H::port_forwards(frame.port.flags) {
-        return Err(Outcome::ForwardingOff.into());
+        return Err(detour::or::<ANY>(Outcome::ForwardingOff));
     }
     if !inner.is_routable() {
-        return Err(Outcome::NotUnicast.into());
+        return Err(detour::or::<ANY>(Outcome::NotUnicast));
     }
     if inner.ttl() <= 1 {
-        return Err(Outcome::TtlExpiring.into());
+        return Err(detour::or::<ANY>(Outcome::TtlExpiring));
     }
     if !inner.may_be_forwarded() {
-        return Err(Outcome::Ipv6Extension.into());
+        return Err(detour::or::<ANY>(Outcome::Ipv6Extension));
     }
-    let (tunnel, next_hop) = ready::<ANY>(frame.port, id, packet.len() - frame.header_len as u32)?;
+    let (tunnel, next_hop) = ready::<ANY>(frame.port, id, packet.len() - frame.header_len as u32)
+        .map_err(detour::or::<ANY>)?;
     if H::HAS_REVERSE_PATH && !reverse_path(frame, inner) {
-        return Err(Outcome::ReversePath.into());
+        return Err(detour::or::<ANY>(Outcome::ReversePath));
     }
     let mss = mss::limit(packet, tunnel, inner, frame.header_len);
     if !ANY && mss != 0 {
         return Err(Outcome::Detour.into());
     }
     if !forward::redirect(next_hop) {
-        return Err(Outcome::EgressWithoutXdp.into());
+        return Err(detour::or::<ANY>(Outcome::EgressWithoutXdp));
     }
     let room = i32::from(tunnel.overhead) + header_len::<ANY>(next_hop) as i32;
     // SAFETY: the context is the program's own.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, frame.header_len as i32 - room) } != 0 {
-        return Err(Outcome::NoHeadroom.into());
+        return Err(detour::or::<ANY>(Outcome::NoHeadroom));
     }
     // Nothing below hands the packet on as it came: it has been changed.
     write::<_, ANY>(ctx, id, tunnel, next_hop, &inner.forwarded(), mss)?;

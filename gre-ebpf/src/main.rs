@@ -6,6 +6,7 @@
 mod checksum;
 mod counters;
 mod decap;
+mod detour;
 mod encap;
 mod events;
 mod forward;
@@ -21,8 +22,7 @@ mod verifier;
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    macros::{classifier, map, xdp},
-    maps::ProgramArray,
+    macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
 use gre_ebpf_common::{
@@ -32,10 +32,6 @@ use gre_ebpf_common::{
 use packet::Packet;
 use tunnels::Gre;
 
-/// Programs that XDP goes on with.
-#[map]
-static DETOURS: ProgramArray = ProgramArray::with_max_entries(1, 0);
-
 /// Tier 1, on every port: out of a tunnel, into one, or both; what it cannot finish it passes on
 /// as it came. It handles untagged IPv4 through IPv4 tunnels without options but a key, which most
 /// packets are, and leaves the rest to `xgre_xdp_any`: so small a program is the faster one.
@@ -44,8 +40,7 @@ static DETOURS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 pub fn xgre_xdp(ctx: XdpContext) -> u32 {
     let result = forward_frame::<false>(&ctx);
     if matches!(result, Err(Stop { outcome: Outcome::Detour, .. })) {
-        // SAFETY: the array's programs are XDP programs. Where there is none, it comes back.
-        let _ = unsafe { DETOURS.tail_call(&ctx, 0) };
+        detour::take(&ctx);
     }
     verdict::xdp(result)
 }
@@ -64,7 +59,7 @@ fn forward_frame<const ANY: bool>(ctx: &XdpContext) -> Result<Outcome, Stop> {
     let frame = parse::frame::<ANY>(&packet, ctx.ingress_ifindex() as u32)?;
     let received = match frame.ethertype {
         ETHERTYPE_IPV4 => {
-            let ip = parse::ipv4(&packet, &frame)?;
+            let ip = parse::ipv4(&packet, &frame).map_err(detour::or::<ANY>)?;
             match tunnels::receive4::<ANY>(&packet, &frame, &ip)? {
                 Gre::Ours(received) => received,
                 other => return encap::xdp::<_, ANY>(ctx, &packet, &frame, &ip, other),
