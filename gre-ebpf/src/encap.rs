@@ -49,6 +49,9 @@ pub fn ready<const ANY: bool>(
     len: u32,
 ) -> Result<(&'static Tunnel, &'static NextHop), Outcome> {
     let tunnel = tunnels::get(id).ok_or(Outcome::TunnelDown)?;
+    if !ANY && !is_plain(tunnel) {
+        return Err(Outcome::Detour);
+    }
     if !tunnel.flags.has(Flags::UP) {
         return Err(Outcome::TunnelDown);
     }
@@ -56,7 +59,7 @@ pub fn ready<const ANY: bool>(
     if !next_hop.flags.has(next_hop::Flags::RESOLVED) {
         return Err(Outcome::NextHopUnresolved);
     }
-    if !ANY && !(is_plain(tunnel) && next_hop.is_untagged()) {
+    if !ANY && !next_hop.is_untagged() {
         return Err(Outcome::Detour);
     }
     if len > u32::from(tunnel.mtu) || len + u32::from(tunnel.overhead) > next_hop.mtu {
@@ -91,7 +94,7 @@ pub fn xdp<H: Header, const ANY: bool>(
     if inner.ttl() <= 1 {
         return Err(detour::or::<ANY>(Outcome::TtlExpiring));
     }
-    if !inner.may_be_forwarded() {
+    if inner.has_options() {
         return Err(detour::or::<ANY>(Outcome::Ipv6Extension));
     }
     let (tunnel, next_hop) = ready::<ANY>(frame.port, id, packet.len() - frame.header_len as u32)
@@ -167,10 +170,10 @@ fn outer_ethertype(tunnel: &Tunnel) -> u16 {
 /// Options whose words in the header are other ones in each packet.
 const PER_PACKET: Flags = Flags::CHECKSUM_SENT.and(Flags::SEQUENCE_SENT);
 
-/// Whether packets are sent over IPv4 without options but a key.
+/// Whether the tunnel is up, and packets are sent over IPv4 without options but a key.
 #[inline(always)]
 pub fn is_plain(tunnel: &Tunnel) -> bool {
-    tunnel.flags.only(PER_PACKET.and(Flags::IPV6)).0 == 0
+    tunnel.flags.only(PER_PACKET.and(Flags::IPV6).and(Flags::UP)).0 == Flags::UP.0
 }
 
 /// Writes the headers of a plain tunnel in front of an inner packet that is as it came, its TTL apart.
