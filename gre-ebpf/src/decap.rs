@@ -131,11 +131,7 @@ fn way<H: Header, const ANY: bool>(
     if !H::tunnel_forwards(flags) || !inner.may_be_forwarded() {
         return Ok(Way::Device);
     }
-    if H::HAS_REVERSE_PATH
-        && (flags.has(Flags::REVERSE_PATH_STRICT)
-            && inner.reverse_route() != Entry::Tunnel(received.id)
-            || flags.has(Flags::REVERSE_PATH_LOOSE) && inner.reverse_route() == Entry::Punt)
-    {
+    if H::HAS_REVERSE_PATH && !reverse_path(flags, received.id, inner) {
         return Ok(Way::Device);
     }
     let len = frame_len(packet, received);
@@ -157,6 +153,19 @@ fn way<H: Header, const ANY: bool>(
             Err(_) => Way::Device,
         },
     })
+}
+
+/// Whether rp_filter, where it is on, would let the packet in on the tunnel's device.
+#[inline(always)]
+fn reverse_path<H: Header>(flags: Flags, id: u32, inner: &H) -> bool {
+    if !flags.has(Flags::REVERSE_PATH_STRICT.and(Flags::REVERSE_PATH_LOOSE)) {
+        return true;
+    }
+    match inner.reverse_route() {
+        Entry::Tunnel(from) if from == id => true,
+        Entry::Punt => false,
+        _ => !flags.has(Flags::REVERSE_PATH_STRICT),
+    }
 }
 
 /// Bytes that are left without the outer header, those behind the inner packet included: a device

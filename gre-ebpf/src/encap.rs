@@ -122,6 +122,11 @@ pub fn xdp<H: Header, const ANY: bool>(
 /// Whether rp_filter, where it is on, would let the packet in on this port.
 #[inline(always)]
 fn reverse_path<H: Header>(frame: &Frame, inner: &H) -> bool {
+    const FILTERS: port::Flags =
+        port::Flags::REVERSE_PATH_STRICT.with(port::Flags::REVERSE_PATH_LOOSE, true);
+    if !frame.port.flags.has(FILTERS) {
+        return true;
+    }
     if frame.port.flags.has(port::Flags::REVERSE_PATH_STRICT) {
         return match inner.reverse_route() {
             Entry::NextHop(id) => forward::next_hop(id).is_some_and(|next_hop| {
@@ -130,7 +135,7 @@ fn reverse_path<H: Header>(frame: &Frame, inner: &H) -> bool {
             Entry::Tunnel(_) | Entry::Punt => false,
         };
     }
-    !frame.port.flags.has(port::Flags::REVERSE_PATH_LOOSE) || inner.reverse_route() != Entry::Punt
+    inner.reverse_route() != Entry::Punt
 }
 
 /// Writes Ethernet, the outer header and `inner`, as the tunnel gets it from the kernel: forwarded,
