@@ -74,14 +74,12 @@ fn inner<H: Header, const ANY: bool>(packet: &Packet, received: &Received) -> Re
         .read(received.inner_offset)
         .filter(|_| received.inner_len >= H::HEADER_LEN as u32)
         .ok_or(Outcome::InnerTruncated)?;
-    header.inspect(received.inner_len)?;
-    if !ANY && ecn::is_untouched(received.dsfield, header.dsfield()) {
-        return Ok(header);
-    }
-    if !ANY {
+    let is_plain = !header.has_options() && ecn::is_untouched(received.dsfield, header.dsfield());
+    if !ANY && !is_plain {
         return Err(Outcome::Detour);
     }
-    decapsulate::congestion(header, received.dsfield)
+    header.inspect(received.inner_len)?;
+    if ANY { decapsulate::congestion(header, received.dsfield) } else { Ok(header) }
 }
 
 /// Whether a packet from the tunnel that is routed into tunnel `next` goes back to where it came
@@ -232,7 +230,10 @@ fn through<H: Header, const ANY: bool>(
             if !forward::redirect(next_hop) {
                 return Err(detour::or::<ANY>(Outcome::EgressWithoutXdp));
             }
-            strip::<ANY>(ctx, received.inner_offset as i32 - encap::header_len::<ANY>(next_hop) as i32)?;
+            strip::<ANY>(
+                ctx,
+                received.inner_offset as i32 - encap::header_len::<ANY>(next_hop) as i32,
+            )?;
             // Nothing below hands the packet on as it came: it has been changed.
             counters::receive(Tier::Xdp, received.id, 1, len);
             sequence::accept(received.id, judged);
@@ -288,8 +289,8 @@ fn deliver<const ANY: bool>(
     if frame_len(packet, received) > u32::from(received.tunnel.mtu) {
         return Err(detour::or::<ANY>(Outcome::TooBig));
     }
-    let device = forward::next_hop(received.tunnel.device)
-        .ok_or(detour::or::<ANY>(Outcome::TunnelDown))?;
+    let device =
+        forward::next_hop(received.tunnel.device).ok_or(detour::or::<ANY>(Outcome::TunnelDown))?;
     if !forward::can_redirect(frame.port, device) || !forward::redirect(device) {
         return Err(detour::or::<ANY>(Outcome::EgressWithoutXdp));
     }
@@ -366,7 +367,8 @@ fn into_device<H: Header>(
     inside: &Inside<'_>,
 ) -> Result<Outcome, Stop> {
     let received = inside.received;
-    let inner: H = inner::<H, true>(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
+    let inner: H =
+        inner::<H, true>(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
     if let Entry::Tunnel(next) = inner.route()
         && inner.destination_is_unicast()
         && is_loop::<true>(packet, inside.frame, received, next)

@@ -51,13 +51,8 @@ pub fn frame<const ANY: bool>(packet: &Packet, ifindex: u32) -> Result<Frame, Ou
     let port = port(ifindex).ok_or(Outcome::UnknownPort)?;
     let ethertype = packet.read(ethernet::ETHERTYPE_OFFSET).ok_or(Outcome::NotIp)?;
     let start = packet.read(0).ok_or(Outcome::NotIp)?;
-    let mut frame = Frame {
-        port,
-        ifindex,
-        tags: [Tag::NONE; 2],
-        header_len: ethernet::HEADER_LEN,
-        ethertype,
-    };
+    let mut frame =
+        Frame { port, ifindex, tags: [Tag::NONE; 2], header_len: ethernet::HEADER_LEN, ethertype };
     if !ANY && ethertype != ETHERTYPE_IPV4 {
         return Err(Outcome::Detour);
     }
