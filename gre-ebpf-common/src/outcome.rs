@@ -205,6 +205,8 @@ outcomes! {
         "A frame that the kernel's bridge must see now and then, or it would forget where its source is.";
     BridgeDoubt = 99, "bridge-doubt", Pass, Transmit,
         "The daemon does not run, or does not know yet what the kernel's bridge has learned.";
+    DetourOfFrames = 100, "detour-of-frames", Pass, Transmit,
+        "The program for Ethernet frames is missing, or a frame turned out to be none: the kernel handles it.";
 }
 
 /// Counters there are room for: a power of two, by which a code is bounded.
@@ -215,29 +217,32 @@ pub const FIRST_DROP: usize = 32;
 pub const MAX_DROPS: usize = 64;
 
 /// Why a program stopped working on a packet, and the tunnel it is counted on. Without padding, which
-/// would be undefined, and aligned so that a copy
-/// of it on the stack is one access, which the verifier wants aligned.
+/// would be undefined, and aligned so that a copy of it on the stack is one access, which the verifier
+/// wants aligned. Without a tunnel all of it is a small number, as the programs load one.
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
     pub outcome: Outcome,
-    /// A tunnel id, or [`NO_TUNNEL`].
-    pub tunnel: u32,
+    /// A tunnel id plus one; 0 is none.
+    tunnel: u32,
 }
-
-pub const NO_TUNNEL: u32 = u32::MAX;
 
 impl Stop {
     #[inline(always)]
     pub const fn on(tunnel: u32, outcome: Outcome) -> Self {
-        Self { outcome, tunnel }
+        Self { outcome, tunnel: tunnel + 1 }
+    }
+
+    #[inline(always)]
+    pub const fn tunnel(&self) -> Option<u32> {
+        self.tunnel.checked_sub(1)
     }
 }
 
 impl From<Outcome> for Stop {
     #[inline(always)]
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, tunnel: NO_TUNNEL }
+        Self { outcome, tunnel: 0 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! An interface that the programs run on.
 
-use crate::{outcome::NO_TUNNEL, wire::ethernet::Mac};
+use crate::wire::ethernet::Mac;
 
 /// Map `PORTS`: interface index to this. All zero is no port.
 #[repr(C)]
@@ -74,11 +74,14 @@ impl Port {
         Self { flags: Flags::VALID.with(Flags::PEER, true), ..device }
     }
 
-    /// The id of the tunnel whose device this is, or [`NO_TUNNEL`].
+    /// The id of the tunnel whose device this is, or an id that none has.
     #[inline(always)]
     pub const fn tunnel(&self) -> u32 {
         self.tunnel.wrapping_sub(1)
     }
 }
+
+/// An id of no tunnel.
+const NO_TUNNEL: u32 = u32::MAX;
 
 const _: () = assert!(Port::new([0; 6], Flags(0), 1).tunnel() == NO_TUNNEL);

@@ -309,6 +309,20 @@ impl Tunnel {
         self.flags.only(mask).0 == wanted.only(mask).0 && self.key == key.kind.key()
     }
 
+    /// Whether it is the one for packets over IPv4 between the addresses of this key, both given, with
+    /// this key and without other options.
+    #[inline(always)]
+    pub const fn is_plain_and_found_by(&self, key: &Key) -> bool {
+        let options = Flags::CHECKSUM.and(Flags::SEQUENCE);
+        let ends = Flags::IPV6.and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
+        let wanted = Flags::UP.with(Flags::KEY, key.kind.has_key());
+        let (local, remote) = self.addresses4();
+        self.flags.only(Flags::UP.and(Flags::KEY).and(options).and(ends)).0 == wanted.0
+            && self.key == key.kind.key()
+            && local == key.ends.local[0]
+            && remote == key.ends.remote[0]
+    }
+
     /// The addresses in the outer IPv4 header, in memory order: local, remote.
     #[inline(always)]
     pub const fn addresses4(&self) -> (u32, u32) {

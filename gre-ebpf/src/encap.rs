@@ -29,7 +29,7 @@ use gre_ebpf_common::{
 };
 
 use crate::{
-    checksum, counters, decap, events, forward, frames,
+    checksum, counters, decap, detour, events, forward, frames,
     header::Header,
     mss, nesting,
     packet::{self, Packet},
@@ -49,6 +49,9 @@ pub fn ready<const ANY: bool>(
     len: u32,
 ) -> Result<(&'static Tunnel, &'static NextHop), Outcome> {
     let tunnel = tunnels::get(id).ok_or(Outcome::TunnelDown)?;
+    if !ANY && !is_plain(tunnel) {
+        return Err(Outcome::Detour);
+    }
     if !tunnel.flags.has(Flags::UP) {
         return Err(Outcome::TunnelDown);
     }
@@ -56,7 +59,7 @@ pub fn ready<const ANY: bool>(
     if !next_hop.flags.has(next_hop::Flags::RESOLVED) {
         return Err(Outcome::NextHopUnresolved);
     }
-    if !ANY && !(is_plain(tunnel) && next_hop.is_untagged()) {
+    if !ANY && !next_hop.is_untagged() {
         return Err(Outcome::Detour);
     }
     if len > u32::from(tunnel.mtu) || len + u32::from(tunnel.overhead) > next_hop.mtu {
@@ -83,51 +86,50 @@ pub fn xdp<H: Header, const ANY: bool>(
         return Err(if is_stray { Outcome::NoTunnel } else { Outcome::NoTunnelRoute }.into());
     };
     if !H::port_forwards(frame.port.flags) {
-        return Err(Outcome::ForwardingOff.into());
+        return Err(detour::or::<ANY>(Outcome::ForwardingOff));
     }
     if !inner.is_routable() {
-        return Err(Outcome::NotUnicast.into());
+        return Err(detour::or::<ANY>(Outcome::NotUnicast));
     }
     if inner.ttl() <= 1 {
-        return Err(Outcome::TtlExpiring.into());
+        return Err(detour::or::<ANY>(Outcome::TtlExpiring));
     }
-    if !inner.may_be_forwarded() {
-        return Err(Outcome::Ipv6Extension.into());
+    if inner.has_options() {
+        return Err(detour::or::<ANY>(Outcome::Ipv6Extension));
     }
-    let (tunnel, next_hop) = ready::<ANY>(frame.port, id, packet.len() - frame.header_len as u32)?;
+    let (tunnel, next_hop) = ready::<ANY>(frame.port, id, packet.len() - frame.header_len as u32)
+        .map_err(detour::or::<ANY>)?;
     if ANY {
         nesting::xdp(id, tunnel, inner)?;
     }
     if H::HAS_REVERSE_PATH && !reverse_path(frame, inner) {
-        return Err(Outcome::ReversePath.into());
+        return Err(detour::or::<ANY>(Outcome::ReversePath));
     }
     let mss = mss::limit(packet, mss::of::<H>(tunnel), inner, frame.header_len);
     if !ANY && mss != 0 {
         return Err(Outcome::Detour.into());
     }
     if !forward::redirect(next_hop) {
-        return Err(Outcome::EgressWithoutXdp.into());
+        return Err(detour::or::<ANY>(Outcome::EgressWithoutXdp));
     }
     let room = i32::from(tunnel.overhead) + header_len::<ANY>(next_hop) as i32;
     // SAFETY: the context is the program's own.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, frame.header_len as i32 - room) } != 0 {
-        return Err(Outcome::NoHeadroom.into());
+        return Err(detour::or::<ANY>(Outcome::NoHeadroom));
     }
     // Nothing below hands the packet on as it came: it has been changed.
-    write::<_, ANY>(
-        ctx,
-        id,
-        tunnel,
-        next_hop,
-        &inner.forwarded(),
-        Changes { dsfield: false, mss },
-    )?;
+    write::<_, ANY>(ctx, id, tunnel, next_hop, &inner.forwarded(), mss)?;
     Ok(Outcome::Encapsulated)
 }
 
 /// Whether rp_filter, where it is on, would let the packet in on this port.
 #[inline(always)]
 fn reverse_path<H: Header>(frame: &Frame, inner: &H) -> bool {
+    const FILTERS: port::Flags =
+        port::Flags::REVERSE_PATH_STRICT.with(port::Flags::REVERSE_PATH_LOOSE, true);
+    if !frame.port.flags.has(FILTERS) {
+        return true;
+    }
     if frame.port.flags.has(port::Flags::REVERSE_PATH_STRICT) {
         return match inner.reverse_route() {
             Entry::NextHop(id) => forward::next_hop(id).is_some_and(|next_hop| {
@@ -136,20 +138,12 @@ fn reverse_path<H: Header>(frame: &Frame, inner: &H) -> bool {
             Entry::Tunnel(_) | Entry::Punt => false,
         };
     }
-    !frame.port.flags.has(port::Flags::REVERSE_PATH_LOOSE) || inner.reverse_route() != Entry::Punt
-}
-
-/// What beside the TTL is changed in an inner packet on its way into a tunnel.
-#[derive(Clone, Copy)]
-pub struct Changes {
-    /// The outer packet of the tunnel that it came out of may have met congestion.
-    pub dsfield: bool,
-    /// What its segment size is lowered to; 0 is not at all.
-    pub mss: u16,
+    inner.reverse_route() != Entry::Punt
 }
 
 /// Writes Ethernet, the outer header and `inner`, as the tunnel gets it from the kernel: forwarded,
-/// so that `ttl inherit` copies the new TTL. The packet has been given room for them. Counts it.
+/// so that `ttl inherit` copies the new TTL, and its segment size lowered to `mss` if that is not 0.
+/// The packet has been given room for them. Counts it.
 #[inline(always)]
 pub fn write<H: Header, const ANY: bool>(
     ctx: &XdpContext,
@@ -157,7 +151,7 @@ pub fn write<H: Header, const ANY: bool>(
     tunnel: &Tunnel,
     next_hop: &NextHop,
     inner: &H,
-    changes: Changes,
+    mss: u16,
 ) -> Result<(), Stop> {
     let packet = Packet::of_xdp(ctx);
     let len = inner.total_len();
@@ -165,12 +159,12 @@ pub fn write<H: Header, const ANY: bool>(
     let summary = Inner::of(inner, len);
     if !ANY {
         untagged(&packet, next_hop, ETHERTYPE_IPV4)?;
-        return plainest(&packet, tunnel, &summary, inner, changes, identification);
+        return plainest(&packet, tunnel, &summary, inner, identification);
     }
     let start = ethernet(&packet, next_hop, outer_ethertype(tunnel))?;
     let header = outer(&packet, forget(start, packet.len()), id, tunnel, &summary, identification)?;
     inner.write_back(&packet, header.inner).ok_or(Outcome::Aborted)?;
-    decap::clamp(ctx, inner, header.inner, changes.mss);
+    decap::clamp(ctx, inner, header.inner, mss);
     // The packet may have been changed behind the verifier's back.
     let sum = |offset, len| checksum::sum_xdp(ctx, offset, len);
     finish(&Packet::of_xdp(ctx), tunnel, &header, len, sum)
@@ -201,20 +195,19 @@ fn outer_ethertype(tunnel: &Tunnel) -> u16 {
 /// Options whose words in the header are other ones in each packet.
 const PER_PACKET: Flags = Flags::CHECKSUM_SENT.and(Flags::SEQUENCE_SENT);
 
-/// Whether packets are sent over IPv4 without options but a key.
+/// Whether the tunnel is up, and packets are sent over IPv4 without options but a key.
 #[inline(always)]
 pub fn is_plain(tunnel: &Tunnel) -> bool {
-    tunnel.flags.only(PER_PACKET.and(Flags::IPV6)).0 == 0
+    tunnel.flags.only(PER_PACKET.and(Flags::IPV6).and(Flags::UP)).0 == Flags::UP.0
 }
 
-/// Writes the headers of a plain tunnel.
+/// Writes the headers of a plain tunnel in front of an inner packet that is as it came, its TTL apart.
 #[inline(always)]
 fn plainest<H: Header>(
     packet: &Packet,
     tunnel: &Tunnel,
     summary: &Inner,
     inner: &H,
-    changes: Changes,
     identification: u16,
 ) -> Result<(), Stop> {
     let start = ETHERNET_LEN;
@@ -228,12 +221,7 @@ fn plainest<H: Header>(
         packet.write(start, [a, b, c, d, e, gre]).ok_or(Outcome::Aborted)?;
         start + 24
     };
-    let written = if changes.dsfield {
-        inner.write_back(packet, offset)
-    } else {
-        inner.write_ttl(packet, offset)
-    };
-    written.ok_or(Outcome::Aborted.into())
+    inner.write_ttl(packet, offset).ok_or(Outcome::Aborted.into())
 }
 
 /// Where the parts of an encapsulated packet start.

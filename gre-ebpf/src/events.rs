@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use gre_ebpf_common::{
     event::{Event, Kind},
-    outcome::{NO_TUNNEL, Outcome, Stop},
+    outcome::{Outcome, Stop},
 };
 
 use crate::skb;
@@ -50,10 +50,8 @@ pub fn take_over(ctx: &TcContext, stop: Stop) -> Stop {
         Outcome::Ipv4Options | Outcome::Ipv6Extension => (Kind::OuterOptions, Outcome::Unwrapping),
         _ => return stop,
     };
-    if stop.tunnel == NO_TUNNEL {
-        return stop;
-    }
-    if send(ctx, kind, stop.tunnel, ctx.len()) {
+    let Some(tunnel) = stop.tunnel() else { return stop };
+    if send(ctx, kind, tunnel, ctx.len()) {
         return outcome.into();
     }
     stop.outcome.into()

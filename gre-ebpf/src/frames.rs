@@ -100,7 +100,7 @@ fn take_out(ctx: &XdpContext, received: &Received, judged: Option<Judged>) -> Re
             mss::clamp_xdp(ctx.ctx, syn.tcp, syn.mss);
         }
     }
-    decap::strip(ctx, received.inner_offset as i32)?;
+    decap::strip::<true>(ctx, received.inner_offset as i32)?;
     // Nothing below hands the packet on as it came: it has been changed.
     counters::receive(Tier::Xdp, received.id, 1, received.inner_len);
     sequence::accept(received.id, judged);
@@ -137,7 +137,10 @@ pub fn into_xdp(
     {
         mss::clamp_xdp(ctx.ctx, syn.tcp, syn.mss);
     }
-    decap::strip(ctx, -(i32::from(tunnel.overhead) + encap::header_len::<true>(next_hop) as i32))?;
+    decap::strip::<true>(
+        ctx,
+        -(i32::from(tunnel.overhead) + encap::header_len::<true>(next_hop) as i32),
+    )?;
     // Nothing below hands the packet on as it came: it has been changed.
     encap::before_frame(ctx, id, tunnel, next_hop, &inner)?;
     Ok(Outcome::Encapsulated)

@@ -24,6 +24,8 @@ pub trait Header: Payloads + Plain {
     /// lives on after that.
     fn may_be_forwarded(&self) -> bool;
     fn destination_is_unicast(&self) -> bool;
+    /// Whether there are options that every router has to look at.
+    fn has_options(&self) -> bool;
     /// Whether a router may forward between its addresses.
     fn is_routable(&self) -> bool;
     /// Whether its source is this IPv6 address, which is in memory order.
@@ -56,6 +58,11 @@ impl Header for Ipv4Header {
     #[inline(always)]
     fn may_be_forwarded(&self) -> bool {
         self.is_plain() && Ip::ttl(self) > 1 && Self::destination_is_unicast(self)
+    }
+
+    #[inline(always)]
+    fn has_options(&self) -> bool {
+        !self.is_plain()
     }
 
     #[inline(always)]
@@ -126,8 +133,12 @@ impl Header for Ipv6Header {
 
     #[inline(always)]
     fn may_be_forwarded(&self) -> bool {
-        // Every router has to look at hop-by-hop options.
-        self.next_header() != NEXT_HEADER_HOP_BY_HOP && self.hop_limit() > 1 && self.is_routable()
+        !self.has_options() && self.hop_limit() > 1 && self.is_routable()
+    }
+
+    #[inline(always)]
+    fn has_options(&self) -> bool {
+        self.next_header() == NEXT_HEADER_HOP_BY_HOP
     }
 
     #[inline(always)]

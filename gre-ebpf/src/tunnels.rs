@@ -125,26 +125,42 @@ pub fn receive4<const ANY: bool>(
     receive(packet, frame, Outer { ends, dsfield: ip.tos(), offset, len })
 }
 
-/// A whole packet with at most a key, of a tunnel with both addresses given.
+/// A whole packet with IPv4 inside and at most a key, of a tunnel with both addresses given.
 #[inline(always)]
 fn plainest(packet: &Packet, frame: &Frame, ip: &Ipv4Header, ends: Ends) -> Result<Gre, Stop> {
     let detour = Err(Outcome::Detour.into());
     let offset = frame.header_len + ipv4::HEADER_LEN;
     let len = u32::from(ip.total_len()) - ipv4::HEADER_LEN as u32;
-    let outer = Outer { ends, dsfield: ip.tos(), offset, len };
-    let Ok((gre, key)) = header(packet, &outer) else { return detour };
-    let is_plain = !ip.is_fragment()
-        && !gre.has_checksum()
-        && !gre.has_sequence()
-        && !frame.port.flags.has(port::Flags::TUNNEL_BOUND);
-    if !is_plain {
+    if ip.is_fragment() || frame.port.flags.has(port::Flags::TUNNEL_BOUND) {
         return detour;
     }
-    match search(&Key { ends, kind: Kind::from_key(key), link: 0 }) {
-        Some((id, tunnel)) => Ok(Gre::Ours(outer.received(id, tunnel, gre))),
+    let (gre, kind) = match packet.read(offset) {
+        Some(KEYLESS) => (KEYLESS, Kind::KEYLESS),
+        Some(KEYED) => match packet.read(offset + gre::BASE_LEN) {
+            Some(key) => (KEYED, Kind::keyed(key)),
+            None => return detour,
+        },
+        Some(FRAME | KEYED_FRAME) => return Err(Outcome::DetourOfFrames.into()),
+        _ => return detour,
+    };
+    if len < gre.header_len() as u32 {
+        return detour;
+    }
+    let key = Key { ends, kind, link: 0 };
+    match search::<false>(&key) {
+        Some((id, tunnel)) => {
+            let outer = Outer { ends, dsfield: ip.tos(), offset, len };
+            Ok(Gre::Ours(outer.received(id, tunnel, gre)))
+        }
         None => detour,
     }
 }
+
+/// The headers of plain packets.
+const KEYLESS: GreBase = GreBase::new(0, gre::PROTOCOL_IPV4);
+const KEYED: GreBase = GreBase::new(gre::KEY, gre::PROTOCOL_IPV4);
+const FRAME: GreBase = GreBase::new(0, gre::PROTOCOL_ETHERNET);
+const KEYED_FRAME: GreBase = GreBase::new(gre::KEY, gre::PROTOCOL_ETHERNET);
 
 /// Extension headers in front of GRE that are skipped; Linux sends one.
 const EXTENSIONS: usize = 3;
@@ -437,7 +453,7 @@ extern "C" fn xgre_look_up6(ends: *const Ends, level: u32, kind: u64, link: u32)
 #[inline(always)]
 fn look_up(key: &Key) -> u32 {
     if key.kind != Kind::ADDRESS {
-        return search(key).map_or(NONE, |(id, _)| id);
+        return search::<true>(key).map_or(NONE, |(id, _)| id);
     }
     // No record to confirm it: the fingerprint has to do.
     let location = key.locate(DEMUX_MASK.load());
@@ -448,19 +464,28 @@ fn look_up(key: &Key) -> u32 {
     if is_there { 0 } else { NONE }
 }
 
+/// The tunnel of this key; without `ANY` only a plain one.
 #[inline(always)]
-fn search(key: &Key) -> Option<(u32, &'static Tunnel)> {
+fn search<const ANY: bool>(key: &Key) -> Option<(u32, &'static Tunnel)> {
     let location = key.locate(DEMUX_MASK.load());
     for bucket in location.buckets {
         if let Some(id) = location.candidate(DEMUX.get(bucket)?)
             && let Some(tunnel) = TUNNELS.get(id)
-            && tunnel.is_found_by(key)
-            && ends_match(id, tunnel, &key.ends)
+            && fits::<ANY>(id, tunnel, key)
         {
             return Some((id, tunnel));
         }
     }
     None
+}
+
+#[inline(always)]
+fn fits<const ANY: bool>(id: u32, tunnel: &Tunnel, key: &Key) -> bool {
+    if ANY {
+        tunnel.is_found_by(key) && ends_match(id, tunnel, &key.ends)
+    } else {
+        tunnel.is_plain_and_found_by(key)
+    }
 }
 
 /// Whether a tunnel has these addresses; those that are any are not compared.

@@ -83,7 +83,10 @@ pub struct Programs {
 }
 
 pub(crate) const XDP: &str = "xgre_xdp";
+/// Where XDP goes on, by their places in [`DETOURS`].
 const XDP_ANY: &str = "xgre_xdp_any";
+const XDP_FRAMES: &str = "xgre_xdp_frames";
+const XDP_DETOURS: [&str; 2] = [XDP_ANY, XDP_FRAMES];
 pub(crate) const TC_IN: &str = "xgre_tc_in";
 pub(crate) const TC_OUT: &str = "xgre_tc_out";
 pub(crate) const TC_DELIVER: &str = "xgre_tc_deliver";
@@ -121,7 +124,7 @@ fn sizes(limits: &Limits, cpus: u32) -> [Size; 19] {
         size("MISMATCHES", limits.tunnels, size_of::<Mismatch>()),
         size("TUNNEL_COUNTERS", limits.tunnels * cpus, size_of::<TunnelCounters>()),
         size("TUNNEL_DROPS", limits.tunnels, size_of::<TunnelDrops>()),
-        size(DETOURS, 1, 4),
+        size(DETOURS, XDP_DETOURS.len() as u32, 4),
         size("OUTCOMES", cpus * TIERS, size_of::<OutcomeCounters>()),
     ]
 }
@@ -167,7 +170,7 @@ pub fn load(limits: &Limits, pins: &Path) -> Result<(Programs, Maps, ForDaemon),
 }
 
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
-    for name in [XDP, XDP_ANY] {
+    for name in [XDP, XDP_ANY, XDP_FRAMES] {
         let program: &mut Xdp = program(ebpf, name)?;
         program.load().map_err(|source| LoadError::Program { name, source })?;
     }
@@ -184,9 +187,12 @@ fn lay_detours(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     let failed = |source| LoadError::Map { name: DETOURS, source };
     let map = ebpf.take_map(DETOURS).ok_or(LoadError::Missing(DETOURS))?;
     let mut detours = ProgramArray::try_from(map).map_err(failed)?;
-    let program: &mut Xdp = program(ebpf, XDP_ANY)?;
-    let program = program.fd().map_err(|source| LoadError::Program { name: XDP_ANY, source })?;
-    detours.set(0, program, 0).map_err(failed)
+    for (index, name) in (0..).zip(XDP_DETOURS) {
+        let program: &mut Xdp = program(ebpf, name)?;
+        let program = program.fd().map_err(|source| LoadError::Program { name, source })?;
+        detours.set(index, program, 0).map_err(failed)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, LoadError>
@@ -285,6 +291,10 @@ impl Programs {
     }
 
     /// The XDP program for all but the plainest packets.
+    pub fn xdp_frames(&mut self) -> Result<&mut Xdp, LoadError> {
+        program(&mut self.ebpf, XDP_FRAMES)
+    }
+
     pub fn xdp_any(&mut self) -> Result<&mut Xdp, LoadError> {
         program(&mut self.ebpf, XDP_ANY)
     }

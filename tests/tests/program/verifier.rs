@@ -105,12 +105,13 @@ fn stack(code: &[(u64, Instruction)]) -> i32 {
 fn the_kernel_accepts_the_programs_and_their_sizes_are_told() {
     let mut bench = bench();
     let programs = &mut bench.programs;
-    let infos: [(&str, ProgramInfo); 5] = [
+    let infos: [(&str, ProgramInfo); 6] = [
         ("xgre_tc_deliver", programs.tc_deliver().unwrap().info().unwrap()),
         ("xgre_tc_in", programs.tc_in().unwrap().info().unwrap()),
         ("xgre_tc_out", programs.tc_out().unwrap().info().unwrap()),
         ("xgre_xdp", programs.xdp().unwrap().info().unwrap()),
         ("xgre_xdp_any", programs.xdp_any().unwrap().info().unwrap()),
+        ("xgre_xdp_frames", programs.xdp_frames().unwrap().info().unwrap()),
     ];
     let object = object();
     let built = self::programs(&object);
