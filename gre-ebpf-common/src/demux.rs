@@ -137,20 +137,30 @@ impl Key {
     /// `mask` is the number of buckets, a power of two, less one.
     #[inline(always)]
     pub const fn locate(&self, mask: u32) -> Location {
+        Location::of(self.hash(), mask)
+    }
+
+    #[inline(always)]
+    pub const fn hash(&self) -> u64 {
         let mut hash = self.ends.digest() ^ self.kind.0 ^ (self.link as u64) << 34;
         hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        hash ^= hash >> 29;
+        hash ^ hash >> 29
+    }
+}
+
+impl Location {
+    /// Of a key with this hash.
+    #[inline(always)]
+    pub const fn of(hash: u64, mask: u32) -> Self {
         // Never zero, which is an empty slot's.
         let fingerprint = (hash >> 32) as u32 | 1;
         let first = hash as u32 & mask;
         // The second bucket depends on the fingerprint alone beside the first, and differs from it
         // whenever there is more than one bucket.
         let second = first ^ ((fingerprint.wrapping_mul(0x5bd1_e995) | 1) & mask);
-        Location { buckets: [first, second], fingerprint }
+        Self { buckets: [first, second], fingerprint }
     }
-}
 
-impl Location {
     /// The slot's word for this tunnel.
     pub const fn slot(&self, tunnel: u32) -> u64 {
         (self.fingerprint as u64) << 32 | (tunnel + 1) as u64

@@ -287,33 +287,18 @@ impl Tunnel {
         }
     }
 
-    /// Whether it is one that a search for this key looks for, its addresses apart: up, with the key
-    /// and with addresses that are any where the key's are.
+    /// Whether it is one that a search looks for, its addresses apart.
     #[inline(always)]
-    pub const fn is_found_by(&self, key: &Key) -> bool {
-        let (is_v6, local_any, remote_any) =
-            (key.ends.is_v6(), key.ends.any_local(), key.ends.any_remote());
-        let ends = Flags(0)
-            .with(Flags::IPV6, is_v6)
-            .with(Flags::ETHERNET, key.kind.is_of_ethernet())
-            .with(Flags::LOCAL_ANY, local_any)
-            .with(Flags::REMOTE_ANY, remote_any);
-        let mask = Flags::IPV6.and(Flags::ETHERNET).and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
-        // Only IPv4 with both addresses given tells a key of zero from none.
-        let numbers_alone = is_v6 || local_any && remote_any;
-        if key.kind.is_pair() {
-            return self.flags.only(mask).0 == ends.0;
-        }
-        let wanted = ends.and(Flags::UP).with(Flags::KEY, key.kind.has_key());
-        let mask = mask.and(Flags::UP).with(Flags::KEY, !numbers_alone);
-        self.flags.only(mask).0 == wanted.only(mask).0 && self.key == key.kind.key()
+    pub const fn is(&self, sought: &Sought) -> bool {
+        self.flags.only(sought.mask).0 == sought.flags.0
+            && (sought.any_key || self.key == sought.key)
     }
 
     /// Whether it is the one for packets over IPv4 between the addresses of this key, both given, with
     /// this key and without other options.
     #[inline(always)]
     pub const fn is_plain_and_found_by(&self, key: &Key) -> bool {
-        let options = Flags::CHECKSUM.and(Flags::SEQUENCE);
+        let options = Flags::CHECKSUM.and(Flags::SEQUENCE).and(Flags::ETHERNET);
         let ends = Flags::IPV6.and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
         let wanted = Flags::UP.with(Flags::KEY, key.kind.has_key());
         let (local, remote) = self.addresses4();
@@ -327,6 +312,38 @@ impl Tunnel {
     #[inline(always)]
     pub const fn addresses4(&self) -> (u32, u32) {
         (self.outer[3], self.outer[4])
+    }
+}
+
+/// What a search for a key looks for: tunnels that are up, with the key, and with addresses that are
+/// any where the key's are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sought {
+    flags: Flags,
+    mask: Flags,
+    key: u32,
+    any_key: bool,
+}
+
+impl Sought {
+    #[inline(always)]
+    pub const fn by(key: &Key) -> Self {
+        let (is_v6, local_any, remote_any) =
+            (key.ends.is_v6(), key.ends.any_local(), key.ends.any_remote());
+        let ends = Flags(0)
+            .with(Flags::IPV6, is_v6)
+            .with(Flags::ETHERNET, key.kind.is_of_ethernet())
+            .with(Flags::LOCAL_ANY, local_any)
+            .with(Flags::REMOTE_ANY, remote_any);
+        let mask = Flags::IPV6.and(Flags::ETHERNET).and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
+        if key.kind.is_pair() {
+            return Self { flags: ends, mask, key: 0, any_key: true };
+        }
+        // Only IPv4 with both addresses given tells a key of zero from none.
+        let numbers_alone = is_v6 || local_any && remote_any;
+        let wanted = ends.and(Flags::UP).with(Flags::KEY, key.kind.has_key());
+        let mask = mask.and(Flags::UP).with(Flags::KEY, !numbers_alone);
+        Self { flags: wanted.only(mask), mask, key: key.kind.key(), any_key: false }
     }
 }
 

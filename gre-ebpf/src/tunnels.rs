@@ -3,10 +3,10 @@
 use aya_ebpf::{Global, bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use gre_ebpf_common::{
     decapsulate,
-    demux::{Bucket, Key, Kind},
+    demux::{Bucket, Key, Kind, Location},
     outcome::{Outcome, Stop},
     port,
-    tunnel::{Addresses6, Ends, Flags, Tunnel},
+    tunnel::{Addresses6, Ends, Flags, Sought, Tunnel},
     wire::{
         gre::{self, GreBase},
         ipv4::{self, Ipv4Header, PROTOCOL_GRE},
@@ -261,7 +261,7 @@ fn refuse(ends: &Ends, outcome: Outcome) -> Result<Gre, Stop> {
 fn between(ends: &Ends, ethernet: bool) -> u32 {
     let pair = Kind::PAIR.of_ethernet(ethernet).to_word();
     if ends.is_v6() {
-        xgre_look_up6(ends, Level::Exact as u32, pair, 0)
+        look_up6(ends, Level::Exact, Kind::from_word(pair), 0)
     } else {
         xgre_look_up4(ends.local[0], ends.remote[0], pair, 0)
     }
@@ -349,8 +349,6 @@ enum Level {
     Local,
     /// A tunnel with neither address.
     Neither,
-    /// Not a tunnel: whether the local address is one of this host.
-    Address,
 }
 
 impl Level {
@@ -360,8 +358,7 @@ impl Level {
             0 => Self::Exact,
             1 => Self::Remote,
             2 => Self::Local,
-            3 => Self::Neither,
-            _ => Self::Address,
+            _ => Self::Neither,
         }
     }
 
@@ -371,7 +368,7 @@ impl Level {
         match self {
             Self::Exact => (u32::MAX, u32::MAX),
             Self::Remote => (0, u32::MAX),
-            Self::Local | Self::Address => (u32::MAX, 0),
+            Self::Local => (u32::MAX, 0),
             Self::Neither => (0, 0),
         }
     }
@@ -394,10 +391,11 @@ fn levels(ends: &Ends, kind: Kind, link: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn xgre_levels4(local: u32, remote: u32, kind: u64, link: u32) -> u32 {
-    first_level(Kind::from_word(kind), link, |level, kind, link| {
+    let look_up = |level: Level, kind: Kind, link| {
         let (l, r) = level.masks();
         xgre_look_up4(local & l, remote & r, kind.to_word(), link)
-    })
+    };
+    first_level(Kind::from_word(kind), link, look_up, || xgre_is_own4(local) != 0)
 }
 
 #[unsafe(no_mangle)]
@@ -406,13 +404,17 @@ extern "C" fn xgre_levels6(ends: *const Ends, kind: u64, link: u32) -> u32 {
     if ends.is_null() {
         return NONE;
     }
-    first_level(Kind::from_word(kind), link, |level, kind, link| {
-        xgre_look_up6(ends, level as u32, kind.to_word(), link)
-    })
+    let look_up = |level, kind, link| look_up6(ends, level, kind, link);
+    first_level(Kind::from_word(kind), link, look_up, || xgre_is_own6(ends) != 0)
 }
 
 #[inline(always)]
-fn first_level(kind: Kind, link: u32, look_up: impl Fn(Level, Kind, u32) -> u32) -> u32 {
+fn first_level(
+    kind: Kind,
+    link: u32,
+    look_up: impl Fn(Level, Kind, u32) -> u32,
+    is_own: impl Fn() -> bool,
+) -> u32 {
     let links = if link == 0 { [0, 0] } else { [link, 0] };
     for link in links {
         for level in [Level::Exact, Level::Remote, Level::Local, Level::Neither] {
@@ -426,7 +428,7 @@ fn first_level(kind: Kind, link: u32, look_up: impl Fn(Level, Kind, u32) -> u32)
             let id = look_up(level, kind, link);
             let any_local = matches!(level, Level::Remote | Level::Neither);
             // Where the local address is any, packets for other hosts are not the tunnel's.
-            if id != NONE && (!any_local || look_up(Level::Address, Kind::ADDRESS, 0) != NONE) {
+            if id != NONE && (!any_local || is_own()) {
                 return id;
             }
         }
@@ -440,28 +442,84 @@ extern "C" fn xgre_look_up4(local: u32, remote: u32, kind: u64, link: u32) -> u3
     look_up(&Key { ends: Ends::v4(local, remote), kind: Kind::from_word(kind), link })
 }
 
+/// Three functions, since one would need more stack than Linux 6.1 has to spare at this depth.
+#[inline(always)]
+fn look_up6(ends: *const Ends, level: Level, kind: Kind, link: u32) -> u32 {
+    let (level, kind) = (level as u32, kind.to_word());
+    let ids = xgre_candidates(xgre_hash6(ends, level, kind, link));
+    for id in [ids as u32, (ids >> 32) as u32] {
+        if id != NONE && xgre_is6(id, ends, level, kind) != 0 {
+            return id;
+        }
+    }
+    NONE
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn xgre_look_up6(ends: *const Ends, level: u32, kind: u64, link: u32) -> u32 {
+extern "C" fn xgre_hash6(ends: *const Ends, level: u32, kind: u64, link: u32) -> u64 {
     // SAFETY: all callers hand a reference over.
-    let Some(ends) = (unsafe { ends.as_ref() }) else { return NONE };
-    let (l, r) = Level::from_number(level).masks();
-    let (local, remote) = (ends.local.map(|word| word & l), ends.remote.map(|word| word & r));
-    look_up(&Key { ends: Ends::v6(local, remote), kind: Kind::from_word(kind), link })
+    let Some(ends) = (unsafe { ends.as_ref() }) else { return 0 };
+    let ends = masked(ends, Level::from_number(level).masks());
+    Key { ends, kind: Kind::from_word(kind), link }.hash()
+}
+
+/// The tunnels that may be the one of a key with this hash, from both of its buckets.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xgre_candidates(hash: u64) -> u64 {
+    let location = Location::of(hash, DEMUX_MASK.load());
+    let [first, second] = location.buckets.map(|bucket| {
+        let found = DEMUX.get(bucket).and_then(|bucket| location.candidate(bucket));
+        found.unwrap_or(NONE)
+    });
+    u64::from(second) << 32 | u64::from(first)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xgre_is6(id: u32, ends: *const Ends, level: u32, kind: u64) -> u32 {
+    // SAFETY: all callers hand a reference over.
+    let (Some(ends), Some(tunnel)) = (unsafe { ends.as_ref() }, get(id)) else { return 0 };
+    let ends = masked(ends, Level::from_number(level).masks());
+    let key = Key { ends, kind: Kind::from_word(kind), link: 0 };
+    fits::<true>(id, tunnel, &key).into()
+}
+
+/// What is left of two IPv6 addresses.
+#[inline(always)]
+fn masked(ends: &Ends, (l, r): (u32, u32)) -> Ends {
+    Ends::v6(ends.local.map(|word| word & l), ends.remote.map(|word| word & r))
 }
 
 #[inline(always)]
 fn look_up(key: &Key) -> u32 {
-    if key.kind != Kind::ADDRESS {
-        return search::<true>(key).map_or(NONE, |(id, _)| id);
-    }
-    // No record to confirm it: the fingerprint has to do.
-    let location = key.locate(DEMUX_MASK.load());
-    let is_there = location
+    search::<true>(key).map_or(NONE, |(id, _)| id)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xgre_is_own4(local: u32) -> u32 {
+    is_own(&Ends::v4(local, 0)).into()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xgre_is_own6(ends: *const Ends) -> u32 {
+    // SAFETY: all callers hand a reference over.
+    let Some(ends) = (unsafe { ends.as_ref() }) else { return 0 };
+    is_own(&Ends::v6(ends.local, [0; 4])).into()
+}
+
+/// Whether the local address is one of this host. There is no record to confirm it: the fingerprint has
+/// to do.
+#[inline(always)]
+fn is_own(ends: &Ends) -> bool {
+    let location = Key { ends: *ends, kind: Kind::ADDRESS, link: 0 }.locate(DEMUX_MASK.load());
+    location
         .buckets
         .into_iter()
-        .any(|bucket| DEMUX.get(bucket).is_some_and(|bucket| location.candidate(bucket).is_some()));
-    if is_there { 0 } else { NONE }
+        .any(|bucket| DEMUX.get(bucket).is_some_and(|bucket| location.candidate(bucket).is_some()))
 }
 
 /// The tunnel of this key; without `ANY` only a plain one.
@@ -482,7 +540,7 @@ fn search<const ANY: bool>(key: &Key) -> Option<(u32, &'static Tunnel)> {
 #[inline(always)]
 fn fits<const ANY: bool>(id: u32, tunnel: &Tunnel, key: &Key) -> bool {
     if ANY {
-        tunnel.is_found_by(key) && ends_match(id, tunnel, &key.ends)
+        tunnel.is(&Sought::by(key)) && ends_match(id, tunnel, &key.ends)
     } else {
         tunnel.is_plain_and_found_by(key)
     }
