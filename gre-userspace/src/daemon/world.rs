@@ -305,13 +305,13 @@ impl World {
 
     /// Removes everything, tunnels and their devices first.
     pub async fn teardown(mut self) {
-        self.doubt();
         let names: Vec<_> = self.desired.tunnels.keys().cloned().collect();
         for name in names {
             if let Err(error) = self.delete_tunnel(&name).await {
                 error!("removing tunnel {name}: {error}");
             }
         }
+        self.doubt();
         if let Some(programs) = self.programs.take()
             && let Err(error) = programs.teardown()
         {
