@@ -1,7 +1,7 @@
 //! Layout of the counters. Each CPU has its own, in plain arrays: no atomics on the packet path, and
 //! one cache line a packet.
 
-use crate::outcome::MAX_OUTCOMES;
+use crate::outcome::{FIRST_DROP, MAX_DROPS, MAX_OUTCOMES, Outcome};
 
 /// Which tier did the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +60,14 @@ pub const fn outcome_index(tier: Tier, cpu: u32) -> u32 {
     cpu * TIERS + tier as u32
 }
 
-/// Map `TUNNEL_DROPS`: tunnel id to packets by outcome code. Shared by the CPUs and added to
+/// Map `TUNNEL_DROPS`: tunnel id to packets by [`drop_index`]. Shared by the CPUs and added to
 /// atomically: a drop is the exception.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TunnelDrops(pub [u64; MAX_OUTCOMES]);
+pub struct TunnelDrops(pub [u64; MAX_DROPS]);
+
+/// Index into [`TunnelDrops`] of a drop.
+#[inline(always)]
+pub const fn drop_index(outcome: Outcome) -> usize {
+    (outcome as usize).wrapping_sub(FIRST_DROP)
+}

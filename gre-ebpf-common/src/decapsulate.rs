@@ -7,6 +7,7 @@ use crate::{
     outcome::Outcome,
     tunnel::{Flags, Tunnel},
     wire::{
+        ethernet::Mac,
         gre::{self, GreBase},
         ip::Ip,
         ipv4::{self, Ipv4Header},
@@ -35,6 +36,8 @@ pub const fn flags(tunnel: &Tunnel, gre: GreBase) -> Result<(), Outcome> {
 pub enum Payload {
     Ipv4,
     Ipv6,
+    /// A frame.
+    Ethernet,
     /// Anything else with an EtherType, which is in host order.
     Other(u16),
 }
@@ -42,10 +45,14 @@ pub enum Payload {
 /// The smallest EtherType (IEEE 802.3, 3.2.6): below are lengths.
 const FIRST_ETHERTYPE: u16 = 0x600;
 
-/// What is in a packet with this GRE header and `room` bytes behind it.
+/// What is in a tunnel's packet with this GRE header and `room` bytes behind it. Ethernet comes out of
+/// tunnels for Ethernet alone, and nothing else does.
 #[inline(always)]
-pub const fn payload(gre: GreBase, room: u32) -> Result<Payload, Outcome> {
+pub const fn payload(tunnel: &Tunnel, gre: GreBase, room: u32) -> Result<Payload, Outcome> {
+    let ethernet = tunnel.flags.has(Flags::ETHERNET);
     match gre.protocol() {
+        gre::PROTOCOL_ETHERNET if ethernet => Ok(Payload::Ethernet),
+        gre::PROTOCOL_IPV4 | gre::PROTOCOL_IPV6 if ethernet => Err(Outcome::NotEthernet),
         gre::PROTOCOL_IPV4 => Ok(Payload::Ipv4),
         gre::PROTOCOL_IPV6 => Ok(Payload::Ipv6),
         gre::PROTOCOL_ETHERNET => Err(Outcome::EthernetFrame),
@@ -53,6 +60,7 @@ pub const fn payload(gre: GreBase, room: u32) -> Result<Payload, Outcome> {
             Err(Outcome::ForeignProtocol)
         }
         gre::PROTOCOL_KEEPALIVE if room == 0 => Err(Outcome::Keepalive),
+        _ if ethernet => Err(Outcome::NotEthernet),
         protocol if protocol < FIRST_ETHERTYPE => Err(Outcome::ProtocolUnsupported),
         protocol => Ok(Payload::Other(protocol)),
     }
@@ -99,6 +107,12 @@ impl Payloads for Ipv6Header {
         }
         Ok(())
     }
+}
+
+/// Whether frames may come from this address: it is a station's, not a group's (IEEE 802.3, 3.2.3).
+#[inline(always)]
+pub const fn source(mac: Mac) -> Result<(), Outcome> {
+    if mac.is_group() || mac.is_zero() { Err(Outcome::FrameSource) } else { Ok(()) }
 }
 
 /// The inner header after the outer DS field has been taken into account (RFC 6040).
@@ -148,7 +162,8 @@ mod tests {
 
     #[test]
     fn rfc2784_3_protocol_types_are_ethertypes_with_a_few_exceptions() {
-        let of = |protocol, room| payload(GreBase::new(0, protocol), room);
+        let tunnel = tunnel(Expected::default());
+        let of = |protocol, room| payload(&tunnel, GreBase::new(0, protocol), room);
         assert_eq!(of(0x0800, 20), Ok(Payload::Ipv4));
         assert_eq!(of(0x86dd, 40), Ok(Payload::Ipv6));
         assert_eq!(of(0x8847, 4), Ok(Payload::Other(0x8847)));
@@ -160,5 +175,27 @@ mod tests {
         assert_eq!(of(0, 1), Err(Outcome::ProtocolUnsupported));
         assert_eq!(of(0x5ff, 20), Err(Outcome::ProtocolUnsupported));
         assert_eq!(of(0x600, 20), Ok(Payload::Other(0x600)));
+    }
+
+    #[test]
+    fn ethernet_comes_out_of_tunnels_for_ethernet_and_nothing_else_does() {
+        let outer = Outer { ethernet: true, ..Outer::new(Ends::v4(1, 2)) };
+        let tunnel = Tunnel::new(outer, Expected::default());
+        let of = |protocol, room| payload(&tunnel, GreBase::new(0, protocol), room);
+        assert_eq!(of(0x6558, 14), Ok(Payload::Ethernet));
+        for protocol in [0x0800, 0x86dd, 0x8847, 0x600, 0x5ff] {
+            assert_eq!(of(protocol, 40), Err(Outcome::NotEthernet), "{protocol:#06x}");
+        }
+        assert_eq!(of(0, 0), Err(Outcome::Keepalive));
+        assert_eq!(of(0x88be, 20), Err(Outcome::ForeignProtocol));
+    }
+
+    #[test]
+    fn sources_of_frames_are_stations() {
+        for (first, expected) in [(0, Err(Outcome::FrameSource)), (1, Err(Outcome::FrameSource))] {
+            assert_eq!(source(Mac::from_bytes([first, 0, 0, 0, 0, 0])), expected);
+        }
+        assert_eq!(source(Mac::from_bytes([0xff; 6])), Err(Outcome::FrameSource));
+        assert_eq!(source(Mac::from_bytes([2, 0, 0, 0, 0, 1])), Ok(()));
     }
 }

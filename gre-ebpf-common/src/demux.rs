@@ -32,7 +32,8 @@ pub struct Key {
 }
 
 /// What is looked up between two addresses: the tunnel with a key (in the low 32 bits, in memory
-/// order) or without one, or something else. A word for the same reason as in [`Ends`].
+/// order) or without one, or something else; of a tunnel for IP, or for Ethernet. A word for the same
+/// reason as in [`Ends`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kind(u64);
 
@@ -42,6 +43,25 @@ impl Kind {
     pub const PAIR: Self = Self(2 << 32);
     /// Not a tunnel: the local address is one of this host.
     pub const ADDRESS: Self = Self(3 << 32);
+
+    /// In any other kind: of a tunnel for Ethernet.
+    const ETHERNET: u64 = 1 << 36;
+
+    /// The same of a tunnel for Ethernet, or for IP.
+    #[inline(always)]
+    pub const fn of_ethernet(self, ethernet: bool) -> Self {
+        Self(self.0 & !Self::ETHERNET | if ethernet { Self::ETHERNET } else { 0 })
+    }
+
+    #[inline(always)]
+    pub const fn is_of_ethernet(self) -> bool {
+        self.0 & Self::ETHERNET != 0
+    }
+
+    #[inline(always)]
+    pub const fn is_pair(self) -> bool {
+        self.0 & !Self::ETHERNET == Self::PAIR.0
+    }
 
     #[inline(always)]
     pub const fn keyed(key: u32) -> Self {
@@ -68,7 +88,7 @@ impl Kind {
 
     #[inline(always)]
     pub const fn has_key(self) -> bool {
-        self.0 >> 32 == 1
+        (self.0 & !Self::ETHERNET) >> 32 == 1
     }
 
     /// Zero where there is none.
@@ -106,7 +126,7 @@ const fn mix(hash: u64) -> u64 {
 }
 
 /// Where a key's slot may be, and its fingerprint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Location {
     /// Bucket numbers.
     pub buckets: [u32; 2],
@@ -117,20 +137,30 @@ impl Key {
     /// `mask` is the number of buckets, a power of two, less one.
     #[inline(always)]
     pub const fn locate(&self, mask: u32) -> Location {
+        Location::of(self.hash(), mask)
+    }
+
+    #[inline(always)]
+    pub const fn hash(&self) -> u64 {
         let mut hash = self.ends.digest() ^ self.kind.0 ^ (self.link as u64) << 34;
         hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        hash ^= hash >> 29;
+        hash ^ hash >> 29
+    }
+}
+
+impl Location {
+    /// Of a key with this hash.
+    #[inline(always)]
+    pub const fn of(hash: u64, mask: u32) -> Self {
         // Never zero, which is an empty slot's.
         let fingerprint = (hash >> 32) as u32 | 1;
         let first = hash as u32 & mask;
         // The second bucket depends on the fingerprint alone beside the first, and differs from it
         // whenever there is more than one bucket.
         let second = first ^ ((fingerprint.wrapping_mul(0x5bd1_e995) | 1) & mask);
-        Location { buckets: [first, second], fingerprint }
+        Self { buckets: [first, second], fingerprint }
     }
-}
 
-impl Location {
     /// The slot's word for this tunnel.
     pub const fn slot(&self, tunnel: u32) -> u64 {
         (self.fingerprint as u64) << 32 | (tunnel + 1) as u64
@@ -176,10 +206,22 @@ mod tests {
     }
 
     #[test]
-    fn keyless_key_zero_and_pair_are_three_keys() {
+    fn keyless_key_zero_and_pair_are_three_keys_for_ip_and_three_for_ethernet() {
         let slot = |kind| key(1, 2, kind).locate(u32::MAX);
-        let all = [slot(Kind::KEYLESS), slot(Kind::keyed(0)), slot(Kind::PAIR)];
-        assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2]);
+        let kinds = [Kind::KEYLESS, Kind::keyed(0), Kind::PAIR];
+        let all = kinds.iter().flat_map(|kind| [kind.of_ethernet(false), kind.of_ethernet(true)]);
+        assert_eq!(all.map(slot).collect::<HashSet<_>>().len(), 6);
+    }
+
+    #[test]
+    fn a_kind_is_the_same_for_ethernet() {
+        for kind in [Kind::KEYLESS, Kind::keyed(7), Kind::PAIR] {
+            let ethernet = kind.of_ethernet(true);
+            assert!(ethernet.is_of_ethernet() && !kind.is_of_ethernet());
+            assert_eq!(ethernet.has_key(), kind.has_key());
+            assert_eq!(ethernet.is_pair(), kind.is_pair());
+            assert_eq!((ethernet.key(), ethernet.of_ethernet(false)), (kind.key(), kind));
+        }
     }
 
     /// A hub with a /16 of remotes, or one pair of addresses with as many keys, fills the table

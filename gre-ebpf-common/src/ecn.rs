@@ -26,6 +26,13 @@ pub const fn decapsulate(outer: u8, inner: u8) -> Option<u8> {
     }
 }
 
+/// Whether decapsulation leaves the inner DS field as it is in the commonest cases: the outer one knows
+/// no congestion, or is the one that [`encapsulate`] made.
+#[inline(always)]
+pub const fn is_untouched(outer: u8, inner: u8) -> bool {
+    outer & ECN == NOT_ECT || (outer ^ inner) & ECN == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +60,17 @@ mod tests {
                 let found = decapsulate(0x10 | outer, 0xb8 | inner);
                 assert_eq!(found, expected.map(|ecn| 0xb8 | ecn), "inner {inner} outer {outer}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_untouched_comes_out_of_the_table_as_it_is() {
+        for outer in 0..4 {
+            for inner in 0..4 {
+                let same = decapsulate(outer, inner) == Some(inner);
+                assert!(!is_untouched(outer, inner) || same, "inner {inner} outer {outer}");
+            }
+            assert!(is_untouched(outer, outer) && is_untouched(NOT_ECT, outer));
         }
     }
 }

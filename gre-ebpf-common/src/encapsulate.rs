@@ -7,8 +7,11 @@ use crate::{
     wire::{
         gre,
         ip::Ip,
-        ipv4::DONT_FRAGMENT,
-        ipv6::{FLOW_LABEL, HEADER_LEN as IPV6_LEN},
+        ipv4::{DONT_FRAGMENT, PROTOCOL_GRE},
+        ipv6::{
+            self, ENCAPSULATION_LIMIT_LEN, FLOW_LABEL, HEADER_LEN as IPV6_LEN,
+            NEXT_HEADER_DESTINATION_OPTIONS,
+        },
     },
 };
 
@@ -18,13 +21,35 @@ pub struct Inner {
     /// GRE protocol type, host order.
     pub protocol: u16,
     /// None where it is not IP.
-    pub dsfield: Option<u8>,
+    pub dsfield: Dsfield,
     pub ttl: u8,
     pub dont_fragment: bool,
     /// 20 bits, host order.
     pub flow_label: u32,
+    /// The encapsulation limit to send in place of the tunnel's, over IPv6 only: one less than the
+    /// packet's own ([`crate::limit`]).
+    pub limit: Option<u8>,
     /// Bytes.
     pub len: u32,
+}
+
+/// A DS field, or none: a number in either case, since the verifier takes what an `Option` leaves
+/// undefined for a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dsfield(u16);
+
+impl Dsfield {
+    pub const NONE: Self = Self(1 << 8);
+
+    #[inline(always)]
+    pub const fn of(dsfield: u8) -> Self {
+        Self(dsfield as u16)
+    }
+
+    #[inline(always)]
+    const fn get(self) -> Option<u8> {
+        if self.0 == Self::NONE.0 { None } else { Some(self.0 as u8) }
+    }
 }
 
 /// TTL of an outer packet with `ttl inherit` around what has none (net.ipv4.ip_default_ttl).
@@ -36,26 +61,48 @@ impl Inner {
     pub fn of<I: Ip>(ip: &I, len: u32) -> Self {
         Self {
             protocol: u16::from_be(I::ETHERTYPE),
-            dsfield: Some(ip.dsfield()),
+            dsfield: Dsfield::of(ip.dsfield()),
             ttl: ip.ttl(),
             dont_fragment: ip.dont_fragment(),
             flow_label: ip.flow_label(),
+            limit: None,
             len,
         }
+    }
+
+    /// The frame around it, which is `len` bytes long.
+    #[inline(always)]
+    pub const fn framed(self, len: u32) -> Self {
+        Self { protocol: gre::PROTOCOL_ETHERNET, len, limit: None, ..self }
     }
 
     /// Neither IPv4 nor IPv6.
     #[inline(always)]
     pub const fn other(protocol: u16, len: u32) -> Self {
-        Self { protocol, dsfield: None, ttl: DEFAULT_TTL, dont_fragment: false, flow_label: 0, len }
+        Self {
+            protocol,
+            dsfield: Dsfield::NONE,
+            ttl: DEFAULT_TTL,
+            dont_fragment: false,
+            flow_label: 0,
+            limit: None,
+            len,
+        }
     }
+}
+
+/// Bytes that encapsulation adds, if this encapsulation limit is sent in place of the tunnel's.
+#[inline(always)]
+pub const fn overhead(tunnel: &Tunnel, limit: Option<u8>) -> u16 {
+    let more = limit.is_some() && !tunnel.flags.has(Flags::ENCAPSULATION_LIMIT);
+    tunnel.overhead + if more { ENCAPSULATION_LIMIT_LEN as u16 } else { 0 }
 }
 
 /// The outer TOS or traffic class where `fixed` is the tunnel's: fixed or copied; ECN is copied in
 /// any case.
 #[inline(always)]
 const fn dsfield(tunnel: &Tunnel, fixed: u8, inner: &Inner) -> u8 {
-    match inner.dsfield {
+    match inner.dsfield.get() {
         Some(inner) if tunnel.flags.has(Flags::TOS_INHERIT) => inner,
         Some(inner) => ecn::encapsulate(fixed, inner),
         None => fixed,
@@ -112,18 +159,26 @@ pub const fn ipv6(tunnel: &Tunnel, ends: &Addresses6, inner: &Inner) -> [u32; IP
     let first = (first & 0xf000_0000 | class << 20 | label).to_be();
 
     let [.., next_header, hop_limit] = tunnel.outer[1].to_ne_bytes();
+    let next_header =
+        if inner.limit.is_some() { NEXT_HEADER_DESTINATION_OPTIONS } else { next_header };
     let hop_limit = if tunnel.flags.has(Flags::TTL_INHERIT) { inner.ttl } else { hop_limit };
-    let len = length(inner.len + tunnel.overhead as u32 - IPV6_LEN as u32);
+    let len = length(inner.len + overhead(tunnel, inner.limit) as u32 - IPV6_LEN as u32);
     let second = u32::from_ne_bytes([len[0], len[1], next_header, hop_limit]);
 
     let Addresses6 { local: l, remote: r } = ends;
     [first, second, l[0], l[1], l[2], l[3], r[0], r[1], r[2], r[3]]
 }
 
-/// The Destination Options header of a tunnel with [`Flags::ENCAPSULATION_LIMIT`].
+/// The Destination Options header that follows, where the tunnel or the inner packet asks for one.
 #[inline(always)]
-pub const fn encapsulation_limit(tunnel: &Tunnel) -> [u32; 2] {
-    [tunnel.outer[2], tunnel.outer[3]]
+pub const fn encapsulation_limit(tunnel: &Tunnel, inner: &Inner) -> Option<[u32; 2]> {
+    match inner.limit {
+        Some(limit) => Some(ipv6::encapsulation_limit(PROTOCOL_GRE, limit)),
+        None if tunnel.flags.has(Flags::ENCAPSULATION_LIMIT) => {
+            Some([tunnel.outer[2], tunnel.outer[3]])
+        }
+        None => None,
+    }
 }
 
 /// The first word of the GRE header for this protocol type, host order. Behind it come, where its
@@ -185,7 +240,7 @@ mod tests {
 
     /// What the tunnel's fixed TOS and the inner packet make of the outer one, spelled out.
     fn expected_dsfield(tos: u8, inner: &Inner) -> u8 {
-        match (inner.dsfield, tos & 1) {
+        match (inner.dsfield.get(), tos & 1) {
             (Some(inner), 1) => inner,
             (Some(inner), _) => tos & 0xfc | inner & 3,
             (None, _) => tos & 0xfe,
@@ -227,12 +282,14 @@ mod tests {
             prop_assert_eq!(tunnel.sent_key.to_ne_bytes(), key.unwrap_or(0).to_be_bytes());
         }
 
+        /// A limit that the inner packet brings along stands in place of the tunnel's.
         #[test]
-        fn t2_t3_the_outer_ipv6_header_is_what_etherparse_builds(
+        fn t2_t3_ip6gre1_the_outer_ipv6_header_is_what_etherparse_builds(
             (hops, class, label, limit) in any::<(u8, u8, Option<u32>, Option<u8>)>(),
             (local, remote, key) in any::<([u8; 16], [u8; 16], Option<u32>)>(),
-            inner in inner(),
+            (inner, brought) in (inner(), any::<Option<u8>>()),
         ) {
+            let inner = Inner { limit: brought, ..inner };
             let addresses = ends6(local, remote);
             let Addresses6 { local: l, remote: r } = addresses;
             let wishes = Outer {
@@ -246,23 +303,23 @@ mod tests {
             let tunnel = Tunnel::new(wishes, Expected::default());
             let behind = 4 + if key.is_some() { 4 } else { 0 } + if limit.is_some() { 8 } else { 0 };
             prop_assert_eq!(tunnel.overhead, 40 + behind);
-            prop_assert_eq!(tunnel.ip_len(), if limit.is_some() { 48 } else { 40 });
+            let more = if brought.is_some() && limit.is_none() { 8 } else { 0 };
+            prop_assert_eq!(overhead(&tunnel, brought), 40 + behind + more);
+            let sent = brought.or(limit);
 
             let flow = label.map_or(inner.flow_label, |label| label & FLOW_LABEL);
             let expected = Reference6 {
                 traffic_class: expected_dsfield(class, &inner),
                 flow_label: Ipv6FlowLabel::try_new(flow).unwrap(),
-                payload_length: inner.len as u16 + behind,
-                next_header: if limit.is_some() { IpNumber(60) } else { IpNumber::GRE },
+                payload_length: inner.len as u16 + behind + more,
+                next_header: if sent.is_some() { IpNumber(60) } else { IpNumber::GRE },
                 hop_limit: if hops == 0 { inner.ttl } else { hops },
                 source: local,
                 destination: remote,
             };
             prop_assert_eq!(bytes(&ipv6(&tunnel, &addresses, &inner)), expected.to_bytes().to_vec());
-            if let Some(limit) = limit {
-                let options = bytes(&encapsulation_limit(&tunnel));
-                prop_assert_eq!(options, vec![47, 0, 4, 1, limit, 1, 1, 0]);
-            }
+            let options = encapsulation_limit(&tunnel, &inner).map(|words| bytes(&words));
+            prop_assert_eq!(options, sent.map(|limit| vec![47, 0, 4, 1, limit, 1, 1, 0]));
         }
     }
 

@@ -9,6 +9,7 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 
+pub mod bridge;
 pub mod checksum;
 pub mod counters;
 pub mod decapsulate;
@@ -17,6 +18,7 @@ pub mod ecn;
 pub mod encapsulate;
 pub mod event;
 pub mod fragment;
+pub mod limit;
 pub mod mismatch;
 pub mod next_hop;
 pub mod outcome;

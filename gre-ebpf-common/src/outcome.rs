@@ -171,7 +171,8 @@ outcomes! {
     TunnelLoop = 49, "tunnel-loop", Drop, Transmit,
         "The route to the tunnel's remote leads into the tunnel itself: `ip route get REMOTE`.";
     Aborted = 50, "aborted", Abort, Transmit,
-        "A step failed after the packet had been changed: a fault of xgre, please report it.";    ChecksumMissing = 51, "checksum-missing", Drop, Receive,
+        "A step failed after the packet had been changed: a fault of xgre, please report it.";
+    ChecksumMissing = 51, "checksum-missing", Drop, Receive,
         "The peer sends no checksums but the tunnel expects them: turn `csum` on at the peer.";
     ChecksumWrong = 52, "checksum-wrong", Drop, Receive,
         "The GRE checksum is wrong: something on the path damages packets.";
@@ -189,41 +190,65 @@ outcomes! {
         "The tunnel runs inside itself or inside too many others: `ip route get REMOTE`.";
     EncapsulationLimit = 59, "encapsulation-limit", Drop, Transmit,
         "The packet's own encapsulation limit allows no further tunnel (RFC 2473).";
-    FragmentWaiting = 60, "fragment-waiting", Consume, Receive,
+    FragmentWaiting = 101, "fragment-waiting", Consume, Receive,
         "A fragment of a tunnel's packet, kept until the other one comes.";
     FragmentAlone = 61, "fragment-alone", Drop, Receive,
         "A fragment waited for the packet's other one in vain: fragments get lost on the underlay.";
-    Fragmented = 62, "fragmented", Forward, Transmit,
+    Fragmented = 102, "fragmented", Forward, Transmit,
         "Encapsulated and, being too long for the path, sent in two outer fragments, as ignore-df asks.";
+    InnerSource = 60, "inner-source", Drop, Transmit,
+        "The packet's source is the tunnel's own remote, and so it goes in a circle: check the routes at both ends.";
+    NotEthernet = 66, "not-ethernet", Drop, Receive,
+        "The peer sends something other than Ethernet frames but this is a gretap tunnel.";
+    FrameSource = 67, "frame-source", Drop, Receive,
+        "The inner frame's source address is a group's or zero, which no station has.";
+
+    Bridged = 96, "bridged", Forward, Transmit,
+        "A frame that went from one port of a bridge to another.";
+    BridgeUnknown = 97, "bridge-unknown", Pass, Transmit,
+        "A frame that only the kernel's bridge can forward: to a group, or of addresses it has not learned here.";
+    BridgeRefresh = 98, "bridge-refresh", Pass, Transmit,
+        "A frame that the kernel's bridge must see now and then, or it would forget where its source is.";
+    BridgeDoubt = 99, "bridge-doubt", Pass, Transmit,
+        "The daemon does not run, or does not know yet what the kernel's bridge has learned.";
+    DetourOfFrames = 100, "detour-of-frames", Pass, Transmit,
+        "The program for Ethernet frames is missing, or a frame turned out to be none: the kernel handles it.";
 }
 
-/// Counters there are room for.
-pub const MAX_OUTCOMES: usize = 64;
+/// Counters there are room for: a power of two, by which a code is bounded.
+pub const MAX_OUTCOMES: usize = 128;
+
+/// The first code of a drop, and the room from there on.
+pub const FIRST_DROP: usize = 32;
+pub const MAX_DROPS: usize = 64;
 
 /// Why a program stopped working on a packet, and the tunnel it is counted on. Without padding, which
-/// would be undefined, and aligned so that a copy
-/// of it on the stack is one access, which the verifier wants aligned.
+/// would be undefined, and aligned so that a copy of it on the stack is one access, which the verifier
+/// wants aligned. Without a tunnel all of it is a small number, as the programs load one.
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
     pub outcome: Outcome,
-    /// A tunnel id, or [`NO_TUNNEL`].
-    pub tunnel: u32,
+    /// A tunnel id plus one; 0 is none.
+    tunnel: u32,
 }
-
-pub const NO_TUNNEL: u32 = u32::MAX;
 
 impl Stop {
     #[inline(always)]
     pub const fn on(tunnel: u32, outcome: Outcome) -> Self {
-        Self { outcome, tunnel }
+        Self { outcome, tunnel: tunnel + 1 }
+    }
+
+    #[inline(always)]
+    pub const fn tunnel(&self) -> Option<u32> {
+        self.tunnel.checked_sub(1)
     }
 }
 
 impl From<Outcome> for Stop {
     #[inline(always)]
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, tunnel: NO_TUNNEL }
+        Self { outcome, tunnel: 0 }
     }
 }
 
@@ -237,6 +262,12 @@ mod tests {
             assert!((pair[0] as u8) < pair[1] as u8, "{pair:?}");
         }
         assert!(Outcome::ALL.iter().all(|&outcome| (outcome as usize) < MAX_OUTCOMES));
+        assert!(MAX_OUTCOMES.is_power_of_two() && MAX_DROPS.is_power_of_two());
+        let drops = Outcome::ALL.iter().filter(|outcome| {
+            matches!(outcome.disposition(), Disposition::Drop | Disposition::Abort)
+        });
+        let room = FIRST_DROP..FIRST_DROP + MAX_DROPS;
+        assert!(drops.into_iter().all(|&outcome| room.contains(&(outcome as usize))));
     }
 
     /// Released codes and labels: rows are added, never changed.

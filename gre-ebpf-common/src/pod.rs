@@ -5,6 +5,7 @@
 use core::ptr;
 
 use crate::{
+    bridge::{Address, Member, Station},
     demux::Bucket,
     mismatch::Mismatch,
     next_hop::NextHop,
@@ -23,6 +24,12 @@ pub unsafe trait Plain: Copy + Default + PartialEq {
     const WORDS: usize = size_of::<Self>() / 8;
 }
 
+// SAFETY: one `u32`, two `u16`, two `u32`.
+unsafe impl Plain for Member {}
+// SAFETY: one `u32`, four `u16`, one `u32`.
+unsafe impl Plain for Address {}
+// SAFETY: four `u32`, one `u64`.
+unsafe impl Plain for Station {}
 // SAFETY: an array of `u64`.
 unsafe impl Plain for Bucket {}
 // SAFETY: eight `u32`.

@@ -1,11 +1,12 @@
 //! An interface that the programs run on.
 
-use crate::{outcome::NO_TUNNEL, wire::ethernet::Mac};
+use crate::wire::ethernet::Mac;
 
 /// Map `PORTS`: interface index to this. All zero is no port.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Port {
+    /// Zeros for a bridge's member, to which nothing is addressed: what is, goes to the bridge.
     pub mac: Mac,
     pub flags: Flags,
     /// The tunnel whose device this is, plus one; 0 for a port.
@@ -38,6 +39,8 @@ impl Flags {
     /// The other end of a tunnel's device: what arrives on it the device has sent, cut to its MTU
     /// and with its checksums done.
     pub const PEER: Self = Self(1 << 7);
+    /// A bridge's member that `BRIDGE_MEMBERS` has: the bridge's frames arrive on it.
+    pub const BRIDGED: Self = Self(1 << 8);
 
     #[inline(always)]
     pub const fn has(self, flag: Self) -> bool {
@@ -71,11 +74,14 @@ impl Port {
         Self { flags: Flags::VALID.with(Flags::PEER, true), ..device }
     }
 
-    /// The id of the tunnel whose device this is, or [`NO_TUNNEL`].
+    /// The id of the tunnel whose device this is, or an id that none has.
     #[inline(always)]
     pub const fn tunnel(&self) -> u32 {
         self.tunnel.wrapping_sub(1)
     }
 }
+
+/// An id of no tunnel.
+const NO_TUNNEL: u32 = u32::MAX;
 
 const _: () = assert!(Port::new([0; 6], Flags(0), 1).tunnel() == NO_TUNNEL);

@@ -1,7 +1,7 @@
 //! A tunnel as the data plane sees it: one cache line, ready to be written in front of a packet.
 
 use crate::{
-    demux::{Key, Kind},
+    demux::Key,
     wire::{
         gre::{self, GreBase},
         ipv4::{self, DONT_FRAGMENT, PROTOCOL_GRE},
@@ -22,9 +22,10 @@ pub struct Tunnel {
     pub ifindex: u32,
     /// Key that received packets must carry, in memory order; zero without [`Flags::KEY`].
     pub key: u32,
-    /// MTU of the tunnel's device: the longest inner packet, in bytes.
+    /// MTU of the tunnel's device: the longest inner IP packet, in bytes; a frame is longer by its
+    /// Ethernet header.
     pub mtu: u16,
-    /// Bytes that encapsulation adds: outer IP header, its options, GRE header.
+    /// Bytes that encapsulation puts in front: outer IP header, its options, GRE header.
     pub overhead: u16,
     /// Start of the outer header, in memory order. IPv4: all of it (length, identification and
     /// checksum zero). IPv6: its first two words (length zero), then the Destination Options header
@@ -103,6 +104,9 @@ impl Flags {
     pub const REMOTE_ANY: Self = Self(1 << 18);
     /// It runs inside itself, or inside too many other tunnels.
     pub const NESTED: Self = Self(1 << 19);
+
+    /// Ethernet frames go inside (protocol type 0x6558).
+    pub const ETHERNET: Self = Self(1 << 20);
 
     #[inline(always)]
     pub const fn has(self, flag: Self) -> bool {
@@ -187,6 +191,8 @@ const fn is_zero(words: &[u32; 4]) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outer {
     pub ends: Ends,
+    /// What goes inside is Ethernet.
+    pub ethernet: bool,
     /// 0 inherits.
     pub ttl: u8,
     /// Bit 0 inherits.
@@ -207,6 +213,7 @@ impl Outer {
     pub const fn new(ends: Ends) -> Self {
         Self {
             ends,
+            ethernet: false,
             ttl: 0,
             tos: 0,
             dont_fragment: true,
@@ -251,6 +258,7 @@ impl Tunnel {
                 .with(Flags::CHECKSUM_SENT, outer.checksum)
                 .with(Flags::SEQUENCE_SENT, outer.sequence)
                 .with(Flags::IPV6, is_v6)
+                .with(Flags::ETHERNET, outer.ethernet)
                 .with(Flags::ENCAPSULATION_LIMIT, is_v6 && outer.encapsulation_limit.is_some())
                 .with(Flags::FLOW_LABEL_INHERIT, is_v6 && outer.flow_label.is_none())
                 .with(Flags::KEY, expected.key.is_some())
@@ -279,34 +287,35 @@ impl Tunnel {
         }
     }
 
-    /// Whether it is one that a search for this key looks for, its addresses apart: up, with the key
-    /// and with addresses that are any where the key's are.
+    /// Whether it is one that a search looks for, its addresses apart.
     #[inline(always)]
-    pub const fn is_found_by(&self, key: &Key) -> bool {
-        let (is_v6, local_any, remote_any) =
-            (key.ends.is_v6(), key.ends.any_local(), key.ends.any_remote());
-        let ends = Flags(0)
-            .with(Flags::IPV6, is_v6)
-            .with(Flags::LOCAL_ANY, local_any)
-            .with(Flags::REMOTE_ANY, remote_any);
-        let mask = Flags::IPV6.and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
-        // Only IPv4 with both addresses given tells a key of zero from none.
-        let numbers_alone = is_v6 || local_any && remote_any;
-        if matches!(key.kind, Kind::PAIR) {
-            return self.flags.only(mask).0 == ends.0;
-        }
-        let wanted = ends.and(Flags::UP).with(Flags::KEY, key.kind.has_key());
-        let mask = mask.and(Flags::UP).with(Flags::KEY, !numbers_alone);
-        self.flags.only(mask).0 == wanted.only(mask).0 && self.key == key.kind.key()
+    pub const fn is(&self, sought: &Sought) -> bool {
+        self.flags.only(sought.mask).0 == sought.flags.0
+            && (sought.any_key || self.key == sought.key)
+    }
+
+    /// Whether it is the one for packets over IPv4 between the addresses of this key, both given, with
+    /// this key and without other options.
+    #[inline(always)]
+    pub const fn is_plain_and_found_by(&self, key: &Key) -> bool {
+        let options = Flags::CHECKSUM.and(Flags::SEQUENCE).and(Flags::ETHERNET);
+        let ends = Flags::IPV6.and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
+        let wanted = Flags::UP.with(Flags::KEY, key.kind.has_key());
+        let (local, remote) = self.addresses4();
+        self.flags.only(Flags::UP.and(Flags::KEY).and(options).and(ends)).0 == wanted.0
+            && self.key == key.kind.key()
+            && local == key.ends.local[0]
+            && remote == key.ends.remote[0]
     }
 
     /// Whether what is too long for the path is sent in outer fragments, whatever it is: Don't Fragment
-    /// is neither the tunnel's nor the inner packet's to ask for.
+    /// is neither the tunnel's nor the inner packet's to ask for. Stations of one LAN expect it to carry
+    /// what every Ethernet does.
     #[inline(always)]
     pub const fn cuts_outer(&self) -> bool {
         let [.., flags, _] = self.outer[1].to_ne_bytes();
         !self.flags.has(Flags::IPV6)
-            && self.flags.has(Flags::IGNORE_DF)
+            && self.flags.only(Flags::IGNORE_DF.and(Flags::ETHERNET)).0 != 0
             && flags & (DONT_FRAGMENT >> 8) as u8 == 0
     }
 
@@ -315,17 +324,37 @@ impl Tunnel {
     pub const fn addresses4(&self) -> (u32, u32) {
         (self.outer[3], self.outer[4])
     }
+}
 
-    /// Bytes of the outer IP header and its options.
+/// What a search for a key looks for: tunnels that are up, with the key, and with addresses that are
+/// any where the key's are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sought {
+    flags: Flags,
+    mask: Flags,
+    key: u32,
+    any_key: bool,
+}
+
+impl Sought {
     #[inline(always)]
-    pub const fn ip_len(&self) -> usize {
-        if !self.flags.has(Flags::IPV6) {
-            ipv4::HEADER_LEN
-        } else if !self.flags.has(Flags::ENCAPSULATION_LIMIT) {
-            ipv6::HEADER_LEN
-        } else {
-            ipv6::HEADER_LEN + ipv6::ENCAPSULATION_LIMIT_LEN
+    pub const fn by(key: &Key) -> Self {
+        let (is_v6, local_any, remote_any) =
+            (key.ends.is_v6(), key.ends.any_local(), key.ends.any_remote());
+        let ends = Flags(0)
+            .with(Flags::IPV6, is_v6)
+            .with(Flags::ETHERNET, key.kind.is_of_ethernet())
+            .with(Flags::LOCAL_ANY, local_any)
+            .with(Flags::REMOTE_ANY, remote_any);
+        let mask = Flags::IPV6.and(Flags::ETHERNET).and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
+        if key.kind.is_pair() {
+            return Self { flags: ends, mask, key: 0, any_key: true };
         }
+        // Only IPv4 with both addresses given tells a key of zero from none.
+        let numbers_alone = is_v6 || local_any && remote_any;
+        let wanted = ends.and(Flags::UP).with(Flags::KEY, key.kind.has_key());
+        let mask = mask.and(Flags::UP).with(Flags::KEY, !numbers_alone);
+        Self { flags: wanted.only(mask), mask, key: key.kind.key(), any_key: false }
     }
 }
 
@@ -360,12 +389,10 @@ impl Outer {
         };
         let first = (6 << 28 | (self.tos() as u32) << 20 | flow_label).to_be();
         let (next_header, options) = match self.encapsulation_limit {
-            Some(limit) => {
-                let bytes = ipv6::encapsulation_limit(PROTOCOL_GRE, limit);
-                let [a, b, c, d, e, f, g, h] = bytes;
-                let words = [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])];
-                (ipv6::NEXT_HEADER_DESTINATION_OPTIONS, words)
-            }
+            Some(limit) => (
+                ipv6::NEXT_HEADER_DESTINATION_OPTIONS,
+                ipv6::encapsulation_limit(PROTOCOL_GRE, limit),
+            ),
             None => (PROTOCOL_GRE, [0; 2]),
         };
         [first, u32::from_ne_bytes([0, 0, next_header, self.ttl]), options[0], options[1], 0]

@@ -9,9 +9,10 @@ use aya_ebpf::{
 };
 use gre_ebpf_common::{
     counters::{
-        OutcomeCounters, Tier, Traffic, TunnelCounters, TunnelDrops, outcome_index, tunnel_index,
+        OutcomeCounters, Tier, Traffic, TunnelCounters, TunnelDrops, drop_index, outcome_index,
+        tunnel_index,
     },
-    outcome::{MAX_OUTCOMES, Outcome},
+    outcome::{MAX_DROPS, MAX_OUTCOMES, Outcome},
 };
 
 /// The number of possible CPUs. Set by the loader and then frozen, so the verifier folds it.
@@ -66,18 +67,19 @@ pub fn transmit(tier: Tier, tunnel: u32, packets: u32, bytes: u32) -> u16 {
     ((turn * u64::from(CPUS.load()) + u64::from(cpu)) * 2 + tier as u64) as u16
 }
 
-/// The code of an outcome, below `MAX_OUTCOMES` for the verifier as well: the compiler knows that it
-/// is and would leave the mask out, but Linux 6.1 does not follow a code through spills and shifts.
+/// A code or an index that is below `limit`, a power of two, for the verifier as well: the compiler knows
+/// that it is and would leave the mask out, but Linux 6.1 does not follow a code through spills and
+/// shifts.
 #[inline(always)]
-fn bounded(outcome: Outcome) -> usize {
-    opaque(outcome as usize) & (MAX_OUTCOMES - 1)
+fn bounded(code: usize, limit: usize) -> usize {
+    opaque(code) & (limit - 1)
 }
 
 /// Counts a drop on its tunnel.
 #[inline(always)]
 pub fn tunnel_drop(tunnel: u32, outcome: Outcome) {
     if let Some(drops) = TUNNEL_DROPS.get_ptr_mut(tunnel) {
-        let code = bounded(outcome);
+        let code = bounded(drop_index(outcome), MAX_DROPS);
         // SAFETY: the entry lies in the map and the code within it.
         let counter = unsafe { &raw mut (*drops).0[code] };
         // SAFETY: an atomic addition to a counter that is only ever added to or read. Spelled out
@@ -91,6 +93,6 @@ pub fn tunnel_drop(tunnel: u32, outcome: Outcome) {
 pub fn outcome(tier: Tier, outcome: Outcome) {
     if let Some(counters) = OUTCOMES.get_ptr_mut(outcome_index(tier, cpu())) {
         // SAFETY: as in `traffic`; the code is below `MAX_OUTCOMES`.
-        unsafe { (*counters).0[bounded(outcome)] += 1 };
+        unsafe { (*counters).0[bounded(outcome as usize, MAX_OUTCOMES)] += 1 };
     }
 }

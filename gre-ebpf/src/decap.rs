@@ -11,23 +11,22 @@ use aya_ebpf::{
 use gre_ebpf_common::{
     counters::Tier,
     decapsulate::{self, Payload},
-    event,
+    ecn, event,
     next_hop::{self, NextHop},
     outcome::{Outcome, Stop},
     route::Entry,
     tunnel::{Flags, Tunnel},
     wire::{
         ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
-        gre,
         ipv4::Ipv4Header,
         ipv6::Ipv6Header,
     },
 };
 
 use crate::{
-    checksum, counters, encap, events, forward,
+    checksum, counters, detour, encap, events, forward, frames,
     header::Header,
-    mismatch, mss,
+    mismatch, mss, nesting,
     packet::{self, Packet},
     parse::Frame,
     sequence::{self, Judged},
@@ -56,7 +55,7 @@ fn accept(
         return Err(Outcome::ChecksumWrong);
     }
     let judged = sequence::judge(packet, received)?;
-    match decapsulate::payload(received.gre, received.inner_len) {
+    match decapsulate::payload(received.tunnel, received.gre, received.inner_len) {
         Ok(payload) => Ok((payload, judged)),
         Err(outcome) => {
             if matches!(outcome, Outcome::Keepalive) {
@@ -67,20 +66,21 @@ fn accept(
     }
 }
 
-/// The header of the inner packet, which is whole and may be let out of the tunnel.
+/// The header of the inner packet, which is whole and may be let out of the tunnel. Without `ANY` it is
+/// as it came: the outer one has met no congestion.
 #[inline(always)]
-fn inner<H: Header>(packet: &Packet, received: &Received) -> Result<H, Outcome> {
+fn inner<H: Header, const ANY: bool>(packet: &Packet, received: &Received) -> Result<H, Outcome> {
     let header: H = packet
         .read(received.inner_offset)
         .filter(|_| received.inner_len >= H::HEADER_LEN as u32)
         .ok_or(Outcome::InnerTruncated)?;
+    let is_plain = !header.has_options() && ecn::is_untouched(received.dsfield, header.dsfield());
+    if !ANY && !is_plain {
+        return Err(Outcome::Detour);
+    }
     header.inspect(received.inner_len)?;
-    decapsulate::congestion(header, received.dsfield)
+    if ANY { decapsulate::congestion(header, received.dsfield) } else { Ok(header) }
 }
-
-/// What a received packet's tunnel must have none of to be plain.
-const OPTIONS: Flags =
-    Flags::CHECKSUM.and(Flags::SEQUENCE).and(Flags::LOCAL_ANY).and(Flags::REMOTE_ANY);
 
 /// Whether a packet from the tunnel that is routed into tunnel `next` goes back to where it came
 /// from: into the same tunnel, or out of the same device to the same peer.
@@ -123,17 +123,13 @@ fn way<H: Header, const ANY: bool>(
         && inner.destination_is_unicast()
         && is_loop::<ANY>(packet, frame, received, next)
     {
-        return Err(Stop::on(received.id, Outcome::Loop));
+        return Err(detour::or_on::<ANY>(received.id, Outcome::Loop));
     }
     let flags = received.tunnel.flags;
     if !H::tunnel_forwards(flags) || !inner.may_be_forwarded() {
         return Ok(Way::Device);
     }
-    if H::HAS_REVERSE_PATH
-        && (flags.has(Flags::REVERSE_PATH_STRICT)
-            && inner.reverse_route() != Entry::Tunnel(received.id)
-            || flags.has(Flags::REVERSE_PATH_LOOSE) && inner.reverse_route() == Entry::Punt)
-    {
+    if H::HAS_REVERSE_PATH && !reverse_path(flags, received.id, inner) {
         return Ok(Way::Device);
     }
     let len = frame_len(packet, received);
@@ -150,11 +146,25 @@ fn way<H: Header, const ANY: bool>(
             _ => Way::Device,
         },
         Entry::Tunnel(id) => match encap::ready::<ANY>(frame.port, id, len) {
-            Err(Outcome::Detour) => return Err(Outcome::Detour.into()),
+            Ok((tunnel, _)) if ANY && nesting::xdp(id, tunnel, inner).is_err() => Way::Device,
             Ok((tunnel, next_hop)) => Way::Tunnel(id, tunnel, next_hop),
+            Err(_) if !ANY => return Err(Outcome::Detour.into()),
             Err(_) => Way::Device,
         },
     })
+}
+
+/// Whether rp_filter, where it is on, would let the packet in on the tunnel's device.
+#[inline(always)]
+fn reverse_path<H: Header>(flags: Flags, id: u32, inner: &H) -> bool {
+    if !flags.has(Flags::REVERSE_PATH_STRICT.and(Flags::REVERSE_PATH_LOOSE)) {
+        return true;
+    }
+    match inner.reverse_route() {
+        Entry::Tunnel(from) if from == id => true,
+        Entry::Punt => false,
+        _ => !flags.has(Flags::REVERSE_PATH_STRICT),
+    }
 }
 
 /// Bytes that are left without the outer header, those behind the inner packet included: a device
@@ -172,26 +182,37 @@ pub fn xdp<const ANY: bool>(
     frame: &Frame,
     received: &Received,
 ) -> Result<Outcome, Stop> {
-    let on = |outcome| Stop::on(received.id, outcome);
     if !ANY {
-        let plain = received.gre.protocol() == gre::PROTOCOL_IPV4
-            && received.tunnel.flags.only(OPTIONS).0 == 0;
-        if !plain {
-            return Err(Outcome::Detour.into());
-        }
         return through::<Ipv4Header, ANY>(ctx, packet, frame, received, None);
     }
     let (payload, judged) =
         accept(packet, received, 1, |offset, len| checksum::sum_xdp(ctx, offset, len))
-            .map_err(on)?;
+            .map_err(|outcome| Stop::on(received.id, outcome))?;
     match payload {
         Payload::Ipv4 => through::<Ipv4Header, ANY>(ctx, packet, frame, received, judged),
         Payload::Ipv6 => through::<Ipv6Header, ANY>(ctx, packet, frame, received, judged),
+        Payload::Ethernet => Err(Outcome::DetourOfFrames.into()),
         Payload::Other(ethertype) => {
             let ethertype = ethertype.to_be();
-            deliver(ctx, packet, frame, received, judged, ethertype, received.inner_len)?;
+            deliver::<ANY>(ctx, packet, frame, received, judged, ethertype, received.inner_len)?;
             Ok(Outcome::ToDevice)
         }
+    }
+}
+
+/// XDP: takes the outer header off a frame and sends it on.
+#[inline(always)]
+pub fn frame(
+    ctx: &XdpContext,
+    packet: &Packet,
+    frame: &Frame,
+    received: &Received,
+) -> Result<Outcome, Stop> {
+    let sum = |offset, len| checksum::sum_xdp(ctx, offset, len);
+    let accepted = accept(packet, received, 1, sum);
+    match accepted.map_err(|outcome| Stop::on(received.id, outcome))? {
+        (Payload::Ethernet, judged) => frames::out_xdp(ctx, packet, frame, received, judged),
+        _ => Err(Outcome::DetourOfFrames.into()),
     }
 }
 
@@ -203,17 +224,20 @@ fn through<H: Header, const ANY: bool>(
     received: &Received,
     judged: Option<Judged>,
 ) -> Result<Outcome, Stop> {
-    let inner: H = inner(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
+    let inner: H = inner::<H, ANY>(packet, received)
+        .map_err(|outcome| detour::or_on::<ANY>(received.id, outcome))?;
     let len = inner.total_len();
-    let mss = mss::limit(packet, received.tunnel, &inner, received.inner_offset);
+    let mss = mss::limit(packet, mss::of::<H>(received.tunnel), &inner, received.inner_offset);
     if !ANY && mss != 0 {
         return Err(Outcome::Detour.into());
     }
     // Nothing between the two: Linux 6.1 forgets which way it is, and so that there is a tunnel.
     match way::<_, ANY>(packet, frame, received, &inner)? {
         Way::Device => {
-            let packet = deliver(ctx, packet, frame, received, judged, H::ETHERTYPE, len)?;
-            inner.write_back(&packet, ethernet::HEADER_LEN).ok_or(Outcome::Aborted)?;
+            let packet = deliver::<ANY>(ctx, packet, frame, received, judged, H::ETHERTYPE, len)?;
+            if ANY {
+                inner.write_back(&packet, ethernet::HEADER_LEN).ok_or(Outcome::Aborted)?;
+            }
             clamp(ctx, &inner, ethernet::HEADER_LEN, mss);
             Ok(Outcome::ToDevice)
         }
@@ -222,44 +246,47 @@ fn through<H: Header, const ANY: bool>(
                 return Err(Outcome::Detour.into());
             }
             if !forward::redirect(next_hop) {
-                return Err(Outcome::EgressWithoutXdp.into());
+                return Err(detour::or::<ANY>(Outcome::EgressWithoutXdp));
             }
-            strip(ctx, received.inner_offset as i32 - encap::header_len::<ANY>(next_hop) as i32)?;
+            strip::<ANY>(
+                ctx,
+                received.inner_offset as i32 - encap::header_len::<ANY>(next_hop) as i32,
+            )?;
             // Nothing below hands the packet on as it came: it has been changed.
             counters::receive(Tier::Xdp, received.id, 1, len);
             sequence::accept(received.id, judged);
             let packet = Packet::of_xdp(ctx);
-            let offset = if ANY {
+            let inner = inner.forwarded();
+            if ANY {
                 let offset = encap::ethernet(&packet, next_hop, H::ETHERTYPE)?;
-                forget(offset, packet.len())
+                let offset = forget(offset, packet.len());
+                inner.write_back(&packet, offset).ok_or(Outcome::Aborted)?;
+                clamp(ctx, &inner, offset, mss);
             } else {
                 encap::untagged(&packet, next_hop, H::ETHERTYPE)?;
-                ethernet::HEADER_LEN
-            };
-            inner.forwarded().write_back(&packet, offset).ok_or(Outcome::Aborted)?;
-            clamp(ctx, &inner, offset, mss);
+                inner.write_ttl(&packet, ethernet::HEADER_LEN).ok_or(Outcome::Aborted)?;
+            }
             Ok(Outcome::Decapsulated)
         }
         Way::Tunnel(id, tunnel, next_hop) => {
-            let onward = mss::limit(packet, tunnel, &inner, received.inner_offset);
+            let onward = mss::limit(packet, mss::of::<H>(tunnel), &inner, received.inner_offset);
             if !ANY && onward != 0 {
                 return Err(Outcome::Detour.into());
             }
             if !forward::redirect(next_hop) {
-                return Err(Outcome::EgressWithoutXdp.into());
+                return Err(detour::or::<ANY>(Outcome::EgressWithoutXdp));
             }
             let before = encap::header_len::<ANY>(next_hop) as i32 + i32::from(tunnel.overhead);
             let surplus = received.inner_offset as i32 - before;
             // Mostly both tunnels have the same options, and the call is dear.
             if surplus != 0 {
-                strip(ctx, surplus)?;
+                strip::<ANY>(ctx, surplus)?;
             }
             // Nothing below hands the packet on as it came: it has been changed.
             counters::receive(Tier::Xdp, received.id, 1, len);
             sequence::accept(received.id, judged);
             let mss = if mss == 0 || onward != 0 && onward < mss { onward } else { mss };
-            let changes = encap::Changes { dsfield: true, mss };
-            encap::write::<_, ANY>(ctx, id, tunnel, next_hop, &inner.forwarded(), changes)?;
+            encap::write::<_, ANY>(ctx, id, tunnel, next_hop, &inner.forwarded(), mss)?;
             Ok(Outcome::Transit)
         }
     }
@@ -267,7 +294,7 @@ fn through<H: Header, const ANY: bool>(
 
 /// Hands the inner packet, `len` bytes long, to the tunnel's device. Returns the packet as it is now.
 #[inline(always)]
-fn deliver(
+fn deliver<const ANY: bool>(
     ctx: &XdpContext,
     packet: &Packet,
     frame: &Frame,
@@ -278,13 +305,14 @@ fn deliver(
 ) -> Result<Packet, Stop> {
     // A veth takes no frame that is longer than its MTU; TC has another way in.
     if frame_len(packet, received) > u32::from(received.tunnel.mtu) {
-        return Err(Outcome::TooBig.into());
+        return Err(detour::or::<ANY>(Outcome::TooBig));
     }
-    let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
+    let device =
+        forward::next_hop(received.tunnel.device).ok_or(detour::or::<ANY>(Outcome::TunnelDown))?;
     if !forward::can_redirect(frame.port, device) || !forward::redirect(device) {
-        return Err(Outcome::EgressWithoutXdp.into());
+        return Err(detour::or::<ANY>(Outcome::EgressWithoutXdp));
     }
-    strip(ctx, received.inner_offset as i32 - ethernet::HEADER_LEN as i32)?;
+    strip::<ANY>(ctx, received.inner_offset as i32 - ethernet::HEADER_LEN as i32)?;
     // Nothing below hands the packet on as it came: it has been changed.
     counters::receive(Tier::Xdp, received.id, 1, len);
     sequence::accept(received.id, judged);
@@ -303,11 +331,11 @@ pub fn clamp<H: Header>(ctx: &XdpContext, inner: &H, offset: usize, mss: u16) {
 /// Moves the start of the packet by `bytes` towards its end. The point of no return: once it
 /// succeeds the packet is not the one that came.
 #[inline(always)]
-fn strip(ctx: &XdpContext, bytes: i32) -> Result<(), Stop> {
+pub fn strip<const ANY: bool>(ctx: &XdpContext, bytes: i32) -> Result<(), Stop> {
     // SAFETY: the context is the program's own.
     match unsafe { bpf_xdp_adjust_head(ctx.ctx, bytes) } {
         0 => Ok(()),
-        _ => Err(Outcome::NoHeadroom.into()),
+        _ => Err(detour::or::<ANY>(Outcome::NoHeadroom)),
     }
 }
 
@@ -335,6 +363,7 @@ pub fn tc(ctx: &TcContext, frame: &Frame, received: &Received) -> Result<Outcome
     match payload {
         Payload::Ipv4 => into_device::<Ipv4Header>(ctx, &packet, &inside),
         Payload::Ipv6 => into_device::<Ipv6Header>(ctx, &packet, &inside),
+        Payload::Ethernet => frames::out_tc(ctx, &inside),
         Payload::Other(ethertype) => {
             lift(ctx, &inside, ethertype.to_be(), received.inner_len)?;
             hand_over(ctx, &inside)
@@ -343,11 +372,11 @@ pub fn tc(ctx: &TcContext, frame: &Frame, received: &Received) -> Result<Outcome
 }
 
 /// A packet that TC takes out of its tunnel.
-struct Inside<'a> {
-    frame: &'a Frame,
-    received: &'a Received,
-    judged: Option<Judged>,
-    packets: u32,
+pub struct Inside<'a> {
+    pub frame: &'a Frame,
+    pub received: &'a Received,
+    pub judged: Option<Judged>,
+    pub packets: u32,
 }
 
 #[inline(always)]
@@ -357,14 +386,15 @@ fn into_device<H: Header>(
     inside: &Inside<'_>,
 ) -> Result<Outcome, Stop> {
     let received = inside.received;
-    let inner: H = inner(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
+    let inner: H =
+        inner::<H, true>(packet, received).map_err(|outcome| Stop::on(received.id, outcome))?;
     if let Entry::Tunnel(next) = inner.route()
         && inner.destination_is_unicast()
         && is_loop::<true>(packet, inside.frame, received, next)
     {
         return Err(Stop::on(received.id, Outcome::Loop));
     }
-    let mss = mss::limit(packet, received.tunnel, &inner, received.inner_offset);
+    let mss = mss::limit(packet, mss::of::<H>(received.tunnel), &inner, received.inner_offset);
     // Ethernet's padding is no part of the packet; where the kernel has merged packets it has also
     // added up their lengths.
     lift(ctx, inside, H::ETHERTYPE, inner.total_len())?;
@@ -379,14 +409,30 @@ fn into_device<H: Header>(
 }
 
 /// Takes the outer header off, addresses the frame to the tunnel's device and counts it, `len` bytes
-/// long inside. What the helper cannot shrink is left to the daemon.
+/// long inside.
 #[inline(always)]
 fn lift(ctx: &TcContext, inside: &Inside<'_>, ethertype: u16, len: u32) -> Result<(), Stop> {
     let received = inside.received;
     let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
-    let bytes = received.inner_offset as i32 - ethernet::HEADER_LEN as i32;
+    shrink(ctx, received, received.inner_offset - ethernet::HEADER_LEN, ethertype)?;
+    counters::receive(Tier::Tc, received.id, inside.packets, len);
+    sequence::accept(received.id, inside.judged);
+    encap::ethernet(&Packet::of_tc(ctx, packet::INNER), device, ethertype)?;
+    Ok(())
+}
+
+/// Takes out `bytes` behind the Ethernet header; what comes then has an EtherType. What the helper
+/// cannot shrink is left to the daemon.
+#[inline(always)]
+pub fn shrink(
+    ctx: &TcContext,
+    received: &Received,
+    bytes: usize,
+    ethertype: u16,
+) -> Result<(), Stop> {
     // A segment's size is not changed by taking the outer header off.
     let fixed = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+    let bytes = bytes as i32;
     let shrink = |flags| ctx.adjust_room(-bytes, BPF_ADJ_ROOM_MAC, fixed | flags);
     let is_v6 = received.tunnel.flags.has(Flags::IPV6);
     // Tells the kernel that the version changes (Linux 6.3). Without it, it takes no inner packet
@@ -396,23 +442,20 @@ fn lift(ctx: &TcContext, inside: &Inside<'_>, ethertype: u16, len: u32) -> Resul
         ETHERTYPE_IPV6 if !is_v6 => shrink(u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6)),
         _ => shrink(0),
     };
-    if shrunk.or_else(|_| shrink(0)).is_err() {
-        return Err(if events::send(ctx, event::Kind::OuterOptions, received.id, ctx.len()) {
-            Outcome::Unwrapping.into()
-        } else {
-            Stop::on(received.id, Outcome::Aborted)
-        });
+    if shrunk.or_else(|_| shrink(0)).is_ok() {
+        return Ok(());
     }
-    counters::receive(Tier::Tc, received.id, inside.packets, len);
-    sequence::accept(received.id, inside.judged);
-    encap::ethernet(&Packet::of_tc(ctx, packet::INNER), device, ethertype)?;
-    Ok(())
+    Err(if events::send(ctx, event::Kind::OuterOptions, received.id, ctx.len()) {
+        Outcome::Unwrapping.into()
+    } else {
+        Stop::on(received.id, Outcome::Aborted)
+    })
 }
 
 /// Out of the peer, so that the device's own counters see it; but an MTU is for what is sent, and a
 /// peer may send more than the device may.
 #[inline(always)]
-fn hand_over(ctx: &TcContext, inside: &Inside<'_>) -> Result<Outcome, Stop> {
+pub fn hand_over(ctx: &TcContext, inside: &Inside<'_>) -> Result<Outcome, Stop> {
     let Inside { received, packets, .. } = inside;
     let aborted = Stop::on(received.id, Outcome::Aborted);
     let device = forward::next_hop(received.tunnel.device).ok_or(aborted)?;

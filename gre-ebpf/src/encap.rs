@@ -29,9 +29,9 @@ use gre_ebpf_common::{
 };
 
 use crate::{
-    checksum, counters, decap, events, forward, fragment,
+    checksum, counters, decap, detour, events, forward, fragment, frames,
     header::Header,
-    mss,
+    mss, nesting,
     packet::{self, Packet},
     parse::Frame,
     sequence, skb,
@@ -49,6 +49,9 @@ pub fn ready<const ANY: bool>(
     len: u32,
 ) -> Result<(&'static Tunnel, &'static NextHop), Outcome> {
     let tunnel = tunnels::get(id).ok_or(Outcome::TunnelDown)?;
+    if !ANY && !is_plain(tunnel) {
+        return Err(Outcome::Detour);
+    }
     if !tunnel.flags.has(Flags::UP) {
         return Err(Outcome::TunnelDown);
     }
@@ -56,7 +59,7 @@ pub fn ready<const ANY: bool>(
     if !next_hop.flags.has(next_hop::Flags::RESOLVED) {
         return Err(Outcome::NextHopUnresolved);
     }
-    if !ANY && !(is_plain(tunnel) && next_hop.is_untagged()) {
+    if !ANY && !next_hop.is_untagged() {
         return Err(Outcome::Detour);
     }
     if len > u32::from(tunnel.mtu) || len + u32::from(tunnel.overhead) > next_hop.mtu {
@@ -83,48 +86,50 @@ pub fn xdp<H: Header, const ANY: bool>(
         return Err(if is_stray { Outcome::NoTunnel } else { Outcome::NoTunnelRoute }.into());
     };
     if !H::port_forwards(frame.port.flags) {
-        return Err(Outcome::ForwardingOff.into());
+        return Err(detour::or::<ANY>(Outcome::ForwardingOff));
     }
     if !inner.is_routable() {
-        return Err(Outcome::NotUnicast.into());
+        return Err(detour::or::<ANY>(Outcome::NotUnicast));
     }
     if inner.ttl() <= 1 {
-        return Err(Outcome::TtlExpiring.into());
+        return Err(detour::or::<ANY>(Outcome::TtlExpiring));
     }
-    if !inner.may_be_forwarded() {
-        return Err(Outcome::Ipv6Extension.into());
+    if inner.has_options() {
+        return Err(detour::or::<ANY>(Outcome::Ipv6Extension));
     }
-    let (tunnel, next_hop) = ready::<ANY>(frame.port, id, packet.len() - frame.header_len as u32)?;
+    let (tunnel, next_hop) = ready::<ANY>(frame.port, id, packet.len() - frame.header_len as u32)
+        .map_err(detour::or::<ANY>)?;
+    if ANY {
+        nesting::xdp(id, tunnel, inner)?;
+    }
     if H::HAS_REVERSE_PATH && !reverse_path(frame, inner) {
-        return Err(Outcome::ReversePath.into());
+        return Err(detour::or::<ANY>(Outcome::ReversePath));
     }
-    let mss = mss::limit(packet, tunnel, inner, frame.header_len);
+    let mss = mss::limit(packet, mss::of::<H>(tunnel), inner, frame.header_len);
     if !ANY && mss != 0 {
         return Err(Outcome::Detour.into());
     }
     if !forward::redirect(next_hop) {
-        return Err(Outcome::EgressWithoutXdp.into());
+        return Err(detour::or::<ANY>(Outcome::EgressWithoutXdp));
     }
     let room = i32::from(tunnel.overhead) + header_len::<ANY>(next_hop) as i32;
     // SAFETY: the context is the program's own.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, frame.header_len as i32 - room) } != 0 {
-        return Err(Outcome::NoHeadroom.into());
+        return Err(detour::or::<ANY>(Outcome::NoHeadroom));
     }
     // Nothing below hands the packet on as it came: it has been changed.
-    write::<_, ANY>(
-        ctx,
-        id,
-        tunnel,
-        next_hop,
-        &inner.forwarded(),
-        Changes { dsfield: false, mss },
-    )?;
+    write::<_, ANY>(ctx, id, tunnel, next_hop, &inner.forwarded(), mss)?;
     Ok(Outcome::Encapsulated)
 }
 
 /// Whether rp_filter, where it is on, would let the packet in on this port.
 #[inline(always)]
 fn reverse_path<H: Header>(frame: &Frame, inner: &H) -> bool {
+    const FILTERS: port::Flags =
+        port::Flags::REVERSE_PATH_STRICT.with(port::Flags::REVERSE_PATH_LOOSE, true);
+    if !frame.port.flags.has(FILTERS) {
+        return true;
+    }
     if frame.port.flags.has(port::Flags::REVERSE_PATH_STRICT) {
         return match inner.reverse_route() {
             Entry::NextHop(id) => forward::next_hop(id).is_some_and(|next_hop| {
@@ -133,20 +138,12 @@ fn reverse_path<H: Header>(frame: &Frame, inner: &H) -> bool {
             Entry::Tunnel(_) | Entry::Punt => false,
         };
     }
-    !frame.port.flags.has(port::Flags::REVERSE_PATH_LOOSE) || inner.reverse_route() != Entry::Punt
-}
-
-/// What beside the TTL is changed in an inner packet on its way into a tunnel.
-#[derive(Clone, Copy)]
-pub struct Changes {
-    /// The outer packet of the tunnel that it came out of may have met congestion.
-    pub dsfield: bool,
-    /// What its segment size is lowered to; 0 is not at all.
-    pub mss: u16,
+    inner.reverse_route() != Entry::Punt
 }
 
 /// Writes Ethernet, the outer header and `inner`, as the tunnel gets it from the kernel: forwarded,
-/// so that `ttl inherit` copies the new TTL. The packet has been given room for them. Counts it.
+/// so that `ttl inherit` copies the new TTL, and its segment size lowered to `mss` if that is not 0.
+/// The packet has been given room for them. Counts it.
 #[inline(always)]
 pub fn write<H: Header, const ANY: bool>(
     ctx: &XdpContext,
@@ -154,7 +151,7 @@ pub fn write<H: Header, const ANY: bool>(
     tunnel: &Tunnel,
     next_hop: &NextHop,
     inner: &H,
-    changes: Changes,
+    mss: u16,
 ) -> Result<(), Stop> {
     let packet = Packet::of_xdp(ctx);
     let len = inner.total_len();
@@ -162,15 +159,32 @@ pub fn write<H: Header, const ANY: bool>(
     let summary = Inner::of(inner, len);
     if !ANY {
         untagged(&packet, next_hop, ETHERTYPE_IPV4)?;
-        return plainest(&packet, tunnel, &summary, inner, changes, identification);
+        return plainest(&packet, tunnel, &summary, inner, identification);
     }
     let start = ethernet(&packet, next_hop, outer_ethertype(tunnel))?;
     let header = outer(&packet, forget(start, packet.len()), id, tunnel, &summary, identification)?;
     inner.write_back(&packet, header.inner).ok_or(Outcome::Aborted)?;
-    decap::clamp(ctx, inner, header.inner, changes.mss);
+    decap::clamp(ctx, inner, header.inner, mss);
     // The packet may have been changed behind the verifier's back.
     let sum = |offset, len| checksum::sum_xdp(ctx, offset, len);
     finish(&Packet::of_xdp(ctx), tunnel, &header, len, sum)
+}
+
+/// Writes what is in front of a frame, as [`write`] does in front of a packet.
+#[inline(always)]
+pub fn before_frame(
+    ctx: &XdpContext,
+    id: u32,
+    tunnel: &Tunnel,
+    next_hop: &NextHop,
+    inner: &Inner,
+) -> Result<(), Stop> {
+    let packet = Packet::of_xdp(ctx);
+    let identification = counters::transmit(Tier::Xdp, id, 1, inner.len);
+    let start = ethernet(&packet, next_hop, outer_ethertype(tunnel))?;
+    let header = outer(&packet, forget(start, packet.len()), id, tunnel, inner, identification)?;
+    let sum = |offset, len| checksum::sum_xdp(ctx, offset, len);
+    finish(&packet, tunnel, &header, inner.len, sum)
 }
 
 #[inline(always)]
@@ -181,20 +195,19 @@ fn outer_ethertype(tunnel: &Tunnel) -> u16 {
 /// Options whose words in the header are other ones in each packet.
 const PER_PACKET: Flags = Flags::CHECKSUM_SENT.and(Flags::SEQUENCE_SENT);
 
-/// Whether packets are sent over IPv4 without options but a key.
+/// Whether the tunnel is up, and packets are sent over IPv4 without options but a key.
 #[inline(always)]
 pub fn is_plain(tunnel: &Tunnel) -> bool {
-    tunnel.flags.only(PER_PACKET.and(Flags::IPV6)).0 == 0
+    tunnel.flags.only(PER_PACKET.and(Flags::IPV6).and(Flags::UP)).0 == Flags::UP.0
 }
 
-/// Writes the headers of a plain tunnel.
+/// Writes the headers of a plain tunnel in front of an inner packet that is as it came, its TTL apart.
 #[inline(always)]
 fn plainest<H: Header>(
     packet: &Packet,
     tunnel: &Tunnel,
     summary: &Inner,
     inner: &H,
-    changes: Changes,
     identification: u16,
 ) -> Result<(), Stop> {
     let start = ETHERNET_LEN;
@@ -208,18 +221,13 @@ fn plainest<H: Header>(
         packet.write(start, [a, b, c, d, e, gre]).ok_or(Outcome::Aborted)?;
         start + 24
     };
-    let written = if changes.dsfield {
-        inner.write_back(packet, offset)
-    } else {
-        inner.write_ttl(packet, offset)
-    };
-    written.ok_or(Outcome::Aborted.into())
+    inner.write_ttl(packet, offset).ok_or(Outcome::Aborted.into())
 }
 
 /// Where the parts of an encapsulated packet start.
-struct Written {
+pub struct Written {
     gre: usize,
-    inner: usize,
+    pub inner: usize,
 }
 
 /// Writes the outer IP and GRE header at `start`, the checksum apart.
@@ -261,10 +269,10 @@ fn outer(
 fn outer6(packet: &Packet, start: usize, id: u32, inner: &Inner) -> Option<NonZeroUsize> {
     let (tunnel, addresses) = (tunnels::get(id)?, tunnels::addresses6(id)?);
     packet.write(start, encapsulate::ipv6(tunnel, addresses, inner))?;
-    if !tunnel.flags.has(Flags::ENCAPSULATION_LIMIT) {
+    let Some(options) = encapsulate::encapsulation_limit(tunnel, inner) else {
         return NonZeroUsize::new(start + 40);
-    }
-    packet.write(start + 40, encapsulate::encapsulation_limit(tunnel))?;
+    };
+    packet.write(start + 40, options)?;
     NonZeroUsize::new(start + 48)
 }
 
@@ -291,7 +299,7 @@ fn options(packet: &Packet, start: usize, id: u32) -> Option<NonZeroUsize> {
 
 /// Writes the GRE checksum, where there is one, now that everything else is in place.
 #[inline(always)]
-fn finish(
+pub fn finish(
     packet: &Packet,
     tunnel: &Tunnel,
     header: &Written,
@@ -352,14 +360,37 @@ pub fn tc(ctx: &TcContext, device: &Port) -> Result<Outcome, Stop> {
     if tunnel.flags.only(PER_PACKET).0 != 0 && !device.flags.has(port::Flags::PEER) {
         return Err(Outcome::DeviceFinishes.into());
     }
+    if tunnel.flags.has(Flags::ETHERNET) {
+        return frames::into_tc(ctx, device, id, tunnel);
+    }
     match skb(ctx).protocol as u16 {
         ETHERTYPE_IPV4 => into::<Ipv4Header>(ctx, device, id, tunnel),
         ETHERTYPE_IPV6 => into::<Ipv6Header>(ctx, device, id, tunnel),
-        _ if events::send(ctx, event::Kind::OtherProtocol, id, ctx.len()) => {
-            Err(Outcome::Unwrapping.into())
-        }
-        _ => Err(Stop::on(id, Outcome::TunnelProtocol)),
+        _ => Err(other_protocol(ctx, id, NO_TAGS)),
     }
+}
+
+/// What the programs cannot encapsulate the daemon does, with the tags that the kernel has taken out.
+#[inline(always)]
+pub fn other_protocol(ctx: &TcContext, id: u32, tags: [u32; 2]) -> Stop {
+    if events::send_tagged(ctx, event::Kind::OtherProtocol, id, ctx.len(), tags) {
+        return Outcome::Unwrapping.into();
+    }
+    Stop::on(id, Outcome::TunnelProtocol)
+}
+
+const NO_TAGS: [u32; 2] = [0; 2];
+
+/// The underlay's next hop of a tunnel.
+#[inline(always)]
+pub fn underlay(id: u32, tunnel: &Tunnel) -> Result<&'static NextHop, Stop> {
+    let next_hop = forward::next_hop(tunnel.next_hop)
+        .filter(|next_hop| next_hop.ifindex != 0)
+        .ok_or(Stop::on(id, Outcome::NoRoute))?;
+    if next_hop.ifindex == tunnel.ifindex {
+        return Err(Stop::on(id, Outcome::TunnelLoop));
+    }
+    Ok(next_hop)
 }
 
 #[inline(always)]
@@ -372,36 +403,20 @@ fn into<H: Header>(
     let packet = Packet::of_tc(ctx, packet::INNER);
     let inner: H = packet.read(ETHERNET_LEN).ok_or(Stop::on(id, Outcome::TunnelProtocol))?;
     let (id, tunnel) = leg(id, tunnel, &inner)?;
+    let limit = nesting::tc(ctx, id, tunnel, &inner)?;
+    let overhead = encapsulate::overhead(tunnel, limit);
     let stop = |outcome| Stop::on(id, outcome);
-    let next_hop = forward::next_hop(tunnel.next_hop)
-        .filter(|next_hop| next_hop.ifindex != 0)
-        .ok_or(stop(Outcome::NoRoute))?;
-    if next_hop.ifindex == tunnel.ifindex {
-        return Err(stop(Outcome::TunnelLoop));
-    }
+    let next_hop = underlay(id, tunnel)?;
     let len = ctx.len() - ETHERNET_LEN as u32;
-    let (outer_len, limit) =
-        (longest(ctx, &packet, &inner, len) + u32::from(tunnel.overhead), limit(tunnel, next_hop));
-    let too_long = outer_len > limit;
-    if too_long {
-        if !fragment::is_for_two(tunnel, next_hop, outer_len, limit) {
-            return Err(oversize(ctx, id));
-        }
-        // A checksum that is left to the device must be there before its packet is cut.
-        if !device.flags.has(port::Flags::PEER) {
-            return Err(Outcome::DeviceFinishes.into());
-        }
-        if skb(ctx).gso_size != 0 {
-            return Err(oversize(ctx, id));
-        }
-    }
-    let mss = mss::limit(&packet, tunnel, &inner, ETHERNET_LEN);
+    let outer_len = longest(ctx, &packet, &inner, len) + u32::from(overhead);
+    let in_two = in_two(ctx, device, id, tunnel, next_hop, outer_len, NO_TAGS)?;
+    let mss = mss::limit(&packet, mss::of::<H>(tunnel), &inner, ETHERNET_LEN);
     if mss != 0 {
         let tcp = ETHERNET_LEN + inner.transport_offset();
         mss::clamp_tc(ctx.skb.skb, tcp as u32, mss);
     }
 
-    let overhead = i32::from(tunnel.overhead);
+    let overhead = i32::from(overhead);
     let version = if tunnel.flags.has(Flags::IPV6) {
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV6
     } else {
@@ -412,42 +427,105 @@ fn into<H: Header>(
         .map_err(|_| stop(Outcome::Aborted))?;
     let packets = decap::packet_count(ctx);
     let identification = counters::transmit(Tier::Tc, id, packets, len);
-    let identification = if too_long { fragment::identification() } else { identification };
+    let identification = if in_two { fragment::identification() } else { identification };
     let summed = tunnel.flags.has(Flags::CHECKSUM_SENT);
     let packet = Packet::of_tc(ctx, if summed { ctx.len() } else { packet::OUTER_AND_INNER });
-    // A unicast destination: the kernel refuses to redirect what carries a multicast MAC.
-    packet.write(0, [0u16; 3]).ok_or(stop(Outcome::Aborted))?;
-    packet.write(12, [outer_ethertype(tunnel)]).ok_or(stop(Outcome::Aborted))?;
-    let summary = Inner::of(&inner, len);
-    let header = outer(&packet, ETHERNET_LEN, id, tunnel, &summary, identification)?;
+    let summary = Inner { limit, ..Inner::of(&inner, len) };
+    let header = outer_headers(&packet, id, tunnel, &summary, identification)?;
     let sum = |offset, len| checksum::sum_tc(ctx, offset, len);
     finish(&packet, tunnel, &header, len, sum)?;
-    if too_long {
-        if !fragment::send_first(ctx, tunnel.next_hop, limit) {
-            return Err(stop(Outcome::Aborted));
-        }
-        // SAFETY: the helper has no precondition.
-        if !verdict::tc_redirects(unsafe { bpf_redirect(next_hop.ifindex, 0) }) {
-            return Err(stop(Outcome::Aborted));
-        }
-        return Ok(Outcome::Fragmented);
+    if in_two {
+        return send_in_two(ctx, id, tunnel, next_hop);
     }
-    let action = if next_hop.tags[0] == Tag::NONE {
+    send(ctx, id, next_hop, !next_hop.is_untagged())
+}
+
+/// Whether a packet that is `len` bytes long outside is sent in two outer fragments; not at all, where
+/// the path takes it.
+#[inline(always)]
+pub fn in_two(
+    ctx: &TcContext,
+    device: &Port,
+    id: u32,
+    tunnel: &Tunnel,
+    next_hop: &NextHop,
+    len: u32,
+    tags: [u32; 2],
+) -> Result<bool, Stop> {
+    let limit = path_mtu(tunnel, next_hop);
+    if len <= limit {
+        return Ok(false);
+    }
+    let is_tagged = tags[0] != 0;
+    if is_tagged || !fragment::is_for_two(tunnel, next_hop, len, limit) {
+        return Err(oversize(ctx, id, tags));
+    }
+    // A checksum that is left to the device must be there before its packet is cut.
+    if !device.flags.has(port::Flags::PEER) {
+        return Err(Outcome::DeviceFinishes.into());
+    }
+    if skb(ctx).gso_size != 0 {
+        return Err(oversize(ctx, id, tags));
+    }
+    Ok(true)
+}
+
+/// Sends an encapsulated packet that the path does not take in one piece.
+#[inline(always)]
+pub fn send_in_two(
+    ctx: &TcContext,
+    id: u32,
+    tunnel: &Tunnel,
+    next_hop: &NextHop,
+) -> Result<Outcome, Stop> {
+    let aborted = Stop::on(id, Outcome::Aborted);
+    if !fragment::send_first(ctx, tunnel.next_hop, path_mtu(tunnel, next_hop)) {
+        return Err(aborted);
+    }
+    // SAFETY: the helper has no precondition.
+    if !verdict::tc_redirects(unsafe { bpf_redirect(next_hop.ifindex, 0) }) {
+        return Err(aborted);
+    }
+    Ok(Outcome::Fragmented)
+}
+
+/// Writes the Ethernet header of an encapsulated packet, addresses apart, its outer IP and GRE header.
+#[inline(always)]
+pub fn outer_headers(
+    packet: &Packet,
+    id: u32,
+    tunnel: &Tunnel,
+    inner: &Inner,
+    identification: u16,
+) -> Result<Written, Stop> {
+    let aborted = Stop::on(id, Outcome::Aborted);
+    // A unicast destination: the kernel refuses to redirect what carries a multicast MAC.
+    packet.write(0, [0u16; 3]).ok_or(aborted)?;
+    packet.write(12, [outer_ethertype(tunnel)]).ok_or(aborted)?;
+    outer(packet, ETHERNET_LEN, id, tunnel, inner, identification)
+}
+
+/// Sends an encapsulated packet to its next hop: as a frame whose addresses the record has, or as the
+/// kernel finds them.
+#[inline(always)]
+pub fn send(ctx: &TcContext, id: u32, next_hop: &NextHop, by_frame: bool) -> Result<Outcome, Stop> {
+    let aborted = Stop::on(id, Outcome::Aborted);
+    let action = if by_frame {
+        send_frame(ctx, next_hop).ok_or(aborted)?
+    } else {
         // SAFETY: no parameters are passed, so the helper looks the next hop up itself.
         unsafe { bpf_redirect_neigh(next_hop.ifindex, ptr::null_mut(), 0, 0) }
-    } else {
-        send_tagged(ctx, next_hop).ok_or(stop(Outcome::Aborted))?
     };
     if !verdict::tc_redirects(action) {
-        return Err(stop(Outcome::Aborted));
+        return Err(aborted);
     }
     Ok(Outcome::Encapsulated)
 }
 
-/// Sends a frame with VLAN tags out of the port that they are seen on. The neighbours of a VLAN are
+/// Sends a frame out of the port that its tags, if any, are seen on. The neighbours of a VLAN are
 /// its own device's, which the record does not name; but one with tags has the MAC addresses.
 #[inline(always)]
-fn send_tagged(ctx: &TcContext, next_hop: &NextHop) -> Option<i64> {
+fn send_frame(ctx: &TcContext, next_hop: &NextHop) -> Option<i64> {
     Packet::of_tc(ctx, ETHERNET_LEN as u32).write(0, next_hop.ethernet)?;
     let [outer, inner] = next_hop.tags;
     for tag in [inner, outer] {
@@ -486,7 +564,7 @@ fn leg<H: Header>(
 /// Bytes of the longest packet that a GSO packet is cut into; the kernel has seen to it that its
 /// transport header can be read.
 #[inline(always)]
-fn longest<H: Header>(ctx: &TcContext, packet: &Packet, inner: &H, len: u32) -> u32 {
+pub fn longest<H: Header>(ctx: &TcContext, packet: &Packet, inner: &H, len: u32) -> u32 {
     let size = skb(ctx).gso_size;
     if size == 0 {
         return len;
@@ -503,21 +581,18 @@ fn longest<H: Header>(ctx: &TcContext, packet: &Packet, inner: &H, len: u32) -> 
 
 /// The longest outer packet that can be sent in one piece.
 #[inline(always)]
-fn limit(tunnel: &Tunnel, next_hop: &NextHop) -> u32 {
+pub fn path_mtu(tunnel: &Tunnel, next_hop: &NextHop) -> u32 {
     match u32::from(tunnel.path_mtu) {
         0 => next_hop.mtu,
         path => path.min(next_hop.mtu),
     }
 }
 
-/// Bytes of a GSO packet that the daemon gets: all that an answer quotes.
-const QUOTED: u32 = 1294;
-
 /// What is too long the daemon fragments or answers.
 #[inline(always)]
-fn oversize(ctx: &TcContext, id: u32) -> Stop {
-    let len = if skb(ctx).gso_size == 0 { ctx.len() } else { QUOTED.min(ctx.len()) };
-    if events::send(ctx, event::Kind::Oversize, id, len) {
+pub fn oversize(ctx: &TcContext, id: u32, tags: [u32; 2]) -> Stop {
+    let len = if skb(ctx).gso_size == 0 { ctx.len() } else { events::QUOTED.min(ctx.len()) };
+    if events::send_tagged(ctx, event::Kind::Oversize, id, len, tags) {
         return Outcome::Oversize.into();
     }
     Stop::on(id, Outcome::TooBigForUnderlay)

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use gre_ebpf_common::{
     event::{Event, Kind},
-    outcome::{NO_TUNNEL, Outcome, Stop},
+    outcome::{Outcome, Stop},
     reassembly::HeldFrame,
 };
 
@@ -15,10 +15,19 @@ use crate::skb;
 #[map]
 static EVENTS: PerfEventArray<Event> = PerfEventArray::new(0);
 
+/// Bytes of a frame that the daemon gets to quote in an answer, and no more.
+pub const QUOTED: u32 = 1294;
+
 /// Sends the first `len` bytes of the frame. Says whether the daemon will see them.
 #[inline(always)]
 pub fn send(ctx: &TcContext, kind: Kind, tunnel: u32, len: u32) -> bool {
-    let event = Event { kind: kind as u32, tunnel, ifindex: skb(ctx).ifindex, len };
+    send_tagged(ctx, kind, tunnel, len, [0; 2])
+}
+
+/// As [`send`], of a frame that VLAN tags have been taken out of.
+#[inline(always)]
+pub fn send_tagged(ctx: &TcContext, kind: Kind, tunnel: u32, len: u32, tags: [u32; 2]) -> bool {
+    let event = Event { kind: kind as u32, tunnel, ifindex: skb(ctx).ifindex, len, tags };
     let flags = u64::from(len) << 32 | u64::from(BPF_F_CURRENT_CPU);
     // SAFETY: the map, the context and the event are valid; the helper checks the length.
     let sent = unsafe {
@@ -59,10 +68,8 @@ pub fn take_over(ctx: &TcContext, stop: Stop) -> Stop {
         Outcome::Ipv4Options | Outcome::Ipv6Extension => (Kind::OuterOptions, Outcome::Unwrapping),
         _ => return stop,
     };
-    if stop.tunnel == NO_TUNNEL {
-        return stop;
-    }
-    if send(ctx, kind, stop.tunnel, ctx.len()) {
+    let Some(tunnel) = stop.tunnel() else { return stop };
+    if send(ctx, kind, tunnel, ctx.len()) {
         return outcome.into();
     }
     stop.outcome.into()

@@ -2,7 +2,7 @@
 
 use gre_ebpf_common::{
     decapsulate::Payloads,
-    port,
+    limit, port,
     route::Entry,
     tunnel,
     wire::{
@@ -15,6 +15,7 @@ use gre_ebpf_common::{
 use crate::{
     forward,
     packet::{Packet, Plain},
+    tunnels,
 };
 
 /// A header of either version, as the programs handle it.
@@ -23,8 +24,14 @@ pub trait Header: Payloads + Plain {
     /// lives on after that.
     fn may_be_forwarded(&self) -> bool;
     fn destination_is_unicast(&self) -> bool;
+    /// Whether there are options that every router has to look at.
+    fn has_options(&self) -> bool;
     /// Whether a router may forward between its addresses.
     fn is_routable(&self) -> bool;
+    /// Whether its source is this IPv6 address, which is in memory order.
+    fn is_from6(&self, address: &[u32; 4]) -> bool;
+    /// Whether it may bring an encapsulation limit along, as far as this header tells.
+    fn may_be_limited(&self) -> bool;
     fn route(&self) -> Entry;
     fn reverse_route(&self) -> Entry;
     /// Whether forwarding of this version is on where packets come in.
@@ -54,6 +61,11 @@ impl Header for Ipv4Header {
     }
 
     #[inline(always)]
+    fn has_options(&self) -> bool {
+        !self.is_plain()
+    }
+
+    #[inline(always)]
     fn destination_is_unicast(&self) -> bool {
         Self::destination_is_unicast(self)
     }
@@ -61,6 +73,16 @@ impl Header for Ipv4Header {
     #[inline(always)]
     fn is_routable(&self) -> bool {
         Self::destination_is_unicast(self) && !self.source_is_martian()
+    }
+
+    #[inline(always)]
+    fn is_from6(&self, _: &[u32; 4]) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn may_be_limited(&self) -> bool {
+        false
     }
 
     #[inline(always)]
@@ -111,8 +133,12 @@ impl Header for Ipv6Header {
 
     #[inline(always)]
     fn may_be_forwarded(&self) -> bool {
-        // Every router has to look at hop-by-hop options.
-        self.next_header() != NEXT_HEADER_HOP_BY_HOP && self.hop_limit() > 1 && self.is_routable()
+        !self.has_options() && self.hop_limit() > 1 && self.is_routable()
+    }
+
+    #[inline(always)]
+    fn has_options(&self) -> bool {
+        self.next_header() == NEXT_HEADER_HOP_BY_HOP
     }
 
     #[inline(always)]
@@ -123,6 +149,16 @@ impl Header for Ipv6Header {
     #[inline(always)]
     fn is_routable(&self) -> bool {
         Self::is_routable(self)
+    }
+
+    #[inline(always)]
+    fn is_from6(&self, address: &[u32; 4]) -> bool {
+        tunnels::is_same(&self.source(), address)
+    }
+
+    #[inline(always)]
+    fn may_be_limited(&self) -> bool {
+        limit::Search::may_find(self.next_header())
     }
 
     #[inline(always)]

@@ -3,16 +3,21 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod bridge;
 mod checksum;
 mod counters;
 mod decap;
+mod detour;
 mod encap;
+
 mod events;
 mod forward;
 mod fragment;
+mod frames;
 mod header;
 mod mismatch;
 mod mss;
+mod nesting;
 mod packet;
 mod parse;
 mod reassemble;
@@ -24,8 +29,7 @@ mod verifier;
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    macros::{classifier, map, xdp},
-    maps::ProgramArray,
+    macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
 use gre_ebpf_common::{
@@ -35,10 +39,6 @@ use gre_ebpf_common::{
 use packet::Packet;
 use tunnels::Gre;
 
-/// Programs that XDP goes on with.
-#[map]
-static DETOURS: ProgramArray = ProgramArray::with_max_entries(1, 0);
-
 /// Tier 1, on every port: out of a tunnel, into one, or both; what it cannot finish it passes on
 /// as it came. It handles untagged IPv4 through IPv4 tunnels without options but a key, which most
 /// packets are, and leaves the rest to `xgre_xdp_any`: so small a program is the faster one.
@@ -46,34 +46,69 @@ static DETOURS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[inline(always)]
 pub fn xgre_xdp(ctx: XdpContext) -> u32 {
     let result = forward_frame::<false>(&ctx);
-    if matches!(result, Err(Stop { outcome: Outcome::Detour, .. })) {
-        // SAFETY: the array's programs are XDP programs. Where there is none, it comes back.
-        let _ = unsafe { DETOURS.tail_call(&ctx, 0) };
-    }
+    detour::take(&ctx, &result);
     verdict::xdp(result)
 }
 
-/// The same for every frame, tunnel and option.
+/// The same for every IP packet, tunnel and option.
 #[xdp]
 #[inline(always)]
 pub fn xgre_xdp_any(ctx: XdpContext) -> u32 {
-    verdict::xdp(forward_frame::<true>(&ctx))
+    let result = forward_frame::<true>(&ctx);
+    detour::take(&ctx, &result);
+    verdict::xdp(result)
+}
+
+/// For Ethernet frames: those in tunnels, and those that a bridge forwards.
+#[xdp]
+#[inline(always)]
+pub fn xgre_xdp_frames(ctx: XdpContext) -> u32 {
+    verdict::xdp(forward_ethernet(&ctx))
+}
+
+#[inline(always)]
+fn forward_ethernet(ctx: &XdpContext) -> Result<Outcome, Stop> {
+    let packet = Packet::of_xdp(ctx);
+    let ifindex = ctx.ingress_ifindex() as u32;
+    if let Some(port) = parse::bridged(&packet, ifindex) {
+        return bridge::xdp(ctx, &packet, port);
+    }
+    let frame = parse::frame::<true>(&packet, ifindex)?;
+    let gre = match frame.ethertype {
+        ETHERTYPE_IPV4 => {
+            let ip = parse::ipv4(&packet, &frame)?;
+            tunnels::receive4::<true>(&packet, &frame, &ip)?
+        }
+        ETHERTYPE_IPV6 => {
+            let ip = parse::ipv6(&packet, &frame)?;
+            tunnels::receive6(&packet, &frame, &ip)?
+        }
+        _ => return Err(Outcome::NotIp.into()),
+    };
+    match gre {
+        Gre::Ours(received) => decap::frame(ctx, &packet, &frame, &received),
+        // Only frames come this way.
+        Gre::Foreign | Gre::None => Err(Outcome::DetourOfFrames.into()),
+    }
 }
 
 /// With `ANY` not set, what is not of the plainest kind ends as a `Detour`.
 #[inline(always)]
 fn forward_frame<const ANY: bool>(ctx: &XdpContext) -> Result<Outcome, Stop> {
     let packet = Packet::of_xdp(ctx);
-    let frame = parse::frame::<ANY>(&packet, ctx.ingress_ifindex() as u32)?;
+    let ifindex = ctx.ingress_ifindex() as u32;
+    if ANY && parse::bridged(&packet, ifindex).is_some() {
+        return Err(Outcome::DetourOfFrames.into());
+    }
+    let frame = parse::frame::<ANY>(&packet, ifindex)?;
     let received = match frame.ethertype {
         ETHERTYPE_IPV4 => {
-            let ip = parse::ipv4(&packet, &frame)?;
+            let ip = parse::ipv4(&packet, &frame).map_err(detour::or::<ANY>)?;
             match tunnels::receive4::<ANY>(&packet, &frame, &ip)? {
                 Gre::Ours(received) => received,
                 other => return encap::xdp::<_, ANY>(ctx, &packet, &frame, &ip, other),
             }
         }
-        ETHERTYPE_IPV6 if !ANY => return Err(Outcome::Detour.into()),
         ETHERTYPE_IPV6 => {
             let ip = parse::ipv6(&packet, &frame)?;
             match tunnels::receive6(&packet, &frame, &ip)? {
@@ -96,6 +131,10 @@ pub fn xgre_tc_in(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn from_underlay(ctx: &TcContext) -> Result<Outcome, Stop> {
+    let packet = Packet::of_tc(ctx, packet::OUTER_AND_INNER);
+    if let Some(port) = parse::bridged(&packet, skb(ctx).ifindex) {
+        return bridge::tc(ctx, port);
+    }
     // The kernel has taken the tag out of the frame; the VLAN's own device sees it next.
     if skb(ctx).vlan_present != 0 {
         return Err(Outcome::VlanUnknown.into());

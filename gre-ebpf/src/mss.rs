@@ -26,11 +26,16 @@ const NO_OPERATION: u8 = 1;
 const MSS: u8 = 2;
 const MSS_LEN: u8 = 4;
 
-/// The segment size to lower a packet's to, whose IP header is at `offset`; 0 where it is no SYN or
-/// the tunnel does not lower any.
+/// The segment size that a tunnel lowers those of this version to; 0 where it lowers none.
 #[inline(always)]
-pub fn limit<H: Header>(packet: &Packet, tunnel: &Tunnel, header: &H, offset: usize) -> u16 {
-    let limit = tunnel.mss[H::MSS_INDEX];
+pub fn of<H: Header>(tunnel: &Tunnel) -> u16 {
+    tunnel.mss[H::MSS_INDEX]
+}
+
+/// The segment size to lower a packet's to, whose IP header is at `offset`; 0 where it is no SYN or
+/// `limit` is.
+#[inline(always)]
+pub fn limit<H: Header>(packet: &Packet, limit: u16, header: &H, offset: usize) -> u16 {
     if limit == 0 || header.protocol() != PROTOCOL_TCP || header.is_later_fragment() {
         return 0;
     }

@@ -35,6 +35,8 @@ unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 unsafe impl Plain for u16 {}
 // SAFETY: an integer.
 unsafe impl Plain for u8 {}
+// SAFETY: an integer.
+unsafe impl Plain for u64 {}
 // SAFETY: `repr(C)` around seven `u16`.
 unsafe impl Plain for EthernetHeader {}
 // SAFETY: `repr(C)` around five `u32`.

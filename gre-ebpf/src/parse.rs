@@ -9,14 +9,14 @@ use gre_ebpf_common::{
     outcome::Outcome,
     port::{Flags, Port},
     wire::{
-        ethernet::{self, EthernetHeader},
+        ethernet::{self, ETHERTYPE_IPV4},
         ipv4::{self, Ipv4Header},
         ipv6::{self, Ipv6Header},
         vlan::{self, TAG_LEN, Tag, VlanKey},
     },
 };
 
-use crate::{packet::Packet, verifier::forget};
+use crate::{bridge, packet::Packet, verifier::forget};
 
 /// Interface index to port.
 #[map]
@@ -30,6 +30,14 @@ static VLANS: HashMap<VlanKey, Port> = HashMap::with_max_entries(1, 0);
 #[inline(always)]
 pub fn port(ifindex: u32) -> Option<&'static Port> {
     PORTS.get(ifindex).filter(|port| port.flags.has(Flags::VALID))
+}
+
+/// The port that a frame came in on, if the frame is its bridge's to forward: it is not for the port.
+#[inline(always)]
+pub fn bridged(packet: &Packet, ifindex: u32) -> Option<&'static Port> {
+    let port = port(ifindex).filter(|port| bridge::is_member(port))?;
+    let start = packet.read(0)?;
+    (!port.mac.is_destination(start)).then_some(port)
 }
 
 /// How a frame came in.
@@ -49,24 +57,24 @@ pub struct Frame {
 #[inline(always)]
 pub fn frame<const ANY: bool>(packet: &Packet, ifindex: u32) -> Result<Frame, Outcome> {
     let port = port(ifindex).ok_or(Outcome::UnknownPort)?;
-    let ethernet: EthernetHeader = packet.read(0).ok_or(Outcome::NotIp)?;
-    let mut frame = Frame {
-        port,
-        ifindex,
-        tags: [Tag::NONE; 2],
-        header_len: ethernet::HEADER_LEN,
-        ethertype: ethernet.ethertype(),
-    };
-    if vlan::is_tag(frame.ethertype) {
-        if !ANY {
-            return Err(Outcome::Detour);
-        }
+    let ethertype = packet.read(ethernet::ETHERTYPE_OFFSET).ok_or(Outcome::NotIp)?;
+    let start = packet.read(0).ok_or(Outcome::NotIp)?;
+    let mut frame =
+        Frame { port, ifindex, tags: [Tag::NONE; 2], header_len: ethernet::HEADER_LEN, ethertype };
+    if !ANY && ethertype != ETHERTYPE_IPV4 {
+        let bridged = bridge::is_member(port) && !port.mac.is_destination(start);
+        return Err(if bridged { Outcome::DetourOfFrames } else { Outcome::Detour });
+    }
+    if vlan::is_tag(ethertype) {
         tagged(packet, &mut frame)?;
     }
     if ANY {
         frame.header_len = forget(frame.header_len, packet.len());
     }
-    if !ethernet.destination().is(&frame.port.mac) {
+    if !frame.port.mac.is_destination(start) {
+        if !ANY && bridge::is_member(frame.port) {
+            return Err(Outcome::DetourOfFrames);
+        }
         return Err(Outcome::OtherHost);
     }
     Ok(frame)

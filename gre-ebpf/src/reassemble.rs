@@ -160,7 +160,13 @@ fn fill(slot: &mut Slot, fragment: &Fragment, now: u64, tunnel: u32, state: Stat
 #[inline(always)]
 fn keep(ctx: &TcContext, fragment: &Fragment, frame: *mut HeldFrame, tunnel: u32) -> bool {
     let len = length::<LONGEST>(HEADERS + u32::from(fragment.len));
-    let event = Event { kind: Kind::OuterFragment as u32, tunnel, ifindex: skb(ctx).ifindex, len };
+    let event = Event {
+        kind: Kind::OuterFragment as u32,
+        tunnel,
+        ifindex: skb(ctx).ifindex,
+        len,
+        tags: [0; 2],
+    };
     // SAFETY: the frame lies in the map, and its bucket is locked. The helper checks the length.
     unsafe {
         (*frame).event = event;

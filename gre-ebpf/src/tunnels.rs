@@ -2,10 +2,11 @@
 
 use aya_ebpf::{Global, bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use gre_ebpf_common::{
-    demux::{Bucket, Key, Kind},
+    decapsulate,
+    demux::{Bucket, Key, Kind, Location},
     outcome::{Outcome, Stop},
     port,
-    tunnel::{Addresses6, Ends, Flags, Tunnel},
+    tunnel::{Addresses6, Ends, Flags, Sought, Tunnel},
     wire::{
         gre::{self, GreBase},
         ipv4::{self, Ipv4Header, PROTOCOL_GRE},
@@ -124,26 +125,42 @@ pub fn receive4<const ANY: bool>(
     receive(packet, frame, Outer { ends, dsfield: ip.tos(), offset, len })
 }
 
-/// A whole packet with at most a key, of a tunnel with both addresses given.
+/// A whole packet with IPv4 inside and at most a key, of a tunnel with both addresses given.
 #[inline(always)]
 fn plainest(packet: &Packet, frame: &Frame, ip: &Ipv4Header, ends: Ends) -> Result<Gre, Stop> {
     let detour = Err(Outcome::Detour.into());
     let offset = frame.header_len + ipv4::HEADER_LEN;
     let len = u32::from(ip.total_len()) - ipv4::HEADER_LEN as u32;
-    let outer = Outer { ends, dsfield: ip.tos(), offset, len };
-    let Ok((gre, key)) = header(packet, &outer) else { return detour };
-    let is_plain = !ip.is_fragment()
-        && !gre.has_checksum()
-        && !gre.has_sequence()
-        && !frame.port.flags.has(port::Flags::TUNNEL_BOUND);
-    if !is_plain {
+    if ip.is_fragment() || frame.port.flags.has(port::Flags::TUNNEL_BOUND) {
         return detour;
     }
-    match search(&Key { ends, kind: Kind::from_key(key), link: 0 }) {
-        Some((id, tunnel)) => Ok(Gre::Ours(outer.received(id, tunnel, gre))),
+    let (gre, kind) = match packet.read(offset) {
+        Some(KEYLESS) => (KEYLESS, Kind::KEYLESS),
+        Some(KEYED) => match packet.read(offset + gre::BASE_LEN) {
+            Some(key) => (KEYED, Kind::keyed(key)),
+            None => return detour,
+        },
+        Some(FRAME | KEYED_FRAME) => return Err(Outcome::DetourOfFrames.into()),
+        _ => return detour,
+    };
+    if len < gre.header_len() as u32 {
+        return detour;
+    }
+    let key = Key { ends, kind, link: 0 };
+    match search::<false>(&key) {
+        Some((id, tunnel)) => {
+            let outer = Outer { ends, dsfield: ip.tos(), offset, len };
+            Ok(Gre::Ours(outer.received(id, tunnel, gre)))
+        }
         None => detour,
     }
 }
+
+/// The headers of plain packets.
+const KEYLESS: GreBase = GreBase::new(0, gre::PROTOCOL_IPV4);
+const KEYED: GreBase = GreBase::new(gre::KEY, gre::PROTOCOL_IPV4);
+const FRAME: GreBase = GreBase::new(0, gre::PROTOCOL_ETHERNET);
+const KEYED_FRAME: GreBase = GreBase::new(gre::KEY, gre::PROTOCOL_ETHERNET);
 
 /// Extension headers in front of GRE that are skipped; Linux sends one.
 const EXTENSIONS: usize = 3;
@@ -208,10 +225,9 @@ pub fn between4(local: u32, remote: u32) -> Option<u32> {
 /// A packet whose GRE header cannot be read here, if it runs between the addresses of a tunnel.
 #[inline(always)]
 fn hand_up(ends: &Ends, outcome: Outcome) -> Result<Gre, Stop> {
-    match levels(ends, Kind::PAIR, 0) {
-        NONE => Ok(Gre::Foreign),
-        id => Err(Stop::on(id, outcome)),
-    }
+    let for_ip = levels(ends, Kind::PAIR, 0);
+    let id = if for_ip != NONE { for_ip } else { levels(ends, Kind::PAIR.of_ethernet(true), 0) };
+    if id == NONE { Ok(Gre::Foreign) } else { Err(Stop::on(id, outcome)) }
 }
 
 #[inline(always)]
@@ -221,7 +237,7 @@ fn receive(packet: &Packet, frame: &Frame, outer: Outer) -> Result<Gre, Stop> {
         return Ok(Gre::Foreign);
     }
     let refusal = match header(packet, &outer) {
-        Ok((gre, key)) => match find(frame, outer.ends, key) {
+        Ok((gre, key)) => match find(frame, outer.ends, gre, key) {
             Some((id, tunnel)) => {
                 let received = outer.received(id, tunnel, gre);
                 return Ok(Gre::Ours(Received {
@@ -236,36 +252,44 @@ fn receive(packet: &Packet, frame: &Frame, outer: Outer) -> Result<Gre, Stop> {
     };
     match refusal {
         Ok(outcome) => refuse(&outer.ends, outcome),
-        Err((gre, key)) => explain(&outer.ends, gre, key.unwrap_or(0)),
+        Err((gre, key)) => explain(&outer, gre, key.unwrap_or(0)),
     }
 }
 
 /// A packet that is no good, if it runs between the addresses of a tunnel.
 #[inline(always)]
 fn refuse(ends: &Ends, outcome: Outcome) -> Result<Gre, Stop> {
-    match between(ends) {
-        NONE => Ok(Gre::Foreign),
-        id => Err(Stop::on(id, outcome)),
-    }
+    let for_ip = between(ends, false);
+    let id = if for_ip != NONE { for_ip } else { between(ends, true) };
+    if id == NONE { Ok(Gre::Foreign) } else { Err(Stop::on(id, outcome)) }
 }
 
-/// Some tunnel between exactly these addresses, whatever its key.
+/// Some tunnel between exactly these addresses, for IP or for Ethernet, whatever its key.
 #[inline(always)]
-fn between(ends: &Ends) -> u32 {
+fn between(ends: &Ends, ethernet: bool) -> u32 {
+    let pair = Kind::PAIR.of_ethernet(ethernet).to_word();
     if ends.is_v6() {
-        xgre_look_up6(ends, Level::Exact as u32, Kind::PAIR.to_word(), 0)
+        look_up6(ends, Level::Exact, Kind::from_word(pair), 0)
     } else {
-        xgre_look_up4(ends.local[0], ends.remote[0], Kind::PAIR.to_word(), 0)
+        xgre_look_up4(ends.local[0], ends.remote[0], pair, 0)
     }
 }
 
-/// A packet with a key that no tunnel between its addresses has, if there is a tunnel between them.
+/// A packet that no tunnel between its addresses takes, if there is a tunnel between them: none has
+/// its key, or none is for what is in it.
 #[inline(always)]
-fn explain(ends: &Ends, gre: GreBase, key: u32) -> Result<Gre, Stop> {
-    let id = between(ends);
+fn explain(outer: &Outer, gre: GreBase, key: u32) -> Result<Gre, Stop> {
+    let ethernet = is_ethernet(gre);
+    let own = between(&outer.ends, ethernet);
+    let id = if own != NONE { own } else { between(&outer.ends, !ethernet) };
     let Some(tunnel) = get(id) else { return Ok(Gre::Foreign) };
     if !tunnel.flags.has(Flags::UP) {
         return Err(Stop::on(id, Outcome::TunnelDown));
+    }
+    if own == NONE && tunnel.key == key && tunnel.flags.has(Flags::KEY) == gre.has_key() {
+        let room = outer.len - gre.header_len() as u32;
+        let outcome = decapsulate::payload(tunnel, gre, room).err();
+        return Err(Stop::on(id, outcome.unwrap_or(Outcome::NotEthernet)));
     }
     let outcome = near_miss(gre, tunnel);
     mismatch::note(id, gre, key, outcome);
@@ -293,9 +317,15 @@ fn header(packet: &Packet, outer: &Outer) -> Result<(GreBase, Option<u32>), Outc
 /// The tunnel that takes packets between these addresses with this key, as the kernel looks for it
 /// (ip_tunnel_lookup, ip6gre_tunnel_lookup): one bound to the interface first, then any.
 #[inline(always)]
-fn find(frame: &Frame, ends: Ends, key: Option<u32>) -> Option<(u32, &'static Tunnel)> {
+fn find(
+    frame: &Frame,
+    ends: Ends,
+    gre: GreBase,
+    key: Option<u32>,
+) -> Option<(u32, &'static Tunnel)> {
     // With both addresses given, IPv4 tells a key of zero from none; IPv6 does not.
     let kind = Kind::from_key(key.filter(|&key| key != 0 || !ends.is_v6()));
+    let kind = kind.of_ethernet(is_ethernet(gre));
     let bound = frame.port.flags.has(port::Flags::TUNNEL_BOUND);
     let link = if bound { frame.port.ifindex } else { 0 };
     let id = levels(&ends, kind, link);
@@ -305,6 +335,11 @@ fn find(frame: &Frame, ends: Ends, key: Option<u32>) -> Option<(u32, &'static Tu
         return None;
     }
     Some((id, tunnel))
+}
+
+#[inline(always)]
+fn is_ethernet(gre: GreBase) -> bool {
+    gre.protocol() == gre::PROTOCOL_ETHERNET
 }
 
 /// An id of no tunnel.
@@ -322,8 +357,6 @@ enum Level {
     Local,
     /// A tunnel with neither address.
     Neither,
-    /// Not a tunnel: whether the local address is one of this host.
-    Address,
 }
 
 impl Level {
@@ -333,8 +366,7 @@ impl Level {
             0 => Self::Exact,
             1 => Self::Remote,
             2 => Self::Local,
-            3 => Self::Neither,
-            _ => Self::Address,
+            _ => Self::Neither,
         }
     }
 
@@ -344,7 +376,7 @@ impl Level {
         match self {
             Self::Exact => (u32::MAX, u32::MAX),
             Self::Remote => (0, u32::MAX),
-            Self::Local | Self::Address => (u32::MAX, 0),
+            Self::Local => (u32::MAX, 0),
             Self::Neither => (0, 0),
         }
     }
@@ -367,10 +399,11 @@ fn levels(ends: &Ends, kind: Kind, link: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn xgre_levels4(local: u32, remote: u32, kind: u64, link: u32) -> u32 {
-    first_level(Kind::from_word(kind), link, |level, kind, link| {
+    let look_up = |level: Level, kind: Kind, link| {
         let (l, r) = level.masks();
         xgre_look_up4(local & l, remote & r, kind.to_word(), link)
-    })
+    };
+    first_level(Kind::from_word(kind), link, look_up, || xgre_is_own4(local) != 0)
 }
 
 #[unsafe(no_mangle)]
@@ -379,25 +412,31 @@ extern "C" fn xgre_levels6(ends: *const Ends, kind: u64, link: u32) -> u32 {
     if ends.is_null() {
         return NONE;
     }
-    first_level(Kind::from_word(kind), link, |level, kind, link| {
-        xgre_look_up6(ends, level as u32, kind.to_word(), link)
-    })
+    let look_up = |level, kind, link| look_up6(ends, level, kind, link);
+    first_level(Kind::from_word(kind), link, look_up, || xgre_is_own6(ends) != 0)
 }
 
 #[inline(always)]
-fn first_level(kind: Kind, link: u32, look_up: impl Fn(Level, Kind, u32) -> u32) -> u32 {
+fn first_level(
+    kind: Kind,
+    link: u32,
+    look_up: impl Fn(Level, Kind, u32) -> u32,
+    is_own: impl Fn() -> bool,
+) -> u32 {
     let links = if link == 0 { [0, 0] } else { [link, 0] };
     for link in links {
         for level in [Level::Exact, Level::Remote, Level::Local, Level::Neither] {
             let kind = match level {
                 // With neither address known the kernel compares the numbers alone.
-                Level::Neither if kind == Kind::keyed(0) => Kind::KEYLESS,
+                Level::Neither if kind.has_key() && kind.key() == 0 => {
+                    Kind::KEYLESS.of_ethernet(kind.is_of_ethernet())
+                }
                 _ => kind,
             };
             let id = look_up(level, kind, link);
             let any_local = matches!(level, Level::Remote | Level::Neither);
             // Where the local address is any, packets for other hosts are not the tunnel's.
-            if id != NONE && (!any_local || look_up(Level::Address, Kind::ADDRESS, 0) != NONE) {
+            if id != NONE && (!any_local || is_own()) {
                 return id;
             }
         }
@@ -411,43 +450,108 @@ extern "C" fn xgre_look_up4(local: u32, remote: u32, kind: u64, link: u32) -> u3
     look_up(&Key { ends: Ends::v4(local, remote), kind: Kind::from_word(kind), link })
 }
 
+/// Three functions, since one would need more stack than Linux 6.1 has to spare at this depth.
+#[inline(always)]
+fn look_up6(ends: *const Ends, level: Level, kind: Kind, link: u32) -> u32 {
+    let (level, kind) = (level as u32, kind.to_word());
+    let ids = xgre_candidates(xgre_hash6(ends, level, kind, link));
+    for id in [ids as u32, (ids >> 32) as u32] {
+        if id != NONE && xgre_is6(id, ends, level, kind) != 0 {
+            return id;
+        }
+    }
+    NONE
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn xgre_look_up6(ends: *const Ends, level: u32, kind: u64, link: u32) -> u32 {
+extern "C" fn xgre_hash6(ends: *const Ends, level: u32, kind: u64, link: u32) -> u64 {
     // SAFETY: all callers hand a reference over.
-    let Some(ends) = (unsafe { ends.as_ref() }) else { return NONE };
-    let (l, r) = Level::from_number(level).masks();
-    let (local, remote) = (ends.local.map(|word| word & l), ends.remote.map(|word| word & r));
-    look_up(&Key { ends: Ends::v6(local, remote), kind: Kind::from_word(kind), link })
+    let Some(ends) = (unsafe { ends.as_ref() }) else { return 0 };
+    let ends = masked(ends, Level::from_number(level).masks());
+    Key { ends, kind: Kind::from_word(kind), link }.hash()
+}
+
+/// The tunnels that may be the one of a key with this hash, from both of its buckets.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xgre_candidates(hash: u64) -> u64 {
+    let location = Location::of(hash, DEMUX_MASK.load());
+    let [first, second] = location.buckets.map(|bucket| {
+        let found = DEMUX.get(bucket).and_then(|bucket| location.candidate(bucket));
+        found.unwrap_or(NONE)
+    });
+    u64::from(second) << 32 | u64::from(first)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xgre_is6(id: u32, ends: *const Ends, level: u32, kind: u64) -> u32 {
+    // SAFETY: all callers hand a reference over.
+    let (Some(ends), Some(tunnel)) = (unsafe { ends.as_ref() }, get(id)) else { return 0 };
+    let ends = masked(ends, Level::from_number(level).masks());
+    let key = Key { ends, kind: Kind::from_word(kind), link: 0 };
+    fits::<true>(id, tunnel, &key).into()
+}
+
+/// What is left of two IPv6 addresses.
+#[inline(always)]
+fn masked(ends: &Ends, (l, r): (u32, u32)) -> Ends {
+    Ends::v6(ends.local.map(|word| word & l), ends.remote.map(|word| word & r))
 }
 
 #[inline(always)]
 fn look_up(key: &Key) -> u32 {
-    if key.kind != Kind::ADDRESS {
-        return search(key).map_or(NONE, |(id, _)| id);
-    }
-    // No record to confirm it: the fingerprint has to do.
-    let location = key.locate(DEMUX_MASK.load());
-    let is_there = location
-        .buckets
-        .into_iter()
-        .any(|bucket| DEMUX.get(bucket).is_some_and(|bucket| location.candidate(bucket).is_some()));
-    if is_there { 0 } else { NONE }
+    search::<true>(key).map_or(NONE, |(id, _)| id)
 }
 
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xgre_is_own4(local: u32) -> u32 {
+    is_own(&Ends::v4(local, 0)).into()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xgre_is_own6(ends: *const Ends) -> u32 {
+    // SAFETY: all callers hand a reference over.
+    let Some(ends) = (unsafe { ends.as_ref() }) else { return 0 };
+    is_own(&Ends::v6(ends.local, [0; 4])).into()
+}
+
+/// Whether the local address is one of this host. There is no record to confirm it: the fingerprint has
+/// to do.
 #[inline(always)]
-fn search(key: &Key) -> Option<(u32, &'static Tunnel)> {
+fn is_own(ends: &Ends) -> bool {
+    let location = Key { ends: *ends, kind: Kind::ADDRESS, link: 0 }.locate(DEMUX_MASK.load());
+    location
+        .buckets
+        .into_iter()
+        .any(|bucket| DEMUX.get(bucket).is_some_and(|bucket| location.candidate(bucket).is_some()))
+}
+
+/// The tunnel of this key; without `ANY` only a plain one.
+#[inline(always)]
+fn search<const ANY: bool>(key: &Key) -> Option<(u32, &'static Tunnel)> {
     let location = key.locate(DEMUX_MASK.load());
     for bucket in location.buckets {
         if let Some(id) = location.candidate(DEMUX.get(bucket)?)
             && let Some(tunnel) = TUNNELS.get(id)
-            && tunnel.is_found_by(key)
-            && ends_match(id, tunnel, &key.ends)
+            && fits::<ANY>(id, tunnel, key)
         {
             return Some((id, tunnel));
         }
     }
     None
+}
+
+#[inline(always)]
+fn fits<const ANY: bool>(id: u32, tunnel: &Tunnel, key: &Key) -> bool {
+    if ANY {
+        tunnel.is(&Sought::by(key)) && ends_match(id, tunnel, &key.ends)
+    } else {
+        tunnel.is_plain_and_found_by(key)
+    }
 }
 
 /// Whether a tunnel has these addresses; those that are any are not compared.
@@ -477,7 +581,7 @@ pub fn came_from(packet: &Packet, offset: usize, id: u32) -> bool {
 }
 
 #[inline(always)]
-fn is_same(a: &[u32; 4], b: &[u32; 4]) -> bool {
+pub fn is_same(a: &[u32; 4], b: &[u32; 4]) -> bool {
     (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
 }
 

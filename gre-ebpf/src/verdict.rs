@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use gre_ebpf_common::{
     counters::Tier,
-    outcome::{Disposition, NO_TUNNEL, Outcome, Stop},
+    outcome::{Disposition, Outcome, Stop},
 };
 
 use crate::counters;
@@ -14,13 +14,12 @@ use crate::counters;
 /// Counts a packet that a program stopped working on, and its tunnel's drop.
 #[inline(always)]
 fn count(tier: Tier, stop: Stop) -> Disposition {
-    let Stop { outcome, tunnel } = stop;
-    let disposition = outcome.disposition();
+    let disposition = stop.outcome.disposition();
     let is_drop = matches!(disposition, Disposition::Drop | Disposition::Abort);
-    if is_drop && tunnel != NO_TUNNEL {
-        counters::tunnel_drop(tunnel, outcome);
+    if is_drop && let Some(tunnel) = stop.tunnel() {
+        counters::tunnel_drop(tunnel, stop.outcome);
     }
-    counters::outcome(tier, outcome);
+    counters::outcome(tier, stop.outcome);
     disposition
 }
 

@@ -125,6 +125,7 @@ struct LimitsTable {
     hosts6: Option<NonZeroU32>,
     vlans: Option<NonZeroU32>,
     fragments: Option<NonZeroU32>,
+    fdb: Option<NonZeroU32>,
 }
 
 impl From<LimitsTable> for Limits {
@@ -140,6 +141,7 @@ impl From<LimitsTable> for Limits {
             hosts6: or(table.hosts6, default.hosts6),
             vlans: or(table.vlans, default.vlans),
             fragments: or(table.fragments, default.fragments),
+            fdb: or(table.fdb, default.fdb),
         }
     }
 }

@@ -17,6 +17,7 @@ use aya::{
     util::{KernelVersion, nr_cpus},
 };
 use gre_ebpf_common::{
+    bridge::{Member, Station, Until},
     counters::{OutcomeCounters, TIERS, TunnelCounters, TunnelDrops},
     demux::Bucket,
     mismatch::Mismatch,
@@ -33,6 +34,7 @@ use crate::{
     attach::Hook,
     maps::{
         Maps, Table, TxPorts,
+        bridges::Bridges,
         counters::Counters,
         demux::{self, Demux},
         hash::{Hosts6, Vlans},
@@ -82,7 +84,10 @@ pub struct Programs {
 }
 
 pub(crate) const XDP: &str = "xgre_xdp";
+/// Where XDP goes on, by their places in [`DETOURS`].
 const XDP_ANY: &str = "xgre_xdp_any";
+const XDP_FRAMES: &str = "xgre_xdp_frames";
+const XDP_DETOURS: [&str; 2] = [XDP_ANY, XDP_FRAMES];
 pub(crate) const TC_IN: &str = "xgre_tc_in";
 pub(crate) const TC_OUT: &str = "xgre_tc_out";
 pub(crate) const TC_DELIVER: &str = "xgre_tc_deliver";
@@ -109,7 +114,7 @@ struct Size {
     bytes: usize,
 }
 
-fn sizes(limits: &Limits, cpus: u32) -> [Size; 19] {
+fn sizes(limits: &Limits, cpus: u32) -> [Size; 22] {
     let size = |name, entries, bytes| Size { name, entries, bytes };
     [
         size("PORTS", limits.interfaces, size_of::<Port>()),
@@ -125,11 +130,14 @@ fn sizes(limits: &Limits, cpus: u32) -> [Size; 19] {
         size(HELD, held_buckets(limits), size_of::<reassembly::Bucket>()),
         size(FRAMES, held_buckets(limits) * WAYS, size_of::<HeldFrame>()),
         size("IDENTIFICATIONS", 1, 8),
+        size("BRIDGE_MEMBERS", limits.interfaces, size_of::<Member>()),
+        size("FDB", limits.fdb, size_of::<Station>()),
+        size("BRIDGES_UNTIL", 1, size_of::<Until>()),
         size("SEQUENCES", limits.tunnels, size_of::<Sequence>()),
         size("MISMATCHES", limits.tunnels, size_of::<Mismatch>()),
         size("TUNNEL_COUNTERS", limits.tunnels * cpus, size_of::<TunnelCounters>()),
         size("TUNNEL_DROPS", limits.tunnels, size_of::<TunnelDrops>()),
-        size(DETOURS, 1, 4),
+        size(DETOURS, XDP_DETOURS.len() as u32, 4),
         size("OUTCOMES", cpus * TIERS, size_of::<OutcomeCounters>()),
     ]
 }
@@ -179,7 +187,7 @@ pub fn load(limits: &Limits, pins: &Path) -> Result<(Programs, Maps, ForDaemon),
 }
 
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
-    for name in [XDP, XDP_ANY] {
+    for name in [XDP, XDP_ANY, XDP_FRAMES] {
         let program: &mut Xdp = program(ebpf, name)?;
         program.load().map_err(|source| LoadError::Program { name, source })?;
     }
@@ -196,9 +204,12 @@ fn lay_detours(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     let failed = |source| LoadError::Map { name: DETOURS, source };
     let map = ebpf.take_map(DETOURS).ok_or(LoadError::Missing(DETOURS))?;
     let mut detours = ProgramArray::try_from(map).map_err(failed)?;
-    let program: &mut Xdp = program(ebpf, XDP_ANY)?;
-    let program = program.fd().map_err(|source| LoadError::Program { name: XDP_ANY, source })?;
-    detours.set(0, program, 0).map_err(failed)
+    for (index, name) in (0..).zip(XDP_DETOURS) {
+        let program: &mut Xdp = program(ebpf, name)?;
+        let program = program.fd().map_err(|source| LoadError::Program { name, source })?;
+        detours.set(index, program, 0).map_err(failed)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, LoadError>
@@ -213,7 +224,7 @@ where
 
 fn take_maps(
     ebpf: &mut Ebpf,
-    sizes: &[Size; 19],
+    sizes: &[Size; 22],
     limits: &Limits,
     cpus: u32,
 ) -> Result<(Maps, ForDaemon), LoadError> {
@@ -231,6 +242,7 @@ fn take_maps(
     let vlans = Vlans::new(vlans, size.entries).map_err(failed("VLANS"))?;
     let (hosts6, size) = take("HOSTS6")?;
     let hosts6 = Hosts6::new(hosts6, size.entries).map_err(failed("HOSTS6"))?;
+    let (stations, fdb) = take("FDB")?;
     let (sequences, size) = take("SEQUENCES")?;
     for name in [HELD, FRAMES] {
         let (map, size) = take(name)?;
@@ -244,6 +256,10 @@ fn take_maps(
         let (map, size) = take(name)?;
         map_memory(&map, size)
     };
+    let members = mapping("BRIDGE_MEMBERS")?;
+    let members = Table::new(members, limits.interfaces, "interface", "interfaces");
+    let bridges = Bridges::new(members, stations, fdb.entries, mapping("BRIDGES_UNTIL")?)
+        .map_err(failed("FDB"))?;
     let buckets = demux::buckets(limits.tunnels);
     let maps = Maps {
         ports: Table::new(mapping("PORTS")?, limits.interfaces, "interface", "interfaces"),
@@ -256,6 +272,7 @@ fn take_maps(
         routes: RouteTable::new(mapping("ROUTES")?, limits.route_blocks),
         routes6: RouteTable6::new(mapping("ROUTES6")?, limits.route6_nodes),
         hosts6,
+        bridges,
         sequences,
         mismatches: mapping("MISMATCHES")?,
         counters: Counters::new(
@@ -296,6 +313,10 @@ impl Programs {
     }
 
     /// The XDP program for all but the plainest packets.
+    pub fn xdp_frames(&mut self) -> Result<&mut Xdp, LoadError> {
+        program(&mut self.ebpf, XDP_FRAMES)
+    }
+
     pub fn xdp_any(&mut self) -> Result<&mut Xdp, LoadError> {
         program(&mut self.ebpf, XDP_ANY)
     }

@@ -46,9 +46,9 @@ pub struct Tunnel {
     /// Do not copy the inner packet's Don't Fragment to the outer one.
     pub ignore_df: bool,
     /// How many further encapsulations a sent packet may get (RFC 2473, 4.1.1), in an IPv6 option
-    /// of 8 bytes; `None` is `encaplimit none`. Of [`Mode::Ip6gre`] only.
+    /// of 8 bytes; `None` is `encaplimit none`. Over IPv6 only.
     pub encap_limit: Option<u8>,
-    /// Of [`Mode::Ip6gre`] only.
+    /// Over IPv6 only.
     pub flow_label: FlowLabel,
     pub mss: Mss,
     /// Device MTU in bytes; by default the underlay's less the encapsulation.
@@ -64,6 +64,8 @@ pub struct Tunnel {
 /// What no two tunnels have in common: it tells whose a received packet is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
+    /// Frames and IP packets are told apart by the protocol type.
+    pub ethernet: bool,
     pub local: IpAddr,
     pub remote: IpAddr,
     pub ikey: Option<u32>,
@@ -79,10 +81,7 @@ impl Tunnel {
             local,
             remote,
             dev: None,
-            ttl: match mode {
-                Mode::Gre => 0,
-                Mode::Ip6gre => 64,
-            },
+            ttl: if mode.is_over_ipv6() { 64 } else { 0 },
             tos: 0,
             ikey: None,
             okey: None,
@@ -103,24 +102,29 @@ impl Tunnel {
         }
     }
 
-    /// Bytes that encapsulation adds: outer IP header with its option, GRE header.
+    /// Bytes that encapsulation adds to an IP packet: outer IP header with its option, GRE header,
+    /// and the Ethernet header of a frame.
     pub fn overhead(&self) -> u32 {
-        let ip = match self.mode {
-            Mode::Gre => 20,
-            Mode::Ip6gre => 40,
-        };
+        let ip = if self.mode.is_over_ipv6() { 40 } else { 20 };
+        let ethernet = if self.mode.is_ethernet() { 14 } else { 0 };
         let option = if self.encap_limit.is_some() { 8 } else { 0 };
         let words = [self.ocsum, self.okey.is_some(), self.oseq];
         let gre = 4 + 4 * words.into_iter().filter(|&present| present).count() as u32;
-        ip + option + gre
+        ip + option + gre + ethernet
     }
 
     pub fn identity(&self) -> Identity {
-        Identity { local: self.local, remote: self.remote, ikey: self.ikey, dev: self.dev.clone() }
+        Identity {
+            ethernet: self.mode.is_ethernet(),
+            local: self.local,
+            remote: self.remote,
+            ikey: self.ikey,
+            dev: self.dev.clone(),
+        }
     }
 }
 
-/// What a tunnel runs over; IPv4 and IPv6 both go inside.
+/// What a tunnel runs over, and what goes inside: IPv4 and IPv6 both, or Ethernet frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -128,14 +132,49 @@ pub enum Mode {
     Gre,
     /// GRE over IPv6 (RFC 7676).
     Ip6gre,
+    /// Ethernet in GRE over IPv4.
+    Gretap,
+    /// Ethernet in GRE over IPv6.
+    Ip6gretap,
 }
 
 impl Mode {
-    /// The address that stands for any.
-    pub fn any(self) -> IpAddr {
+    pub const ALL: [Self; 4] = [Self::Gre, Self::Ip6gre, Self::Gretap, Self::Ip6gretap];
+
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Gre => Ipv4Addr::UNSPECIFIED.into(),
-            Self::Ip6gre => Ipv6Addr::UNSPECIFIED.into(),
+            Self::Gre => "gre",
+            Self::Ip6gre => "ip6gre",
+            Self::Gretap => "gretap",
+            Self::Ip6gretap => "ip6gretap",
+        }
+    }
+
+    pub const fn is_over_ipv6(self) -> bool {
+        matches!(self, Self::Ip6gre | Self::Ip6gretap)
+    }
+
+    /// Whether Ethernet frames go inside (protocol type 0x6558).
+    pub const fn is_ethernet(self) -> bool {
+        matches!(self, Self::Gretap | Self::Ip6gretap)
+    }
+
+    /// With the same inside, over the other IP version.
+    pub const fn over_the_other(self) -> Self {
+        match self {
+            Self::Gre => Self::Ip6gre,
+            Self::Ip6gre => Self::Gre,
+            Self::Gretap => Self::Ip6gretap,
+            Self::Ip6gretap => Self::Gretap,
+        }
+    }
+
+    /// The address that stands for any.
+    pub const fn any(self) -> IpAddr {
+        if self.is_over_ipv6() {
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        } else {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
         }
     }
 
@@ -146,10 +185,17 @@ impl Mode {
 
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Gre => "gre",
-            Self::Ip6gre => "ip6gre",
-        })
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let modes = Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|mode| mode.name() == text);
+        found.ok_or_else(|| format!("a mode is one of {modes}, not \"{text}\""))
     }
 }
 
@@ -399,6 +445,8 @@ pub struct Limits {
     pub vlans: u32,
     /// Fragments of outer packets that wait for the other one: two kilobytes each.
     pub fragments: u32,
+    /// Addresses behind bridges; of more than these the kernel takes care.
+    pub fdb: u32,
 }
 
 impl Limits {
@@ -411,6 +459,7 @@ impl Limits {
         hosts6: 16_384,
         vlans: 1024,
         fragments: 1024,
+        fdb: 16_384,
     };
 }
 
@@ -426,7 +475,7 @@ pub struct Desired {
     /// By device name.
     pub tunnels: BTreeMap<String, Tunnel>,
     /// Ports named in the config, by interface name. Where it is empty, every Ethernet interface
-    /// that has an address is a port.
+    /// that has an address is a port, and each that a bridge joins to a tunnel.
     pub ports: BTreeMap<String, XdpMode>,
     pub limits: Limits,
 }
@@ -445,6 +494,9 @@ mod tests {
         let ip6gre = Tunnel::new("t", Mode::Ip6gre, Mode::Ip6gre.any(), Mode::Ip6gre.any());
         let limited = Tunnel { encap_limit: Some(4), ..ip6gre.clone() };
         assert_eq!([&ip6gre, &limited].map(Tunnel::overhead), [44, 52]);
+        let gretap = Tunnel { mode: Mode::Gretap, ..gre.clone() };
+        let ip6gretap = Tunnel { mode: Mode::Ip6gretap, ..limited.clone() };
+        assert_eq!([&gretap, &ip6gretap].map(Tunnel::overhead), [38, 66]);
     }
 
     #[test]
@@ -454,6 +506,9 @@ mod tests {
         }
         for text in ["off", "auto", "88", "65495"] {
             assert_eq!(text.parse::<Mss>().unwrap().to_string(), text);
+        }
+        for text in ["gre", "ip6gre", "gretap", "ip6gretap"] {
+            assert_eq!(text.parse::<Mode>().unwrap().to_string(), text);
         }
         for text in ["linux", "rfc2890"] {
             assert_eq!(text.parse::<SeqMode>().unwrap().to_string(), text);

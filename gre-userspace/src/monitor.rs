@@ -5,20 +5,20 @@
 //! class. So a notification that is late, doubled or out of order does no harm, and one that is
 //! lost is made up for by reading everything again.
 
-use std::{future::pending, io, sync::Arc, time::Duration};
+use std::{future::pending, io, mem, sync::Arc, time::Duration};
 
 use netlink_packet_core::{DecodeError, NLMSG_NOOP};
 use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
-use nix::libc::{AF_INET, AF_INET6, ENOBUFS};
+use nix::libc::{AF_BRIDGE, AF_INET, AF_INET6, ENOBUFS};
 use thiserror::Error;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout_at},
 };
 
 use crate::{
     netlink::{
-        Classes, Kernel, NetlinkError, is_looked_up,
+        Classes, Kernel, NetlinkError, is_looked_up, netfilter_sees_bridges,
         socket::{Socket, messages},
     },
     observed::Snapshot,
@@ -31,6 +31,9 @@ const BURST: Duration = Duration::from_millis(3);
 /// The least time between full reads forced by lost notifications, and before a failed read is
 /// tried again.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the kernel is asked for what it does not tell.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often losses are told, at most.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
@@ -50,7 +53,8 @@ const RTNLGRP_IPV6_RULE: u32 = 19;
 const RTNLGRP_IPV4_NETCONF: u32 = 24;
 const RTNLGRP_IPV6_NETCONF: u32 = 25;
 const RTNLGRP_NEXTHOP: u32 = 32;
-const GROUPS: [u32; 11] = [
+const RTNLGRP_BRVLAN: u32 = 33;
+const GROUPS: [u32; 12] = [
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
     RTNLGRP_IPV4_IFADDR,
@@ -62,6 +66,7 @@ const GROUPS: [u32; 11] = [
     RTNLGRP_IPV4_NETCONF,
     RTNLGRP_IPV6_NETCONF,
     RTNLGRP_NEXTHOP,
+    RTNLGRP_BRVLAN,
 ];
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -77,7 +82,10 @@ const RTM_NEWNETCONF: u16 = 80;
 const RTM_DELNETCONF: u16 = 81;
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;
+const RTM_NEWVLAN: u16 = 112;
+const RTM_DELVLAN: u16 = 113;
 const RTN_MULTICAST: u8 = 5;
+const NTF_SELF: u8 = 1 << 1;
 
 /// Starts following; the first snapshot is in the receiver. The task ends with the last receiver.
 pub async fn watch(kernel: &Kernel) -> Result<watch::Receiver<Arc<Snapshot>>, NetlinkError> {
@@ -94,7 +102,7 @@ async fn follow(kernel: Kernel, mut listener: Listener, sender: watch::Sender<Ar
     let mut not_before = Instant::now();
     loop {
         stale = tokio::select! {
-            stale = gather(&mut listener, stale, not_before, &mut losses) => stale,
+            stale = gather(&mut listener, stale, not_before, &mut losses, &sender) => stale,
             () = sender.closed() => return,
         };
         let known = Arc::clone(&sender.borrow());
@@ -114,11 +122,23 @@ async fn follow(kernel: Kernel, mut listener: Listener, sender: watch::Sender<Ar
             }
             Err(error) => {
                 tracing::error!("{error}; reading everything again");
+                doubt(&sender);
                 stale = Classes::ALL;
                 not_before = Instant::now() + RESYNC_INTERVAL;
             }
         }
     }
+}
+
+/// Publishes that what was published last may be out of date.
+fn doubt(sender: &watch::Sender<Arc<Snapshot>>) {
+    sender.send_if_modified(|published| {
+        let is_new = !published.in_doubt;
+        if is_new {
+            *published = Arc::new(Snapshot { in_doubt: true, ..Snapshot::clone(published) });
+        }
+        is_new
+    });
 }
 
 /// Waits until something is stale, and then until the burst is over and `not_before` has come.
@@ -127,6 +147,7 @@ async fn gather(
     mut stale: Classes,
     not_before: Instant,
     losses: &mut Losses,
+    sender: &watch::Sender<Arc<Snapshot>>,
 ) -> Classes {
     // Set once, so that a steady stream of events cannot put the reading off for ever.
     let mut until = (stale != Classes::NONE).then_some(not_before);
@@ -145,6 +166,7 @@ async fn gather(
                 until.get_or_insert_with(|| not_before.max(Instant::now() + BURST));
             }
             Err(loss) => {
+                doubt(sender);
                 // Nothing still to be heard could make up for it, so the socket is left alone.
                 sleep_until(losses.next_resync(&loss, Instant::now()).max(not_before)).await;
                 return Classes::ALL;
@@ -158,6 +180,7 @@ struct Listener {
     route: Socket,
     /// XDP features; none where the kernel does not tell them.
     features: Option<Socket>,
+    netfilter: Netfilter,
 }
 
 impl Listener {
@@ -167,7 +190,8 @@ impl Listener {
             Some(group) => Some(subscribe(NETLINK_GENERIC, &[group]).map_err(failed)?),
             None => None,
         };
-        Ok(Self { route: subscribe(NETLINK_ROUTE, &GROUPS).map_err(failed)?, features })
+        let route = subscribe(NETLINK_ROUTE, &GROUPS).map_err(failed)?;
+        Ok(Self { route, features, netfilter: Netfilter::new() })
     }
 
     /// What the next datagram makes stale.
@@ -184,6 +208,32 @@ impl Listener {
             datagram = receive_if_any(&mut self.features) => {
                 datagram?;
                 Ok(Classes::LINKS)
+            }
+            () = self.netfilter.change() => Ok(Classes::LINKS),
+        }
+    }
+}
+
+/// Whether netfilter sees the frames of bridges: a setting whose changes the kernel tells nobody.
+struct Netfilter {
+    ask: Interval,
+    last: bool,
+}
+
+impl Netfilter {
+    fn new() -> Self {
+        let mut ask = interval(ASK_INTERVAL);
+        ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { ask, last: netfilter_sees_bridges() }
+    }
+
+    /// Waits for it to change.
+    async fn change(&mut self) {
+        loop {
+            self.ask.tick().await;
+            let now = netfilter_sees_bridges();
+            if mem::replace(&mut self.last, now) != now {
+                return;
             }
         }
     }
@@ -217,6 +267,10 @@ fn made_stale(message_type: u16, payload: &[u8]) -> Result<Classes, DecodeError>
     let family = || Ok::<_, DecodeError>(i32::from(byte(0)?));
     Ok(match message_type {
         NLMSG_NOOP => Classes::NONE,
+        // Of a bridge about a member: its state and settings, its VLANs, that it has left.
+        RTM_NEWLINK | RTM_DELLINK if family()? == AF_BRIDGE => {
+            Classes::LINKS | Classes::BRIDGE_VLANS
+        }
         // The kernel takes away the routes of a device that goes down, and what an address brought
         // with it, without a notification for each.
         RTM_NEWLINK | RTM_DELLINK => Classes::LINKS | Classes::ADDRESSES | Classes::ROUTES,
@@ -233,8 +287,12 @@ fn made_stale(message_type: u16, payload: &[u8]) -> Result<Classes, DecodeError>
         RTM_NEWNEIGH | RTM_DELNEIGH if matches!(family()?, AF_INET | AF_INET6) => {
             Classes::NEIGHBOURS
         }
-        // Bridges tell their forwarding tables in the same group.
+        // Not what devices filter by.
+        RTM_NEWNEIGH | RTM_DELNEIGH if family()? == AF_BRIDGE && byte(10)? & NTF_SELF == 0 => {
+            Classes::STATIONS
+        }
         RTM_NEWNEIGH | RTM_DELNEIGH => Classes::NONE,
+        RTM_NEWVLAN | RTM_DELVLAN => Classes::BRIDGE_VLANS,
         RTM_NEWRULE | RTM_DELRULE => Classes::RULES,
         // net.ipvN.conf.*.ignore_routes_with_linkdown decides which routes are dead.
         RTM_NEWNETCONF | RTM_DELNETCONF => Classes::LINKS | routes_of(family()?),
@@ -311,14 +369,17 @@ mod tests {
     fn each_notification_makes_its_classes_stale() {
         const AF_BRIDGE: u8 = 7;
         const AF_INET6: u8 = 10;
+        let mut of_device = header(AF_BRIDGE, 0);
+        of_device[10] = NTF_SELF;
         let links_and_theirs = Classes::LINKS | Classes::ADDRESSES | Classes::ROUTES;
         let mut all_nodes = header(AF_INET6, 255);
         all_nodes[7] = RTN_MULTICAST;
         for (message_type, header, expected) in [
             (NLMSG_NOOP, header(0, 0), Classes::NONE),
             (RTM_NEWLINK, header(0, 0), links_and_theirs),
-            (RTM_NEWLINK, header(AF_BRIDGE, 0), links_and_theirs),
             (RTM_DELLINK, header(0, 0), links_and_theirs),
+            (RTM_NEWLINK, header(AF_BRIDGE, 0), Classes::LINKS | Classes::BRIDGE_VLANS),
+            (RTM_DELLINK, header(AF_BRIDGE, 0), Classes::LINKS | Classes::BRIDGE_VLANS),
             (RTM_NEWADDR, header(2, 0), Classes::ADDRESSES | Classes::ROUTES4),
             (RTM_DELADDR, header(2, 0), Classes::ADDRESSES | Classes::ROUTES4),
             (RTM_NEWADDR, header(AF_INET6, 0), Classes::ADDRESSES | Classes::ROUTES6),
@@ -339,7 +400,11 @@ mod tests {
             (RTM_NEWNEIGH, header(2, 0), Classes::NEIGHBOURS),
             (RTM_DELNEIGH, header(2, 0), Classes::NEIGHBOURS),
             (RTM_NEWNEIGH, header(AF_INET6, 0), Classes::NEIGHBOURS),
-            (RTM_NEWNEIGH, header(AF_BRIDGE, 0), Classes::NONE),
+            (RTM_NEWNEIGH, header(AF_BRIDGE, 0), Classes::STATIONS),
+            (RTM_DELNEIGH, header(AF_BRIDGE, 0), Classes::STATIONS),
+            (RTM_NEWNEIGH, of_device, Classes::NONE),
+            (RTM_NEWVLAN, header(AF_BRIDGE, 0), Classes::BRIDGE_VLANS),
+            (RTM_DELVLAN, header(AF_BRIDGE, 0), Classes::BRIDGE_VLANS),
             (RTM_NEWRULE, header(2, 0), Classes::RULES),
             (RTM_DELRULE, header(2, 0), Classes::RULES),
             (RTM_DELRULE, header(AF_INET6, 0), Classes::RULES),
@@ -375,26 +440,58 @@ mod tests {
         assert_eq!(losses.next_resync(&Loss::Overrun, later), later);
     }
 
-    #[test]
-    fn a_change_of_xdp_features_makes_links_stale() {
+    /// Runs `test` in a network namespace of its thread's own.
+    fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce(Kernel) -> F + Send + 'static) {
         use nix::sched::{CloneFlags, unshare};
 
-        // In a network namespace of the thread's own.
         let test = || {
             unshare(CloneFlags::CLONE_NEWNET).expect("this test makes a namespace: run it as root");
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(async {
-                let kernel = Kernel::connect().unwrap();
-                let mut listener = Listener::open(&kernel).await.unwrap();
-                // Deaf to what is told about links themselves.
-                listener.route = Socket::open(NETLINK_ROUTE).unwrap();
-
-                kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "").await.unwrap();
-
-                let heard = timeout_at(Instant::now() + Duration::from_secs(20), listener.hear());
-                assert_eq!(heard.await.unwrap().unwrap(), Classes::LINKS);
-            });
+            runtime.unwrap().block_on(async { test(Kernel::connect().unwrap()).await });
         };
         std::thread::spawn(test).join().unwrap();
+    }
+
+    #[test]
+    fn a_change_of_xdp_features_makes_links_stale() {
+        in_namespace(|kernel| async move {
+            let mut listener = Listener::open(&kernel).await.unwrap();
+            // Deaf to what is told about links themselves.
+            listener.route = Socket::open(NETLINK_ROUTE).unwrap();
+
+            kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "", false).await.unwrap();
+
+            let heard = timeout_at(Instant::now() + Duration::from_secs(20), listener.hear());
+            assert_eq!(heard.await.unwrap().unwrap(), Classes::LINKS);
+        });
+    }
+
+    #[test]
+    fn after_a_loss_what_was_published_is_in_doubt_until_everything_is_read_again() {
+        in_namespace(|kernel| async move {
+            let device =
+                kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "", false).await.unwrap();
+            let known = Arc::new(kernel.snapshot().await.unwrap());
+            let mut listener = Listener::open(&kernel).await.unwrap();
+            listener.route = Socket::open(NETLINK_ROUTE).unwrap();
+            // The least that the kernel takes (SOCK_MIN_RCVBUF): some notifications of a link.
+            listener.route.set_receive_buffer(0).unwrap();
+            listener.route.join(RTNLGRP_LINK).unwrap();
+            for mtu in 1400..1500 {
+                kernel.set_mtu(device.ifindex, mtu).await.unwrap();
+            }
+            let (sender, _receiver) = watch::channel(Arc::clone(&known));
+
+            let mut losses = Losses::default();
+            let now = Instant::now();
+            let stale = gather(&mut listener, Classes::NONE, now, &mut losses, &sender).await;
+
+            assert_eq!(stale, Classes::ALL);
+            let doubted = Snapshot { in_doubt: true, ..Snapshot::clone(&known) };
+            assert_eq!(**sender.borrow(), doubted);
+            let read = kernel.refresh(&doubted, stale).await.unwrap();
+            assert!(!read.in_doubt);
+            assert_eq!(read.links[&device.ifindex].mtu, 1499);
+        });
     }
 }

@@ -22,6 +22,15 @@ pub struct Snapshot {
     pub custom_rules: bool,
     /// There are IPv6 rules besides the kernel's two (local, main).
     pub custom_rules6: bool,
+    /// What the bridges have learned and been told, by bridge, VLAN and address. Not what devices
+    /// filter by, which the kernel lists beside it.
+    pub stations: Vec<Station>,
+    /// VLANs of bridges' members, by the member's interface index, in ascending order. Also where the
+    /// bridge does not filter by them.
+    pub bridge_vlans: BTreeMap<u32, Vec<VlanRange>>,
+    /// Changes have been lost, or could not be read: all of this may be out of date, and is being read
+    /// again.
+    pub in_doubt: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +51,10 @@ pub struct Link {
     pub vlan: Option<Vlan>,
     /// IFLA_MASTER: the bridge or bond it belongs to.
     pub master: Option<u32>,
+    /// Of a bridge.
+    pub bridge: Option<Bridge>,
+    /// Of a bridge's member; the bridge is its `master`.
+    pub bridge_port: Option<BridgePort>,
     /// IFLA_IFALIAS.
     pub alias: Option<String>,
     /// The XDP program attached, whoever attached it.
@@ -72,6 +85,70 @@ pub struct Vlan {
     pub id: u16,
     /// The tag's EtherType: 0x8100 (802.1Q) or 0x88a8 (802.1ad).
     pub protocol: u16,
+}
+
+/// How a bridge forwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bridge {
+    /// After which an address that sends nothing is forgotten, in milliseconds; 0 is at once.
+    pub ageing_time: u64,
+    pub vlan_filtering: bool,
+    /// EtherType of the tags that VLANs are told by: 0x8100 (802.1Q) or 0x88a8 (802.1ad).
+    pub vlan_protocol: u16,
+    /// Each VLAN has a spanning tree of its own (MST).
+    pub multiple_spanning_trees: bool,
+    /// iptables or ip6tables see its frames: net.bridge.bridge-nf-call-iptables, -ip6tables, or the
+    /// bridge's own settings of that name.
+    pub netfilter: bool,
+}
+
+/// How a bridge treats a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BridgePort {
+    /// Its spanning tree state is FORWARDING.
+    pub forwarding: bool,
+    /// Addresses are learned on it.
+    pub learning: bool,
+    /// A setting because of which not all its unicast frames simply go where their destination is,
+    /// in the word of `bridge link`.
+    pub special: Option<&'static str>,
+}
+
+/// VLANs of a bridge's member that are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VlanRange {
+    /// 1 to 4094.
+    pub first: u16,
+    pub last: u16,
+    /// Untagged frames that come in are of this VLAN.
+    pub pvid: bool,
+    /// Its frames leave without a tag.
+    pub untagged: bool,
+    /// The spanning tree state of the VLAN itself is FORWARDING.
+    pub forwarding: bool,
+}
+
+/// An entry of a bridge's forwarding database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Station {
+    /// Interface index of the bridge.
+    pub bridge: u32,
+    /// 0 is none: what a bridge looks in that does not filter VLANs.
+    pub vlan: u16,
+    pub mac: [u8; 6],
+    /// Interface index of the member that it is behind, or that of the bridge.
+    pub ifindex: u32,
+    pub kind: StationKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StationKind {
+    /// Learned, or set to be there: a host's.
+    Host,
+    /// The bridge's own, or a member's: what is sent there is for this host.
+    Own,
+    /// Seen on a locked member, and not yet let in.
+    Locked,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    dataplane::{Attachment, devices, is_device, wire},
-    model::{Desired, Mode, Tunnel, XdpMode},
+    dataplane::{Attachment, bridges_of_tunnels, devices, is_device, wire},
+    model::{Desired, Tunnel, XdpMode},
     observed::{Link, RouteTarget, Snapshot, is_link_local},
     rib::Rib,
 };
@@ -93,7 +93,7 @@ pub fn reconcile(desired: &Desired, snapshot: &Snapshot, attached: &Attached) ->
 }
 
 /// The interfaces that should be ports, with their names and modes: those of the config, or else
-/// every Ethernet interface that has an address.
+/// every Ethernet interface that has an address, and those that a bridge joins to a tunnel.
 pub fn ports(desired: &Desired, snapshot: &Snapshot) -> BTreeMap<u32, (String, XdpMode)> {
     let is_ours = |link: &Link| {
         let peer = link.link.and_then(|peer| snapshot.links.get(&peer));
@@ -111,9 +111,14 @@ pub fn ports(desired: &Desired, snapshot: &Snapshot) -> BTreeMap<u32, (String, X
         .filter(|link| link.vlan.is_some() && has_address(link))
         .filter_map(|link| Some(wire(snapshot, link.ifindex)?.0))
         .collect();
+    let bridges = bridges_of_tunnels(desired, snapshot);
+    let is_joined = |link: &Link| {
+        link.vlan.is_none() && link.master.is_some_and(|master| bridges.contains(&master))
+    };
     let mode = |link: &Link| {
         if desired.ports.is_empty() {
-            (has_address(link) || bases.contains(&link.ifindex)).then_some(XdpMode::Auto)
+            let is_port = has_address(link) || bases.contains(&link.ifindex) || is_joined(link);
+            is_port.then_some(XdpMode::Auto)
         } else {
             desired.ports.get(&link.name).copied()
         }
@@ -141,10 +146,7 @@ pub fn default_mtu(tunnel: &Tunnel, snapshot: &Snapshot) -> u32 {
     let bound = || tunnel.dev.as_ref().and_then(link).map(|link| link.mtu);
     let underlay =
         underlay_mtu(tunnel.remote, snapshot).or_else(bound).unwrap_or(DEFAULT_UNDERLAY_MTU);
-    let smallest = match tunnel.mode {
-        Mode::Gre => SMALLEST_MTU,
-        Mode::Ip6gre => SMALLEST_MTU6,
-    };
+    let smallest = if tunnel.mode.is_over_ipv6() { SMALLEST_MTU6 } else { SMALLEST_MTU };
     underlay.min(LARGEST_UNDERLAY_MTU).saturating_sub(tunnel.overhead()).max(smallest)
 }
 
@@ -163,8 +165,9 @@ fn underlay_mtu(remote: IpAddr, snapshot: &Snapshot) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::{
-        observed::Route,
-        testing::{address, desired, link, tunnel, veth},
+        model::Mode,
+        observed::{Route, Vlan},
+        testing::{address, bridge, desired, link, member, tunnel, veth},
     };
 
     /// lo, a port with an address, one without, a tunnel's device and its peer.
@@ -189,6 +192,27 @@ mod tests {
     fn ports_are_the_ethernet_interfaces_with_an_address_and_no_device_of_a_tunnel() {
         assert_eq!(names(&desired([tunnel("tunnel0")]), &snapshot()), ["eth0"]);
         assert_eq!(names(&Desired::default(), &snapshot()), ["eth0"], "nor of a forgotten tunnel");
+    }
+
+    #[test]
+    fn what_a_bridge_joins_to_a_tunnel_of_ethernet_is_a_port() {
+        let mut joined = snapshot();
+        joined.links.insert(10, bridge(10, "br0"));
+        for ifindex in [3, 4] {
+            let link = joined.links[&ifindex].clone();
+            joined.links.insert(ifindex, member(link, 10));
+        }
+        let of_mode = |mode| desired([Tunnel { mode, ..tunnel("tunnel0") }]);
+        assert_eq!(names(&of_mode(Mode::Gretap), &joined), ["eth0", "eth1"]);
+        assert_eq!(names(&of_mode(Mode::Gre), &joined), ["eth0"], "it carries no frames");
+
+        let mut asked = of_mode(Mode::Gretap);
+        asked.ports.insert("eth0".to_owned(), XdpMode::Auto);
+        assert_eq!(names(&asked, &joined), ["eth0"], "the config names others");
+
+        let vlan = Some(Vlan { id: 7, protocol: 0x8100 });
+        joined.links.get_mut(&3).unwrap().vlan = vlan;
+        assert_eq!(names(&of_mode(Mode::Gretap), &joined), ["eth0"], "frames arrive below it");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use zlink::introspect::{CustomType, Type};
 
+use crate::slowpath::packet::MIN_MTU_IPV6;
+
 /// Packets and bytes; bytes are of the inner packet, as the kernel's GRE counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, CustomType)]
 pub struct Traffic {
@@ -141,8 +143,27 @@ pub struct TunnelInfo {
     pub mismatch: Option<Mismatch>,
     /// Lower than the underlay's, as learned.
     pub path_mtus: Vec<PathMtu>,
+    /// The longest inner packet that the ways to all remotes carry in one outer packet, in bytes: what
+    /// has been learned, or else the underlay's MTU, less the headers. While the tunnel is up and
+    /// there is such a way.
+    #[serde(default)]
+    pub payload_mtu: Option<u32>,
     /// With sequence numbers in either direction.
     pub sequence: Option<Sequence>,
+}
+
+impl TunnelInfo {
+    /// Whether packets that IPv6 is promised to be carried are longer than the path takes, and so go in
+    /// outer fragments (RFC 7676, 3.2). On a device with a lower MTU there is no IPv6.
+    pub fn fragments_ipv6(&self) -> bool {
+        fragments_ipv6(self.mtu, self.payload_mtu)
+    }
+}
+
+/// The same of the MTU of a tunnel's device and the longest inner packet that its path takes.
+pub fn fragments_ipv6(device: Option<u32>, payload: Option<u32>) -> bool {
+    let promised = u32::from(MIN_MTU_IPV6);
+    device.is_some_and(|mtu| mtu >= promised) && payload.is_some_and(|mtu| mtu < promised)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Address, Desired, Mode, Tunnel},
-    observed::Link,
+    observed::{Bridge, BridgePort, Link},
 };
 
 pub fn link(ifindex: u32, name: &str) -> Link {
@@ -17,6 +17,8 @@ pub fn link(ifindex: u32, name: &str) -> Link {
         link: None,
         vlan: None,
         master: None,
+        bridge: None,
+        bridge_port: None,
         alias: None,
         xdp: None,
         forwarding: true,
@@ -34,6 +36,24 @@ pub fn veth(ifindex: u32, name: &str, alias: &str) -> [Link; 2] {
     };
     let device = Link { alias: Some(alias.to_owned()), ..end(ifindex, name, ifindex + 1) };
     [device, end(ifindex + 1, "peer", ifindex)]
+}
+
+/// A bridge as `ip link add` makes it, up, whose frames netfilter does not see.
+pub fn bridge(ifindex: u32, name: &str) -> Link {
+    let bridge = Bridge {
+        ageing_time: 300_000,
+        vlan_filtering: false,
+        vlan_protocol: 0x8100,
+        multiple_spanning_trees: false,
+        netfilter: false,
+    };
+    Link { kind: Some("bridge".to_owned()), bridge: Some(bridge), ..link(ifindex, name) }
+}
+
+/// The link as a member of a bridge, which forwards for it.
+pub fn member(link: Link, bridge: u32) -> Link {
+    let port = BridgePort { forwarding: true, learning: true, special: None };
+    Link { master: Some(bridge), bridge_port: Some(port), ..link }
 }
 
 pub fn address(local: &str) -> Address {

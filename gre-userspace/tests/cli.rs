@@ -567,6 +567,7 @@ fn fast() -> TunnelInfo {
         why_not: None,
         mismatch: None,
         path_mtus: vec![],
+        payload_mtu: None,
         sequence: None,
     }
 }
@@ -590,6 +591,7 @@ fn full() -> TunnelInfo {
         mss: "1360".into(),
         mismatch: Some(mismatch()),
         path_mtus: vec![PathMtu { remote: "10.56.88.66".into(), mtu: 1400, expires_in: 598 }],
+        payload_mtu: Some(1376),
         sequence: Some(Sequence { next_sent: 12, next_expected: 34, resynchronised: 2 }),
         ..fast()
     }
@@ -738,6 +740,29 @@ tunnel0: gre/ipv6 remote :: local 2001:db8::1 encaplimit none hoplimit inherit t
 }
 
 #[test]
+fn rfc7676_3_a_path_that_takes_less_than_ipv6_is_promised_is_shown() {
+    // MTU of the device, the longest inner packet that the path takes, and whether that is said.
+    for (mtu, payload_mtu, is_narrow) in [
+        (1472, Some(1472), false),
+        (1472, Some(1280), false),
+        (1472, Some(1279), true),
+        (1280, Some(1236), true),
+        // The kernel has no IPv6 on it.
+        (1279, Some(1236), false),
+        (1472, None, false),
+    ] {
+        let tunnel = TunnelInfo { mtu: Some(mtu), payload_mtu, ..fast() };
+        let shown = cli::tunnels_text(&[tunnel], None, NOON, Paint(false));
+        assert_eq!(shown.contains("path too narrow for IPv6"), is_narrow, "{shown}");
+    }
+    let tunnel = TunnelInfo { payload_mtu: Some(1236), ..fast() };
+    let shown = cli::tunnels_text(&[tunnel], None, NOON, Paint(false));
+    let line = "    path too narrow for IPv6: it takes 1236 of 1280 bytes in one piece, so that longer \
+                packets go in outer fragments; raise the underlay's MTU by 44\n";
+    assert!(shown.ends_with(line), "{shown}");
+}
+
+#[test]
 fn a_tunnel_to_any_remote_needs_no_route_to_it() {
     let open = TunnelInfo { underlay: None, via: None, ..ip6() };
     let shown = cli::tunnels_text(&[open], None, NOON, Paint(false));
@@ -761,6 +786,7 @@ fn json_has_iproute2s_keys_for_every_option() {
             r#""since":1795512725,"last":1795517998,"packets":1234,"#,
             r#""fix":"xgre tunnel change tunnel0 key 42"},"#,
             r#""path_mtus":[{"remote":"10.56.88.66","mtu":1400,"expires_in":598}],"#,
+            r#""payload_mtu":1376,"#,
             r#""sequence":{"next_sent":12,"next_expected":34,"resynchronised":2}},"#,
             r#"{"ifname":"tunnel0","mode":"gre/ipv6","remote":"::","local":"2001:db8::1","#,
             r#""link":"wan0","encap_limit":4,"hoplimit":64,"tclass":"0xb8","#,

@@ -202,6 +202,7 @@ fn limits_that_are_given_replace_the_defaults_one_by_one() {
         ("hosts6 = 5", Limits { hosts6: 5, ..Limits::DEFAULT }),
         ("vlans = 5", Limits { vlans: 5, ..Limits::DEFAULT }),
         ("fragments = 5", Limits { fragments: 5, ..Limits::DEFAULT }),
+        ("fdb = 5", Limits { fdb: 5, ..Limits::DEFAULT }),
     ] {
         let desired = config::parse("xgre.toml", &format!("[limits]\n{key}\n")).unwrap();
         assert_eq!(desired.limits, limits);

@@ -158,6 +158,7 @@ fn info() -> TunnelInfo {
         why_not: Some("the next hop is not resolved".into()),
         mismatch: Some(mismatch()),
         path_mtus: vec![PathMtu { remote: "10.56.88.66".into(), mtu: 1400, expires_in: 598 }],
+        payload_mtu: Some(1376),
         sequence: Some(Sequence { next_sent: 1 << 32, next_expected: 7, resynchronised: 0 }),
     }
 }

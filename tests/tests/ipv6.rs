@@ -17,8 +17,8 @@ use tests::{
     namespace::Namespace,
     process::wait_until,
     topology::{self, Lab, R1_WAN, R2_WAN},
-    traffic::{Flow, Load, ping_all, ping_exact, ping_none, ping_until_answered, tcp},
-    xgre::xgre,
+    traffic::{Flow, Load, ping_all, ping_exact, ping_none, ping_until_answered, scapy_send, tcp},
+    xgre::{outcome, xgre},
 };
 
 /// Enough for windows to open and retransmissions to show.
@@ -34,6 +34,8 @@ in_each_xdp_mode!(
     without_forwarding_nothing_is_forwarded,
     a_more_specific_route_elsewhere_wins,
     an_encapsulation_limit_is_sent_where_it_is_asked_for,
+    ip6gre1_the_limit_inside_counts_down,
+    ip6gre1_who_may_not_be_encapsulated_is_told,
     rfc7676_2_a_checksum_over_ipv6_is_sent_and_verified,
     pmtu2_pmtu3_what_does_not_fit_is_answered_with_the_mtu,
     tshark_has_no_complaint_about_tcp_both_ways,
@@ -165,6 +167,77 @@ fn an_encapsulation_limit_is_sent_where_it_is_asked_for(xdp: Xdp) -> Result<()> 
     let fields = ["ipv6.nxt", "ipv6.dstopts.nxt", "ipv6.opt.tel", "gre.proto"];
     for row in frames.fields(&fields)? {
         assert_eq!(row, ["60,58", "47", "4", "0x86dd"], "{fields:?}");
+    }
+    Ok(())
+}
+
+/// Options of a tunnel over IPv6: those with numbers and checksums take the way through the device.
+const LIMITED: [&[&str]; 3] =
+    [&["encaplimit = 4"], &["encaplimit = \"none\""], &["csum = true", "seq = true"]];
+
+/// Packets of UDP to PC2 with an encapsulation limit of their own, as scapy makes them.
+fn limited(limit: u8) -> String {
+    let (pc1, pc2) = (ipv6::PC1, ipv6::PC2);
+    format!(
+        "IPv6(src='{pc1}', dst='{pc2}')\
+         /IPv6ExtHdrDestOpt(options=[HBHOptUnknown(otype=4, optlen=1, optdata=b'\\x{limit:02x}')])\
+         /UDP(sport=7, dport=9)/(b'x' * 100)"
+    )
+}
+
+fn ip6gre1_the_limit_inside_counts_down(xdp: Xdp) -> Result<()> {
+    for options in LIMITED {
+        let gateways = start(xdp, OVER_IPV6, options)?;
+        let Gateways { lab, .. } = &gateways;
+        let filter = format!("src host {}", ipv6::R1_WAN);
+        let underlay = Capture::start(&lab.router, "to-r2", &filter)?;
+        let arriving = Capture::start(&lab.pc2, "eth0", &format!("src host {}", ipv6::PC1))?;
+        let before = gateways.r1.packets("tunnel0")?;
+        scapy_send(&lab.pc1, &format!("[{}, {}]", limited(255), limited(1)))?;
+        let frames = underlay.finish(2)?;
+        let fields = ["ipv6.nxt", "ipv6.dstopts.nxt", "ipv6.opt.tel", "ipv6.plen"];
+        let len = if options.len() == 2 { "176,116" } else { "168,116" };
+        for (row, limits) in frames.fields(&fields)?.iter().zip(["254,255", "0,1"]) {
+            assert_eq!(row[..], ["60,60", "47,17", limits, len], "{fields:?} with {options:?}");
+        }
+        // The packet itself is what it was.
+        let rows = arriving.finish(2)?.fields(&["ipv6.opt.tel", "ipv6.plen", "udp.length"])?;
+        assert_eq!(rows, [["255", "116", "108"], ["1", "116", "108"]]);
+        let moved = gateways.r1.packets("tunnel0")? - before;
+        assert_eq!((moved.tx_tc, moved.tx_bytes, moved.drops), (2, 2 * 156, 0), "{options:?}");
+    }
+    Ok(())
+}
+
+fn ip6gre1_who_may_not_be_encapsulated_is_told(xdp: Xdp) -> Result<()> {
+    for options in LIMITED {
+        let gateways = start(xdp, OVER_IPV6, options)?;
+        let Gateways { lab, r1, .. } = &gateways;
+        let count = |tier, reason| outcome(&lab.r1, tier, reason);
+        let answers = Capture::start(&lab.pc1, "eth0", "icmp6 and ip6[40] == 4")?;
+        let before = r1.packets("tunnel0")?;
+        scapy_send(&lab.pc1, &format!("[{}]", limited(0)))?;
+        let fields = ["ipv6.src", "icmpv6.type", "icmpv6.code", "icmpv6.pointer", "ipv6.opt.tel"];
+        let rows = answers.finish(1)?.fields(&fields)?;
+        let sources = format!("{},{}", ipv6::TUNNEL_OF_R1, ipv6::PC1);
+        assert_eq!(rows, [[&sources, "4", "0", "44", "0"]], "{fields:?} with {options:?}");
+        let moved = r1.packets("tunnel0")? - before;
+        assert_eq!((moved.tx(), moved.drops), (0, 1), "{options:?}");
+        assert_eq!(count("tc", "encapsulation-limit")?, 1);
+        assert_eq!(count("daemon", "answered-encapsulation-limit")?, 1);
+
+        // A flood is not answered with as many.
+        scapy_send(&lab.pc1, &format!("[{}] * 400", limited(0)))?;
+        wait_until("the flood has been dealt with", SOON, || {
+            let told = count("daemon", "answered-encapsulation-limit")? - 1;
+            let refused = count("daemon", "rate-limited")?;
+            ensure!(
+                told + refused == 400 && told >= 50 && refused > 0,
+                "{told} told, {refused} not"
+            );
+            Ok(())
+        })?;
+        assert_eq!(count("tc", "encapsulation-limit")?, 401);
     }
     Ok(())
 }

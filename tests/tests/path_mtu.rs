@@ -26,6 +26,7 @@ in_each_xdp_mode!(
     pmtu1_tcp_adapts_to_the_path,
     pmtu4_what_may_be_cut_arrives_by_inner_fragments,
     icmp1_packet_too_big_teaches_a_tunnel_over_ipv6,
+    rfc7676_3_a_path_that_takes_less_than_ipv6_is_promised_is_told_and_bridged,
     rfc7676_4_a_path_of_1280_gets_outer_fragments,
     rfc7588_2_outer_fragments_are_put_together_by_the_far_gateway,
     full_size_packets_go_in_two_fragments_that_the_programs_cut_and_join,
@@ -176,6 +177,58 @@ fn icmp1_packet_too_big_teaches_a_tunnel_over_ipv6(xdp: Xdp) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The headers are 44 bytes: of an underlay of 1324 IPv6 gets what it is promised, and of one byte less
+/// it does not, whether the gateway's own interface has it, its route, or a router told of it.
+fn rfc7676_3_a_path_that_takes_less_than_ipv6_is_promised_is_told_and_bridged(
+    xdp: Xdp,
+) -> Result<()> {
+    let gateways = over_ipv6(xdp)?;
+    let Gateways { lab, .. } = &gateways;
+    ipv6_is_carried(lab, 1456, false)?;
+    for (underlay, is_narrow) in [(1324, false), (1323, true)] {
+        lab.r1.ip(&format!("link set wan mtu {underlay}"))?;
+        ipv6_is_carried(lab, underlay - 44, is_narrow)?;
+    }
+    lab.r1.ip("link set wan mtu 1500")?;
+    ipv6_is_carried(lab, 1456, false)?;
+
+    let route = format!("{}/128 via {}", ipv6::R2_WAN, ipv6::ROUTER_TO_R1);
+    lab.r1.ip(&format!("route add {route} mtu 1323"))?;
+    ipv6_is_carried(lab, 1279, true)?;
+    lab.r1.ip(&format!("route del {route}"))?;
+    ipv6_is_carried(lab, 1456, false)?;
+
+    narrow6(lab, 1280)?;
+    teach(&gateways, 1280, [ipv6::R1_WAN, ipv6::R2_WAN])?;
+    ipv6_is_carried(lab, 1236, true)?;
+    let log = gateways.r1.stop()?;
+    let said = |what: &str| log.matches(what).count();
+    assert_eq!(said("the path carries less than the 1280 bytes"), 3, "{log}");
+    assert_eq!(said("IPv6 needs no outer fragments any more"), 2, "{log}");
+    Ok(())
+}
+
+/// R1 says how long an inner packet its path takes, and whether that is too little for IPv6; what IPv6 is
+/// promised arrives in any case.
+fn ipv6_is_carried(lab: &Lab, payload_mtu: u32, is_narrow: bool) -> Result<()> {
+    wait_until(&format!("R1 says {payload_mtu}"), SOON, || {
+        let told = tunnel(&lab.r1, "tunnel0")?.context("no tunnel0")?;
+        ensure!(told["payload_mtu"] == payload_mtu, "{told}");
+        Ok(())
+    })?;
+    let shown = xgre(&lab.r1, "tunnel show tunnel0")?;
+    let line = format!("path too narrow for IPv6: it takes {payload_mtu} of 1280 bytes");
+    ensure!(shown.contains(&line) == is_narrow, "{shown}");
+    wait_until("1280 bytes arrive", SOON, || {
+        let before = outcome(&lab.r1, "daemon", "outer-fragmented")?;
+        let said = ping_exact(&lab.pc1, ipv6::PC2, 1280 - 48)?;
+        ensure!(said.contains(" 1 received"), "{said}");
+        let fragmented = outcome(&lab.r1, "daemon", "outer-fragmented")? - before;
+        assert_eq!(fragmented, u64::from(is_narrow));
+        Ok(())
+    })
 }
 
 /// IPv6 within is promised 1280 bytes, of which the path takes but 1236.

@@ -9,6 +9,9 @@ pub const HEADER_LEN: usize = EthHdr::LEN;
 pub const ETHERTYPE_IPV4: u16 = EtherType::Ipv4 as u16;
 pub const ETHERTYPE_IPV6: u16 = EtherType::Ipv6 as u16;
 
+/// Where the EtherType is in a frame, in bytes.
+pub const ETHERTYPE_OFFSET: usize = 12;
+
 /// A header of 14 bytes, as seven half words in memory order.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +28,25 @@ impl EthernetHeader {
         Mac([self.0[0], self.0[1], self.0[2]])
     }
 
+    /// The source MAC address.
+    #[inline(always)]
+    pub const fn source(&self) -> Mac {
+        Mac([self.0[3], self.0[4], self.0[5]])
+    }
+
+    /// Both addresses, in memory order.
+    #[inline(always)]
+    pub const fn addresses(&self) -> [u32; 3] {
+        let [a, b, c, d, e, f, _] = self.0;
+        [pair(a, b), pair(c, d), pair(e, f)]
+    }
+
+    /// All of it, in memory order.
+    #[inline(always)]
+    pub const fn words(&self) -> [u16; 7] {
+        self.0
+    }
+
     /// In memory order.
     #[inline(always)]
     pub const fn ethertype(&self) -> u16 {
@@ -32,9 +54,15 @@ impl EthernetHeader {
     }
 }
 
+#[inline(always)]
+const fn pair(first: u16, second: u16) -> u32 {
+    let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
+}
+
 /// A MAC address as three half words in memory order.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Mac([u16; 3]);
 
 impl Mac {
@@ -46,16 +74,34 @@ impl Mac {
         ])
     }
 
-    /// Compares without a call: slices would go through `memcmp`.
+    /// In the low 48 bits of a word.
     #[inline(always)]
-    pub const fn is(&self, other: &Self) -> bool {
-        self.first_word() == other.first_word() && self.0[2] == other.0[2]
+    pub const fn number(&self) -> u64 {
+        let [a, b, c] = self.0;
+        a as u64 | (b as u64) << 16 | (c as u64) << 32
     }
 
-    /// The first two half words, which one load fetches.
     #[inline(always)]
-    const fn first_word(&self) -> u32 {
-        self.0[0] as u32 | (self.0[1] as u32) << 16
+    pub const fn from_number(number: u64) -> Self {
+        Self([number as u16, (number >> 16) as u16, (number >> 32) as u16])
+    }
+
+    /// Whether it is a group's: multicast, or broadcast.
+    #[inline(always)]
+    pub const fn is_group(&self) -> bool {
+        self.0[0].to_ne_bytes()[0] & 1 != 0
+    }
+
+    #[inline(always)]
+    pub const fn is_zero(&self) -> bool {
+        self.0[0] | self.0[1] | self.0[2] == 0
+    }
+
+    /// Whether it is the destination of a frame that begins with these bytes, in memory order.
+    #[inline(always)]
+    pub const fn is_destination(&self, frame: u64) -> bool {
+        let [a, b, c] = self.0;
+        frame as u32 == a as u32 | (b as u32) << 16 && (frame >> 32) as u16 == c
     }
 }
 
@@ -63,16 +109,27 @@ impl Mac {
 mod tests {
     use super::*;
 
+    fn start(frame: &[u8]) -> u64 {
+        u64::from_ne_bytes(frame[..8].try_into().unwrap())
+    }
+
     #[test]
     fn fields_are_where_etherparse_puts_them() {
-        let expected = etherparse::Ethernet2Header {
+        let frame = etherparse::Ethernet2Header {
             destination: [2, 3, 4, 5, 6, 7],
             source: [8, 9, 10, 11, 12, 13],
             ether_type: etherparse::EtherType::IPV4,
-        };
-        let header = EthernetHeader::from_bytes(expected.to_bytes());
-        assert!(header.destination().is(&Mac::from_bytes([2, 3, 4, 5, 6, 7])));
+        }
+        .to_bytes();
+        assert!(Mac::from_bytes([2, 3, 4, 5, 6, 7]).is_destination(start(&frame)));
+        let ethertype = [frame[ETHERTYPE_OFFSET], frame[ETHERTYPE_OFFSET + 1]];
+        assert_eq!(u16::from_ne_bytes(ethertype), ETHERTYPE_IPV4);
+        let header = EthernetHeader::from_bytes(frame);
+        assert_eq!(header.destination(), Mac::from_bytes([2, 3, 4, 5, 6, 7]));
+        assert_eq!(header.source(), Mac::from_bytes([8, 9, 10, 11, 12, 13]));
         assert_eq!(header.ethertype(), ETHERTYPE_IPV4);
+        let addresses = header.addresses().map(u32::to_ne_bytes);
+        assert_eq!(addresses, [[2, 3, 4, 5], [6, 7, 8, 9], [10, 11, 12, 13]]);
     }
 
     #[test]
@@ -82,12 +139,23 @@ mod tests {
     }
 
     #[test]
+    fn groups_and_zero_are_told_from_stations() {
+        let of = |first| Mac::from_bytes([first, 0, 0, 0, 0, 0]);
+        assert!(of(1).is_group() && of(0xff).is_group() && !of(2).is_group());
+        assert!(of(0).is_zero() && !of(2).is_zero());
+    }
+
+    #[test]
     fn one_differing_bit_makes_another_address() {
-        let mac = [2, 3, 4, 5, 6, 7];
-        for bit in 0..48 {
-            let mut other = mac;
+        let frame = [2, 3, 4, 5, 6, 7, 8, 9];
+        for bit in 0..64 {
+            let mut other = frame;
             other[bit / 8] ^= 1 << (bit % 8);
-            assert!(!Mac::from_bytes(mac).is(&Mac::from_bytes(other)), "bit {bit}");
+            let is_same = Mac::from_bytes([2, 3, 4, 5, 6, 7]).is_destination(start(&other));
+            assert_eq!(is_same, bit >= 48, "bit {bit}");
+            let [a, b, c, d, e, f, ..] = other;
+            let mac = Mac::from_bytes([a, b, c, d, e, f]);
+            assert_eq!(Mac::from_number(mac.number()), mac);
         }
     }
 }

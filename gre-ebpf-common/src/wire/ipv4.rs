@@ -185,16 +185,20 @@ impl Ipv4Header {
     /// reserved, broadcast.
     #[inline(always)]
     pub const fn source_is_martian(&self) -> bool {
-        let first = self.byte(12);
-        first == 0 || first == 127 || first >= 224
+        is_martian(self.byte(12))
     }
 
     /// A destination that is never a unicast host elsewhere: 0/8, 127/8, multicast and above.
     #[inline(always)]
     pub const fn destination_is_unicast(&self) -> bool {
-        let first = self.byte(16);
-        first != 0 && first != 127 && first < 224
+        !is_martian(self.byte(16))
     }
+}
+
+/// By the first byte of an address. Of 0 one less is above all others.
+#[inline(always)]
+const fn is_martian(first: u8) -> bool {
+    first.wrapping_sub(1) >= 223 || first == 127
 }
 
 #[cfg(test)]

@@ -6,17 +6,25 @@ use network_types::ip::{IpProto, Ipv6Hdr};
 pub const HEADER_LEN: usize = Ipv6Hdr::LEN;
 
 pub const NEXT_HEADER_HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+pub const NEXT_HEADER_ROUTING: u8 = IpProto::Ipv6Route as u8;
 pub const NEXT_HEADER_FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+pub const NEXT_HEADER_AUTHENTICATION: u8 = IpProto::Ah as u8;
 pub const NEXT_HEADER_DESTINATION_OPTIONS: u8 = IpProto::Ipv6Opts as u8;
 
-/// Bytes of the Destination Options header that carries a Tunnel Encapsulation Limit (RFC 2473, 4.1).
+/// Option type of a Tunnel Encapsulation Limit (RFC 2473, 4.1.1).
+pub const TUNNEL_ENCAPSULATION_LIMIT: u8 = 4;
+/// Bytes of the Destination Options header that carries one.
 pub const ENCAPSULATION_LIMIT_LEN: usize = 8;
 
-/// That header in front of `next_header`, as Linux pads it: the option, then PadN of one byte.
-pub const fn encapsulation_limit(next_header: u8, limit: u8) -> [u8; ENCAPSULATION_LIMIT_LEN] {
-    const TUNNEL_ENCAPSULATION_LIMIT: u8 = 4;
+/// That header in front of `next_header`, in memory order, as Linux pads it: the option, then PadN of
+/// one byte.
+#[inline(always)]
+pub const fn encapsulation_limit(next_header: u8, limit: u8) -> [u32; ENCAPSULATION_LIMIT_LEN / 4] {
     const PAD_N: u8 = 1;
-    [next_header, 0, TUNNEL_ENCAPSULATION_LIMIT, 1, limit, PAD_N, 1, 0]
+    [
+        u32::from_ne_bytes([next_header, 0, TUNNEL_ENCAPSULATION_LIMIT, 1]),
+        u32::from_ne_bytes([limit, PAD_N, 1, 0]),
+    ]
 }
 
 /// Bytes of an extension header whose second byte is this.
@@ -212,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_encapsulation_limit_is_an_option_that_etherparse_reads() {
-        let bytes = encapsulation_limit(47, 4);
+        let bytes = encapsulation_limit(47, 4).map(u32::to_ne_bytes).concat();
         let (header, rest) = etherparse::Ipv6RawExtHeader::from_slice(&bytes).unwrap();
         assert_eq!((header.next_header, header.header_len()), (IpNumber::GRE, 8));
         assert_eq!(header.payload(), [4, 1, 4, 1, 1, 0]);

@@ -4,6 +4,7 @@
 mod clock;
 mod dsfield;
 mod failure;
+mod link;
 mod mismatch;
 mod output;
 mod port;
@@ -23,7 +24,7 @@ pub use self::{
     port::text as ports_text,
     stats::{Sample, text as stats_text},
     tunnel::{json as tunnels_json, text as tunnels_text},
-    words::{change as change_of_words, tunnel as tunnel_of_words},
+    words::{change as change_of_words, link as link_of_words, tunnel as tunnel_of_words},
 };
 use crate::{control::client::Client, instance::Instance};
 
@@ -46,7 +47,10 @@ Examples:
   xgre tunnel show
   xgre stats --watch
 
-The words are those of `ip tunnel`, and may be shortened as there: `xgre t a`, `xgre tu sh`.";
+  xgre link add gretap1 type gretap remote 10.56.88.66 local 192.168.22.196
+
+The words are those of `ip tunnel` and `ip link`, and may be shortened as there: `xgre t a`,
+`xgre tu sh`.";
 
 #[derive(Debug, Subcommand)]
 enum Object {
@@ -57,6 +61,12 @@ enum Object {
     Tunnel {
         #[command(subcommand)]
         verb: Option<tunnel::Verb>,
+    },
+    /// Add, change, delete and show tunnels by the words of `ip link`
+    #[command(alias = "l", infer_subcommands = true, after_help = link::EXAMPLES)]
+    Link {
+        #[command(subcommand)]
+        verb: Option<link::Verb>,
     },
     /// Show the interfaces that packets are forwarded between
     #[command(infer_subcommands = true, after_help = port::EXAMPLES)]
@@ -80,6 +90,7 @@ impl Cli {
         match self.object {
             Object::Run(run) => run.execute(),
             Object::Tunnel { verb } => tunnel::execute(verb.unwrap_or_default(), output),
+            Object::Link { verb } => link::execute(verb.unwrap_or_default(), output),
             Object::Port { verb } => port::execute(verb.unwrap_or_default(), output),
             Object::Stats(stats) => stats.execute(output),
         }

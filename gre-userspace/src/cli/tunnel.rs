@@ -27,7 +27,7 @@ pub(super) enum Verb {
     #[command(after_help = ADD_EXAMPLES)]
     Add {
         /// As `ip tunnel add` takes them, in any order:
-        /// NAME mode { gre | ip6gre } remote ADDR local ADDR [ dev IF ] [ ttl TTL ] [ tos TOS ]
+        /// NAME mode { gre | ip6gre | gretap | ip6gretap } remote ADDR local ADDR [ dev IF ] [ ttl TTL ] [ tos TOS ]
         /// [ [i|o]key KEY ] [ [i|o]csum ] [ [i|o]seq ] [ seq-mode { linux | rfc2890 } ]
         /// [ [no]pmtudisc ] [ [no]ignore-df ] [ encaplimit ELIM ] [ flowlabel LABEL ] [ mss MSS ]
         #[arg(value_name = "WORDS", verbatim_doc_comment)]
@@ -69,17 +69,18 @@ Examples:
 
 const ADD_EXAMPLES: &str = "\
 Where:
-  ADDR is an address of IPv4 for gre and of IPv6 for ip6gre, or any (the default)
+  ADDR is an address of IPv4 for gre and gretap and of IPv6 for the others, or any (the default; a
+    tunnel of Ethernet, gretap or ip6gretap, takes a remote)
   IF is the interface that the tunnel is bound to
-  TTL (or hoplimit) is 1..255 or inherit: the inner packet's; the default is inherit for gre and 64
-    for ip6gre
+  TTL (or hoplimit) is 1..255 or inherit: the inner packet's; the default is inherit over IPv4 and
+    64 over IPv6
   TOS (or tclass) is 00..ff (hexadecimal), a name such as EF, inherit, or inherit/TOS
   KEY is a number or a dotted quad; both ends must agree
   csum adds checksums and requires them; seq numbers packets and drops those out of sequence
   seq-mode rfc2890 takes packets without a number, which linux (the default) drops
   nopmtudisc leaves Don't Fragment out of the outer packet; it takes `ttl inherit`
   ignore-df does so whatever the inner packet says; it takes nopmtudisc
-  ELIM is 0..255 or none (the default), LABEL 00000..fffff (hexadecimal) or inherit; both of ip6gre
+  ELIM is 0..255 or none (the default), LABEL 00000..fffff (hexadecimal) or inherit; both over IPv6
   MSS is what passing TCP connections are lowered to: bytes, auto (what fits), or off (the default)
 
 Examples:
@@ -107,23 +108,22 @@ Examples:
 
 pub(super) fn execute(verb: Verb, output: Output) -> Result<(), Failure> {
     match verb {
-        Verb::Add { words } => add(&words),
+        Verb::Add { words } => make(&words::tunnel(&words)?),
         Verb::Change { words } => change(&words),
         Verb::Delete { words } => delete(&words),
         Verb::Show { words } => show(&words, output),
     }
 }
 
-fn add(words: &[String]) -> Result<(), Failure> {
-    let tunnel = words::tunnel(words)?;
-    find_device(&tunnel)?;
+pub(super) fn make(tunnel: &Tunnel) -> Result<(), Failure> {
+    find_device(tunnel)?;
     with_daemon(async |daemon| {
-        let added = daemon.add_tunnel(&tunnel).await;
+        let added = daemon.add_tunnel(tunnel).await;
         added.map_err(|error| failed("add", &tunnel.name, error))
     })
 }
 
-fn change(words: &[String]) -> Result<(), Failure> {
+pub(super) fn change(words: &[String]) -> Result<(), Failure> {
     if let Some(name) = words::sequence_reset(words)? {
         return with_daemon(async |daemon| {
             let reset = daemon.reset_sequence(&name).await;
@@ -147,7 +147,7 @@ fn change(words: &[String]) -> Result<(), Failure> {
     })
 }
 
-fn delete(words: &[String]) -> Result<(), Failure> {
+pub(super) fn delete(words: &[String]) -> Result<(), Failure> {
     let Some(name) = words::name(words)? else {
         return Err(Failure::refused("which tunnel? xgre tunnel delete NAME"));
     };
@@ -177,7 +177,7 @@ fn failed(verb: &str, name: &str, error: ClientError) -> Failure {
     }
 }
 
-fn show(words: &[String], output: Output) -> Result<(), Failure> {
+pub(super) fn show(words: &[String], output: Output) -> Result<(), Failure> {
     let name = words::name(words)?;
     let counted = output.statistics > 0;
     let (mut tunnels, stats) = with_daemon(async |daemon| {

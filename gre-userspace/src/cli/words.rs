@@ -5,7 +5,7 @@ mod values;
 
 use std::{net::IpAddr, str::FromStr};
 
-use self::values::{Tos, encap_limit, key, tos, ttl};
+use self::values::{Tos, encap_limit, key, mtu, tos, ttl};
 use super::Failure;
 use crate::{
     config::{bad_name, nearest, unfit},
@@ -28,7 +28,44 @@ pub fn tunnel(words: &[String]) -> Result<Tunnel, Failure> {
         ));
     };
     let tunnel = Tunnel::new(name, mode, mode.any(), mode.any());
-    words.apply(tunnel)
+    words.apply(tunnel, Grammar::Tunnel)
+}
+
+/// The tunnel that the words of `link add` describe.
+pub fn link(words: &[String]) -> Result<Tunnel, Failure> {
+    let words = Words::parse(&of_link(words))?;
+    let Some(mode) = words.mode else {
+        return Err(Failure::senseless(
+            "Not enough information: \"type\" argument is required\n\
+             xgre does type gre, ip6gre, gretap and ip6gretap",
+        ));
+    };
+    let Some(name) = &words.name else {
+        return Err(Failure::senseless(
+            "Not enough information: \"dev\" argument is required\n\
+             xgre link add NAME type gretap remote ADDR local ADDR",
+        ));
+    };
+    let tunnel = Tunnel::new(name, mode, mode.any(), mode.any());
+    words.apply(tunnel, Grammar::Link)
+}
+
+/// The words of `ip link` as those of `ip tunnel`: the device may be introduced by `dev`, and its mode
+/// is its type. Behind the type `dev` is the underlay's interface, as in both.
+pub(super) fn of_link(words: &[String]) -> Vec<String> {
+    let at = words.iter().position(|word| word == "type").unwrap_or(words.len());
+    let (device, rest) = words.split_at(at);
+    let device = device.iter().filter(|word| *word != "dev").cloned();
+    let rest = rest.iter().enumerate();
+    let rest = rest.map(|(i, word)| if i == 0 { "mode".to_owned() } else { word.clone() });
+    device.chain(rest).collect()
+}
+
+/// Whose rules hold where `ip tunnel` and `ip link` differ.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grammar {
+    Tunnel,
+    Link,
 }
 
 /// What the words of `tunnel change` make of a tunnel.
@@ -41,7 +78,7 @@ pub fn change(words: &[String], tunnel: &Tunnel) -> Result<Tunnel, Failure> {
             tunnel.name, tunnel.mode
         )));
     }
-    words.apply(tunnel.clone())
+    words.apply(tunnel.clone(), Grammar::Tunnel)
 }
 
 /// The name in `tunnel change NAME seq reset`, if those are the words.
@@ -83,8 +120,9 @@ struct Words {
     encap_limit: Option<Option<u8>>,
     flow_label: Option<FlowLabel>,
     mss: Option<Mss>,
-    /// A word that only one mode has.
-    of_one_mode: Vec<(String, Mode)>,
+    mtu: Option<u32>,
+    /// A word that only tunnels over one IP version have, and whether that is IPv6.
+    of_one_version: Vec<(String, bool)>,
 }
 
 /// What a mistyped word is compared with.
@@ -145,12 +183,13 @@ impl Words {
                 "okey" => parsed.okey = Some(Some(key(word, value()?)?)),
                 "encaplimit" => {
                     parsed.encap_limit = Some(encap_limit(value()?)?);
-                    parsed.of_one_mode.push((word.to_owned(), Mode::Ip6gre));
+                    parsed.of_one_version.push((word.to_owned(), true));
                 }
                 "flowlabel" | "fl" => {
                     parsed.flow_label = Some(option("invalid Flowlabel", value()?)?);
-                    parsed.of_one_mode.push((word.to_owned(), Mode::Ip6gre));
+                    parsed.of_one_version.push((word.to_owned(), true));
                 }
+                "mtu" => parsed.mtu = Some(mtu(value()?)?),
                 "seq-mode" => parsed.seq_mode = Some(option("invalid seq-mode", value()?)?),
                 "mss" => parsed.mss = Some(option("invalid mss", value()?)?),
                 "name" => parsed.name(value()?)?,
@@ -187,7 +226,7 @@ impl Words {
             _ => return false,
         }
         if matches!(option, "pmtudisc" | "ignore-df") {
-            self.of_one_mode.push((word.to_owned(), Mode::Gre));
+            self.of_one_version.push((word.to_owned(), false));
         }
         true
     }
@@ -196,6 +235,8 @@ impl Words {
         let mode = match text {
             "gre" | "gre/ip" => Mode::Gre,
             "ip6gre" | "ip6gre/ip" | "gre/ipv6" => Mode::Ip6gre,
+            "gretap" => Mode::Gretap,
+            "ip6gretap" => Mode::Ip6gretap,
             "ipip" | "ip/ip" | "sit" | "ipv6/ip" | "isatap" | "vti" | "ip6ip6" | "ipv6/ipv6"
             | "ipip6" | "ip4ip6" | "ip/ipv6" | "ipv4/ipv6" | "vti6" | "any" | "any/ipv6" => {
                 return Err(unsupported(&format!("mode {text}")));
@@ -231,18 +272,21 @@ impl Words {
     /// As in iproute2, a name that begins with "gre" says the mode.
     fn mode_of_name(&self) -> Option<Mode> {
         let name = self.name.as_deref()?;
-        let modes = [("gre", Mode::Gre), ("ip6gre", Mode::Ip6gre)];
-        modes.into_iter().find(|(start, _)| name.starts_with(start)).map(|(_, mode)| mode)
+        // Of two names that fit, the longer.
+        let modes = Mode::ALL.into_iter().filter(|mode| name.starts_with(mode.name()));
+        modes.max_by_key(|mode| mode.name().len())
     }
 
-    fn apply(self, mut tunnel: Tunnel) -> Result<Tunnel, Failure> {
+    fn apply(self, mut tunnel: Tunnel, grammar: Grammar) -> Result<Tunnel, Failure> {
         fn set<T>(option: &mut T, given: Option<T>) {
             if let Some(given) = given {
                 *option = given;
             }
         }
         let mode = tunnel.mode;
-        if let Some((word, other)) = self.of_one_mode.iter().find(|(_, of)| *of != mode) {
+        let own = mode.is_over_ipv6();
+        if let Some((word, _)) = self.of_one_version.iter().find(|(_, of)| *of != own) {
+            let other = mode.over_the_other();
             return Err(Failure::refused(format!(
                 "Error: \"{word}\" is an option of mode {other}, and {} is {mode}\n\
                  leave it out",
@@ -267,8 +311,10 @@ impl Words {
         set(&mut tunnel.encap_limit, self.encap_limit);
         set(&mut tunnel.flow_label, self.flow_label);
         set(&mut tunnel.mss, self.mss);
-        // The config file takes both, as `ip link` does, and then other options can be changed.
-        if fragments && tunnel.ttl != 0 && !tunnel.pmtudisc {
+        set(&mut tunnel.mtu, self.mtu.map(Some));
+        // `ip link` takes both, as the config file does, and then other options can be changed.
+        let refuses = grammar == Grammar::Tunnel && !mode.is_ethernet();
+        if refuses && fragments && tunnel.ttl != 0 && !tunnel.pmtudisc {
             return Err(Failure::refused("ttl != 0 and nopmtudisc are incompatible"));
         }
         match unfit(&tunnel) {
@@ -287,15 +333,17 @@ fn of_family(end: Option<Endpoint>, mode: Mode) -> Result<Option<IpAddr>, Failur
     if mode.has_family_of(address) {
         return Ok(Some(address));
     }
-    Err(Failure::refused(match mode {
-        Mode::Gre => format!(
-            "Error: an IP address is expected rather than \"{address}\"\n\
-             mode gre runs over IPv4; over IPv6 it is `mode ip6gre`"
-        ),
-        Mode::Ip6gre => format!(
+    let other = mode.over_the_other();
+    Err(Failure::refused(if mode.is_over_ipv6() {
+        format!(
             "Error: inet6 address is expected rather than \"{address}\".\n\
-             mode ip6gre runs over IPv6; over IPv4 it is `mode gre`"
-        ),
+             mode {mode} runs over IPv6; over IPv4 it is `mode {other}`"
+        )
+    } else {
+        format!(
+            "Error: an IP address is expected rather than \"{address}\"\n\
+             mode {mode} runs over IPv4; over IPv6 it is `mode {other}`"
+        )
     }))
 }
 

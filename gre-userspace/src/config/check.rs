@@ -34,6 +34,11 @@ pub fn unfit(tunnel: &Tunnel) -> Option<Unfit> {
             format!("local and remote are both {}: a tunnel leads to another host", tunnel.local);
         return unfit("remote", reason);
     }
+    // As the kernel's (ipgre_tap_validate).
+    if tunnel.mode.is_ethernet() && tunnel.remote.is_unspecified() {
+        let reason = format!("mode {} needs a remote address: frames name none", tunnel.mode);
+        return unfit("remote", reason);
+    }
     if let Some(dev) = &tunnel.dev {
         if let Some(reason) = bad_name(dev) {
             return unfit("dev", reason);
@@ -62,32 +67,34 @@ pub fn unfit(tunnel: &Tunnel) -> Option<Unfit> {
 
 /// An option that the tunnel's outer header has no place for.
 fn other_modes_option(tunnel: &Tunnel) -> Option<(&'static str, String)> {
-    let ip6gre_only = |word| {
-        format!(
-            "{word} belongs to the outer IPv6 header, and mode gre has none: leave it out, or use \
-             mode ip6gre"
-        )
+    let mode = tunnel.mode;
+    let (own, other) = if mode.is_over_ipv6() { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
+    let misplaced = |option, word| {
+        let better = mode.over_the_other();
+        let reason = format!(
+            "{word} belongs to the outer {other} header, and mode {mode}, which runs over {own}, has \
+             none: leave it out, or use mode {better}"
+        );
+        Some((option, reason))
     };
-    let gre_only = |word| {
-        format!(
-            "{word} belongs to the outer IPv4 header, and mode ip6gre has none: leave it out, or \
-             use mode gre"
-        )
-    };
-    match tunnel.mode {
-        Mode::Gre if tunnel.encap_limit.is_some() => {
-            Some(("encaplimit", ip6gre_only("encaplimit")))
+    if mode.is_over_ipv6() {
+        if !tunnel.pmtudisc {
+            misplaced("pmtudisc", "nopmtudisc")
+        } else if tunnel.ignore_df {
+            misplaced("ignore-df", "ignore-df")
+        } else if tunnel.tos & 1 == 1 && tunnel.tos != 1 {
+            let reason =
+                "a traffic class is inherited or fixed, and not fixed for some packets only";
+            Some(("tos", reason.to_owned()))
+        } else {
+            None
         }
-        Mode::Gre if tunnel.flow_label != FlowLabel::default() => {
-            Some(("flowlabel", ip6gre_only("flowlabel")))
-        }
-        Mode::Ip6gre if !tunnel.pmtudisc => Some(("pmtudisc", gre_only("nopmtudisc"))),
-        Mode::Ip6gre if tunnel.ignore_df => Some(("ignore-df", gre_only("ignore-df"))),
-        Mode::Ip6gre if tunnel.tos & 1 == 1 && tunnel.tos != 1 => Some((
-            "tos",
-            "a traffic class is inherited or fixed, and not fixed for some packets only".to_owned(),
-        )),
-        Mode::Gre | Mode::Ip6gre => None,
+    } else if tunnel.encap_limit.is_some() {
+        misplaced("encaplimit", "encaplimit")
+    } else if tunnel.flow_label != FlowLabel::default() {
+        misplaced("flowlabel", "flowlabel")
+    } else {
+        None
     }
 }
 
@@ -101,7 +108,7 @@ pub fn warnings(desired: &Desired) -> Vec<String> {
                 && tunnel.remote.is_unspecified()
         })
     };
-    [Mode::Gre, Mode::Ip6gre]
+    Mode::ALL
         .into_iter()
         .filter_map(|mode| {
             let (keyless, zero) = (open(None, mode)?, open(Some(0), mode)?);
@@ -133,10 +140,8 @@ pub(crate) fn bad_name(name: &str) -> Option<String> {
 
 fn bad_endpoint(key: &str, address: IpAddr, mode: Mode) -> Option<String> {
     if !mode.has_family_of(address) {
-        let (family, other) = match mode {
-            Mode::Gre => ("IPv4", Mode::Ip6gre),
-            Mode::Ip6gre => ("IPv6", Mode::Gre),
-        };
+        let family = if mode.is_over_ipv6() { "IPv6" } else { "IPv4" };
+        let other = mode.over_the_other();
         Some(format!(
             "{key} {address} is not {family}, which mode {mode} runs over; mode {other} does"
         ))

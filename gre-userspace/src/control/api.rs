@@ -132,14 +132,9 @@ impl TryFrom<TunnelSpec> for Tunnel {
     type Error = Error;
 
     fn try_from(spec: TunnelSpec) -> Result<Self, Error> {
-        let mode = match spec.mode.as_deref() {
-            None | Some("gre") => Mode::Gre,
-            Some("ip6gre") => Mode::Ip6gre,
-            Some(mode) => {
-                return Err(Error::invalid(format!(
-                    "mode \"{mode}\" is not supported; use \"gre\" or \"ip6gre\""
-                )));
-            }
+        let mode = match spec.mode {
+            None => Mode::Gre,
+            Some(mode) => mode.parse::<Mode>().map_err(Error::invalid)?,
         };
         let end = |key, text| read::<Endpoint>(key, text).map(|end| end.address(mode));
         let (local, remote) = (end("local", &spec.local)?, end("remote", &spec.remote)?);

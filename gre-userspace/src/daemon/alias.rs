@@ -120,11 +120,7 @@ fn take(tunnel: &mut Tunnel, word: &str, rest: &mut SplitAsciiWhitespace<'_>) ->
 fn take_with_value(tunnel: &mut Tunnel, word: &str, value: &str) -> Option<()> {
     match word {
         "mode" => {
-            tunnel.mode = match value {
-                "gre" => Mode::Gre,
-                "ip6gre" => Mode::Ip6gre,
-                _ => return None,
-            };
+            tunnel.mode = value.parse().ok()?;
         }
         "remote" => tunnel.remote = value.parse().ok()?,
         "local" => tunnel.local = value.parse().ok()?,
@@ -167,8 +163,18 @@ mod tests {
     /// Any that may be: options of one mode are not mixed with the other's.
     fn any_tunnel() -> impl Strategy<Value = Tunnel> {
         let ends = prop_oneof![
-            any::<(Ipv4Addr, Ipv4Addr)>().prop_map(|(l, r)| (Mode::Gre, l.into(), r.into())),
-            any::<(Ipv6Addr, Ipv6Addr)>().prop_map(|(l, r)| (Mode::Ip6gre, l.into(), r.into())),
+            any::<(bool, Ipv4Addr, Ipv4Addr)>().prop_map(|(tap, l, r)| (
+                tap,
+                Mode::Gre,
+                l.into(),
+                r.into()
+            )),
+            any::<(bool, Ipv6Addr, Ipv6Addr)>().prop_map(|(tap, l, r)| (
+                tap,
+                Mode::Ip6gre,
+                l.into(),
+                r.into()
+            )),
         ];
         let label =
             prop_oneof![Just(FlowLabel::Inherit), (0..=FlowLabel::MAX).prop_map(FlowLabel::Fixed)];
@@ -179,16 +185,19 @@ mod tests {
             (any::<(bool, Option<u8>, Option<u32>)>(), label, mss),
         )
             .prop_map(|(wire, flags, rest)| {
-                let ((mode, local, remote), dev, (ttl, tos, ikey, okey)) = wire;
+                let ((tap, mode, local, remote), dev, (ttl, tos, ikey, okey)) = wire;
                 let (icsum, ocsum, iseq, oseq, rfc2890, pmtudisc, ignore_df) = flags;
                 let ((up, encap_limit, mtu), flow_label, mss) = rest;
                 let seq_mode = if rfc2890 { SeqMode::Rfc2890 } else { SeqMode::Linux };
                 let new = Tunnel::new("tunnel0", mode, local, remote);
                 let mut tunnel = Tunnel { dev, ttl, tos, ikey, okey, icsum, ocsum, ..new };
                 tunnel = Tunnel { iseq, oseq, seq_mode, mss, mtu, up, ..tunnel };
-                match mode {
-                    Mode::Gre => Tunnel { pmtudisc, ignore_df, ..tunnel },
-                    Mode::Ip6gre => Tunnel { encap_limit, flow_label, ..tunnel },
+                if mode.is_over_ipv6() {
+                    let mode = if tap { Mode::Ip6gretap } else { mode };
+                    Tunnel { mode, encap_limit, flow_label, ..tunnel }
+                } else {
+                    let mode = if tap { Mode::Gretap } else { mode };
+                    Tunnel { mode, pmtudisc, ignore_df, ..tunnel }
                 }
             })
     }
@@ -197,7 +206,7 @@ mod tests {
     #[test]
     fn the_longest_alias_fits() {
         let end = "2001:1db8:1111:1111:1111:1111:1111:1111".parse().unwrap();
-        let new = Tunnel::new("tunnel0", Mode::Ip6gre, end, end);
+        let new = Tunnel::new("tunnel0", Mode::Ip6gretap, end, end);
         let tunnel = Tunnel {
             dev: Some("fifteen-bytes-x".to_owned()),
             ttl: 255,

@@ -6,10 +6,7 @@ use gre_ebpf_common::sequence::Sequence;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::{
-    model::{Mode, Tunnel},
-    observed::Snapshot,
-};
+use crate::{model::Tunnel, observed::Snapshot};
 
 use super::{
     alias,
@@ -125,11 +122,8 @@ fn changed(old: &Tunnel, new: Tunnel) -> Result<Tunnel, Refusal> {
 /// The device's MTU after the change, in bytes: what encapsulation adds more or less goes off it or
 /// comes back, as in the kernel (ipgre_link_update).
 fn adjusted(mtu: u32, old: &Tunnel, new: &Tunnel) -> u32 {
-    let smallest = match new.mode {
-        Mode::Gre => 68,
-        // IPv6 inside needs as much.
-        Mode::Ip6gre => 1280,
-    };
+    // IPv6 inside needs as much.
+    let smallest = if new.mode.is_over_ipv6() { 1280 } else { 68 };
     let adjusted = (mtu + old.overhead()).saturating_sub(new.overhead());
     adjusted.max(smallest.min(mtu))
 }
@@ -148,7 +142,10 @@ pub(super) fn taken_over(mtu: u32, old: &Tunnel, new: &Tunnel, default: u32) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{address, tunnel};
+    use crate::{
+        model::Mode,
+        testing::{address, tunnel},
+    };
 
     #[test]
     fn a_change_takes_the_options_and_leaves_what_is_the_devices() {

@@ -72,6 +72,7 @@ fn tunnel_info(world: &World, tunnel: &Tunnel) -> TunnelInfo {
         why_not,
         mismatch: state.and_then(|state| mismatch(world, tunnel, state)),
         path_mtus: state.map(|state| world.path_mtus_of(state)).unwrap_or_default(),
+        payload_mtu: state.and_then(|state| world.payload_mtu(state)),
         sequence: state.and_then(|state| sequence(world, tunnel, state)),
     }
 }

@@ -12,12 +12,13 @@ mod takeover;
 mod tunnels;
 mod world;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
 };
 use tracing::{info, warn};
 
@@ -98,6 +99,9 @@ pub async fn run(options: Options) -> Result<()> {
     result
 }
 
+/// How often the daemon vouches for the mirror of bridges.
+const VOUCH_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Answers commands and follows the kernel.
 async fn serve(
     world: &mut World,
@@ -105,8 +109,11 @@ async fn serve(
     mut commands: mpsc::Receiver<Command>,
     mut path_mtus: mpsc::UnboundedReceiver<PathMtu>,
 ) -> Result<()> {
+    let mut vouch = interval(VOUCH_INTERVAL);
+    vouch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = vouch.tick() => world.vouch(),
             changed = snapshots.changed() => {
                 changed.context("the task that follows the kernel has ended")?;
                 snapshots.mark_unchanged();

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     dataplane::{self, TunnelState},
@@ -21,7 +21,7 @@ use crate::{
         handle::{Carried, PathMtu, SlowPath},
         io::{Inputs, Outputs, events::Events},
         oversize::Policy,
-        tables::{Device, Sources, TunnelEntry},
+        tables::{Device, NO_UNDERLAY, Sources, TunnelEntry},
         task::{self, Shared},
     },
 };
@@ -63,6 +63,7 @@ impl World {
                 continue;
             }
             let ends = Device {
+                ifindex: device.link.ifindex,
                 mac: device.link.mac.unwrap_or_default(),
                 peer_ifindex: device.peer.ifindex,
                 peer_mac: device.peer.mac.unwrap_or_default(),
@@ -104,7 +105,7 @@ impl World {
             leg,
             received_key: tunnel.ikey,
             sent_key: tunnel.okey,
-            underlay_mtu: next_hop.map_or(u16::MAX, |hop| hop.mtu.min(u16::MAX.into()) as u16),
+            underlay_mtu: next_hop.map_or(NO_UNDERLAY, |hop| hop.mtu.min(u16::MAX.into()) as u16),
             device,
             policy: Policy { pmtudisc: tunnel.pmtudisc, ignore_df: tunnel.ignore_df },
             sources,
@@ -153,6 +154,37 @@ impl World {
                 expires_in: left.as_secs() as u32,
             })
             .collect()
+    }
+
+    /// The longest inner packet that the ways to all remotes carry in one outer packet.
+    pub(super) fn payload_mtu(&self, state: &TunnelState) -> Option<u32> {
+        let (slow_path, now) = (self.slow_path.lock(), Instant::now());
+        let ids = state.legs.values().chain([&state.id]);
+        ids.filter_map(|&id| slow_path.payload_mtu(id, now)).min().map(u32::from)
+    }
+
+    /// Says once of each tunnel that its path does not carry in one piece what IPv6 is promised, and
+    /// once when it does (RFC 7676, 3.2).
+    pub(super) fn tell_of_narrow_paths(&mut self, snapshot: &Snapshot) {
+        let devices = dataplane::devices(&self.desired, snapshot);
+        let known = self.states.iter().filter_map(|(name, state)| {
+            let device = devices.get(name)?.link.mtu;
+            Some((name.clone(), device, self.payload_mtu(state)?))
+        });
+        for (tunnel, device, payload_mtu) in known.collect::<Vec<_>>() {
+            if !report::fragments_ipv6(Some(device), Some(payload_mtu)) {
+                if self.narrow.remove(&tunnel) {
+                    info!(tunnel, payload_mtu, "IPv6 needs no outer fragments any more");
+                }
+            } else if self.narrow.insert(tunnel.clone()) {
+                warn!(
+                    tunnel,
+                    payload_mtu,
+                    "the path carries less than the 1280 bytes that IPv6 is promised: what is longer \
+                     goes in outer fragments, which is slow; raise the underlay's MTU"
+                );
+            }
+        }
     }
 }
 

@@ -74,7 +74,13 @@ impl World {
             }
             None => self
                 .kernel
-                .create_tunnel_device(name, &peer_name(name), mtu, &alias)
+                .create_tunnel_device(
+                    name,
+                    &peer_name(name),
+                    mtu,
+                    &alias,
+                    tunnel.mode.is_ethernet(),
+                )
                 .await
                 .map(drop)
                 .map_err(kernel)?,

@@ -4,9 +4,11 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Result;
+use nix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
@@ -16,7 +18,7 @@ use crate::{
     maps::Maps,
     model::{Desired, XdpMode},
     netlink::Kernel,
-    observed::{NeighbourState, Snapshot},
+    observed::{Link, NeighbourState, Snapshot},
     reconcile::{self, Attached, AttachedPort, Change},
     slowpath::task::Shared,
 };
@@ -42,11 +44,19 @@ pub struct World {
     asked: HashSet<(u32, IpAddr)>,
     /// Learned from ICMP.
     pub(super) path_mtus: PathMtus,
+    /// Tunnels whose path is too narrow for IPv6, which has been said.
+    pub(super) narrow: BTreeSet<String>,
     /// Tier 3.
     pub(super) slow_path: Shared,
     /// Ports that have been told to leave VLAN tags in frames.
     untagged: BTreeSet<u32>,
+    /// The maps say what the kernel has, as far as we know.
+    current: bool,
 }
+
+/// How long the programs go on forwarding by the mirror of bridges after the daemon has last vouched
+/// for it. The kernel's bridges go on learning meanwhile, and nobody tells the programs.
+const VOUCHED: Duration = Duration::from_secs(5);
 
 impl World {
     pub fn new(
@@ -71,8 +81,10 @@ impl World {
             mtus: BTreeMap::new(),
             asked: HashSet::new(),
             path_mtus: PathMtus::new(),
+            narrow: BTreeSet::new(),
             slow_path,
             untagged: BTreeSet::new(),
+            current: false,
         }
     }
 
@@ -87,12 +99,17 @@ impl World {
     /// Brings everything in line with the kernel's newest state.
     pub async fn follow(&mut self) {
         let snapshot = self.snapshot();
+        if snapshot.in_doubt {
+            self.doubt();
+        }
         self.forget_vanished(&snapshot);
         if let Err(error) = self.attach(&snapshot) {
             warn!("{error:#}");
         }
-        self.refresh();
+        // Before frames are forwarded by their tags.
         self.leave_vlan_tags(&snapshot).await;
+        self.refresh();
+        self.tell_of_narrow_paths(&snapshot);
         self.follow_underlay(&snapshot).await;
         self.confirm_neighbours(&snapshot).await;
     }
@@ -114,6 +131,7 @@ impl World {
         self.seen.remove(name);
         self.up.remove(name);
         self.mtus.remove(name);
+        self.narrow.remove(name);
     }
 
     /// Attaches and detaches programs. Goes on after an error, and returns the first.
@@ -172,12 +190,24 @@ impl World {
             }
         }
         let starved = self.maps.routes.starved();
+        let left_out = self.maps.bridges.left_out();
         match self.maps.apply(plane) {
             Ok(()) => {
                 self.states = states;
                 self.inform_slow_path(&snapshot);
+                self.current = !snapshot.in_doubt;
+                self.vouch();
             }
-            Err(error) => error!("the maps could not be brought up to date: {error}"),
+            Err(error) => {
+                error!("the maps could not be brought up to date: {error}");
+                self.doubt();
+            }
+        }
+        if left_out == 0 && self.maps.bridges.left_out() > 0 {
+            warn!(
+                addresses = self.maps.bridges.left_out(),
+                "the kernel forwards to addresses behind bridges that are too many: raise limits.fdb"
+            );
         }
         if self.maps.routes.starved() > starved {
             warn!(
@@ -185,6 +215,21 @@ impl World {
                 "the route table is full, the kernel routes these /24s: raise limits.route_blocks"
             );
         }
+    }
+
+    /// Lets the programs forward by the mirror of bridges for a while, if it is true.
+    pub(super) fn vouch(&self) {
+        if self.current {
+            let now =
+                clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+            self.maps.bridges.vouch((now + VOUCHED).as_nanos() as u64);
+        }
+    }
+
+    /// The mirror may be false: leaves bridged frames to the kernel.
+    fn doubt(&mut self) {
+        self.current = false;
+        self.maps.bridges.doubt();
     }
 
     fn compile(&mut self, snapshot: &Snapshot) -> (DataPlane, BTreeMap<String, TunnelState>) {
@@ -197,13 +242,17 @@ impl World {
     async fn leave_vlan_tags(&mut self, snapshot: &Snapshot) {
         self.untagged.retain(|ifindex| snapshot.links.contains_key(ifindex));
         let vlans = snapshot.links.values().filter(|link| link.vlan.is_some());
-        let bases: BTreeSet<_> = vlans
-            .filter_map(|link| Some(dataplane::wire(snapshot, link.ifindex)?.0))
-            .filter(|base| self.attached.ports.contains_key(base))
+        let bases = vlans.filter_map(|link| Some(dataplane::wire(snapshot, link.ifindex)?.0));
+        let bridges = dataplane::bridges_of_tunnels(&self.desired, snapshot);
+        let is_member = |link: &&Link| link.master.is_some_and(|master| bridges.contains(&master));
+        let members = snapshot.links.values().filter(is_member);
+        let tagged: BTreeSet<_> = bases
+            .chain(members.map(|link| link.ifindex))
+            .filter(|port| self.attached.ports.contains_key(port))
             .collect();
-        for base in bases {
-            if self.untagged.insert(base)
-                && let Err(error) = self.kernel.leave_vlan_tags(base).await
+        for port in tagged {
+            if self.untagged.insert(port)
+                && let Err(error) = self.kernel.leave_vlan_tags(port).await
             {
                 debug!(%error, "a device that cannot take tags out needs no telling");
             }
@@ -225,7 +274,7 @@ impl World {
             .things()
             .filter_map(|key| match key {
                 HopKey::Neighbour(hop) => Some(*hop),
-                HopKey::Device(_) => None,
+                HopKey::Device(_) | HopKey::Port(_) => None,
             })
             .collect();
         for hop in used {
@@ -246,8 +295,9 @@ impl World {
         }
     }
 
-    /// Leaves the data plane running.
+    /// Leaves the data plane running, but for bridges, which somebody has to follow.
     pub fn leave(mut self) {
+        self.doubt();
         if let Some(programs) = self.programs.take() {
             programs.leave();
         }
@@ -261,6 +311,7 @@ impl World {
                 error!("removing tunnel {name}: {error}");
             }
         }
+        self.doubt();
         if let Some(programs) = self.programs.take()
             && let Err(error) = programs.teardown()
         {

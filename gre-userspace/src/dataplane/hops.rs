@@ -25,6 +25,8 @@ pub enum HopKey {
     Neighbour(Hop),
     /// The way to a tunnel's own device.
     Device(String),
+    /// The way out of a port, by interface index, for frames that keep their addresses.
+    Port(u32),
 }
 
 impl Compiler<'_> {
@@ -63,6 +65,18 @@ impl Compiler<'_> {
             _ => NextHop::new([0; 6], [0; 6], hop.ifindex, mtu, next_hop::Flags::default()),
         };
         self.plane.next_hops.insert(id, record);
+        id
+    }
+
+    /// The id of the way out of a port for frames that keep their addresses.
+    pub(super) fn port_hop(&mut self, port: &Link) -> u32 {
+        let id = self.allocated.next_hops.get(&HopKey::Port(port.ifindex)) + 1;
+        let attachment = self.ports.get(&port.ifindex).copied();
+        let flags = next_hop::Flags::RESOLVED
+            .with(next_hop::Flags::NATIVE_REDIRECT, can_redirect(port, attachment));
+        let record = NextHop::new([0; 6], [0; 6], port.ifindex, port.mtu, flags);
+        self.plane.next_hops.insert(id, record);
+        self.plane.tx_ports.insert(port.ifindex);
         id
     }
 

@@ -1,5 +1,6 @@
 //! What the maps should say, worked out from what the user wants and what the kernel has. No I/O.
 
+mod bridges;
 mod hops;
 mod routes;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::{
 };
 
 use gre_ebpf_common::{
+    bridge::{Address, Member, Station},
     demux::Key,
     next_hop::NextHop,
     port::{self, Port},
@@ -20,7 +22,10 @@ use gre_ebpf_common::{
     wire::vlan::VlanKey,
 };
 
-pub use self::hops::{Hop, HopKey, can_redirect, is_unsure, no_redirect, wire};
+pub use self::{
+    bridges::bridges_of_tunnels,
+    hops::{Hop, HopKey, can_redirect, is_unsure, no_redirect, wire},
+};
 use crate::{
     ids::Ids,
     maps::{routes::Prefixes, routes6::Prefixes6},
@@ -56,6 +61,10 @@ pub struct DataPlane {
     pub routes6: Prefixes6,
     /// Hosts on links, by address in host order, to the words of their entries.
     pub hosts6: BTreeMap<u128, u32>,
+    /// Members of bridges, by interface index.
+    pub members: BTreeMap<u32, Member>,
+    /// Where the hosts behind them are.
+    pub stations: BTreeMap<Address, Station>,
 }
 
 /// How a tunnel stands.
@@ -146,6 +155,7 @@ pub fn compile(
     compiler.allocated.next_hops.begin();
     compiler.ports(desired);
     compiler.tunnels(desired);
+    compiler.bridges(desired);
     compiler.routes();
     compiler.allocated.tunnels.end();
     compiler.allocated.next_hops.end();
@@ -186,9 +196,14 @@ impl Compiler<'_> {
             let Some((base, tags)) = wire(self.snapshot, ifindex) else { continue };
             // A VLAN device's frames are taken where they arrive.
             let attachment = self.ports.get(&base).copied().unwrap_or(attachment);
+            // What is addressed to a bridge's member arrives on the bridge, and is routed there.
+            let (mac, routes) = match link.bridge_port {
+                Some(_) => ([0; 6], false),
+                None => (mac, true),
+            };
             let flags = port::Flags::default()
-                .with(port::Flags::FORWARDING, link.forwarding)
-                .with(port::Flags::FORWARDING6, link.forwarding6)
+                .with(port::Flags::FORWARDING, routes && link.forwarding)
+                .with(port::Flags::FORWARDING6, routes && link.forwarding6)
                 .with(port::Flags::GENERIC, attachment == Attachment::Generic)
                 .with(port::Flags::TUNNEL_BOUND, bound.contains(link.name.as_str()))
                 .with(port::Flags::REVERSE_PATH_STRICT, link.rp_filter == 1)

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use gre_ebpf_common::{route::Entry, route6};
+use gre_ebpf_common::{route::Entry, route6, tunnel};
 
 use super::{Compiler, Hop};
 use crate::observed::RouteTarget;
@@ -52,6 +52,11 @@ impl Compiler<'_> {
         };
         if let Some(name) = self.tunnel_of.get(&ifindex) {
             let Some(state) = self.states.get(name) else { return Entry::Punt };
+            // What goes into a tunnel of Ethernet needs the MAC address of a neighbour first.
+            let record = self.plane.tunnels.get(&state.id);
+            if record.is_some_and(|record| record.flags.has(tunnel::Flags::ETHERNET)) {
+                return Entry::Punt;
+            }
             return match gateway.and_then(|gateway| self.leg_behind(ifindex, gateway)) {
                 _ if state.legs.is_empty() => Entry::Tunnel(state.id),
                 Some(remote) => {

@@ -85,6 +85,23 @@ fn each_tunnel_is_found_by_its_key_and_by_its_addresses() {
     assert_eq!(plane.demux, keys.into());
 }
 
+/// IP packets cannot go in without a MAC address.
+#[test]
+fn a_tunnel_of_ethernet_has_keys_of_its_own_and_routes_into_it_are_the_kernels() {
+    let gretap = Tunnel { mode: Mode::Gretap, ..tunnel("tunnel0") };
+    let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
+    let mut allocated = Allocated::default();
+    let (plane, states) =
+        compile(&desired([gretap]), &snapshot(), &ports, &PathMtus::new(), &mut allocated);
+    let id = states["tunnel0"].id;
+    assert_eq!(plane.routes[&(u32::from_be_bytes([10, 2, 0, 0]), 16)], Entry::Punt);
+    assert!(plane.tunnels[&id].flags.has(tunnel::Flags::ETHERNET));
+    let (local, remote) = plane.tunnels[&id].addresses4();
+    let ends = tunnel::Ends::v4(local, remote);
+    let kinds = [Kind::KEYLESS, Kind::PAIR].map(|kind| kind.of_ethernet(true));
+    assert_eq!(plane.demux, kinds.map(|kind| (Key { ends, kind, link: 0 }, id)).into());
+}
+
 #[test]
 fn with_rules_of_the_users_nothing_is_routed_here() {
     let mut snapshot = snapshot();

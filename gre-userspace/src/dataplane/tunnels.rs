@@ -95,7 +95,7 @@ impl Compiler<'_> {
         record.path_mtu = path_mtu;
         record.mtu = match path_mtu {
             0 => mtu,
-            path => mtu.min(path.saturating_sub(record.overhead)),
+            path => mtu.min(path.saturating_sub(tunnel.overhead() as u16)),
         };
         record.mss = segment_sizes(tunnel, record.mtu);
         record.link = self.link_of(tunnel).unwrap_or(0);
@@ -164,7 +164,8 @@ impl Compiler<'_> {
                 self.plane.demux.insert(Key { ends, kind, link }, id);
             }
             self.plane.demux.entry(Key { ends, kind, link: 0 }).or_insert(id);
-            self.plane.demux.entry(Key { ends, kind: Kind::PAIR, link: 0 }).or_insert(id);
+            let pair = Kind::PAIR.of_ethernet(tunnel.mode.is_ethernet());
+            self.plane.demux.entry(Key { ends, kind: pair, link: 0 }).or_insert(id);
         }
         if any_local {
             self.own_addresses();
@@ -193,13 +194,15 @@ impl Compiler<'_> {
 /// zero from none (ip_tunnel_lookup, ip6gre_tunnel_lookup).
 fn kind(tunnel: &Tunnel) -> Kind {
     let neither = tunnel.local.is_unspecified() && tunnel.remote.is_unspecified();
-    let numbers_alone = neither || tunnel.mode == Mode::Ip6gre;
-    Kind::from_key(tunnel.ikey.filter(|&key| key != 0 || !numbers_alone).map(u32::to_be))
+    let numbers_alone = neither || tunnel.mode.is_over_ipv6();
+    let key = tunnel.ikey.filter(|&key| key != 0 || !numbers_alone);
+    Kind::from_key(key.map(u32::to_be)).of_ethernet(tunnel.mode.is_ethernet())
 }
 
 fn outer(tunnel: &Tunnel, local: IpAddr, remote: IpAddr) -> Outer {
     Outer {
         ends: ends(local, remote),
+        ethernet: tunnel.mode.is_ethernet(),
         ttl: tunnel.ttl,
         tos: tunnel.tos,
         dont_fragment: tunnel.pmtudisc,

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use gre_ebpf_common::{
-    counters::{TIERS, Tier, Traffic, TunnelCounters, outcome_index, tunnel_index},
-    outcome::{MAX_OUTCOMES, Outcome},
+    counters::{TIERS, Tier, Traffic, TunnelCounters, drop_index, outcome_index, tunnel_index},
+    outcome::{Disposition, MAX_DROPS, MAX_OUTCOMES, Outcome},
 };
 
 use super::mapping::Mapping;
@@ -44,8 +44,11 @@ impl Counters {
 
     /// How often packets of a tunnel were dropped for this reason.
     pub fn tunnel_drops(&self, tunnel: u32, outcome: Outcome) -> u64 {
-        let index = tunnel as usize * MAX_OUTCOMES + outcome as usize;
-        self.drops.words64()[index].load(Ordering::Relaxed)
+        if matches!(outcome.disposition(), Disposition::Drop | Disposition::Abort) {
+            let index = tunnel as usize * MAX_DROPS + drop_index(outcome);
+            return self.drops.words64()[index].load(Ordering::Relaxed);
+        }
+        0
     }
 
     /// How often packets had this outcome in a tier, over all CPUs.
@@ -62,8 +65,8 @@ impl Counters {
     pub fn reset(&self, tunnel: u32) {
         let start = tunnel_index(tunnel, 0, self.cpus) as usize * TUNNEL_WORDS;
         let traffic = &self.tunnels.words64()[start..start + self.cpus as usize * TUNNEL_WORDS];
-        let start = tunnel as usize * MAX_OUTCOMES;
-        let drops = &self.drops.words64()[start..start + MAX_OUTCOMES];
+        let start = tunnel as usize * MAX_DROPS;
+        let drops = &self.drops.words64()[start..start + MAX_DROPS];
         for word in traffic.iter().chain(drops) {
             word.store(0, Ordering::Relaxed);
         }

@@ -1,5 +1,5 @@
-//! Kernel hash maps, kept equal to what they should hold. For what few packets look up: tagged frames,
-//! and IPv6 hosts on links.
+//! Kernel hash maps, kept equal to what they should hold. For what few packets look up, tagged frames
+//! and IPv6 hosts on links, and for what comes and goes one by one, addresses behind bridges.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use gre_ebpf_common::{
 use super::MapsError;
 
 /// A hash map and what is in it, as the bytes that the programs read.
-struct Hash<K, V> {
+pub(super) struct Hash<K, V> {
     map: HashMap<MapData, K, V>,
     name: &'static str,
     what: &'static str,
@@ -27,7 +27,11 @@ struct Hash<K, V> {
 
 impl<K: Pod + Ord, V: Pod + PartialEq> Hash<K, V> {
     /// Takes over a map, and what an earlier daemon left in it.
-    fn new(map: Map, len: u32, [name, what, limit]: [&'static str; 3]) -> Result<Self, MapError> {
+    pub(super) fn new(
+        map: Map,
+        len: u32,
+        [name, what, limit]: [&'static str; 3],
+    ) -> Result<Self, MapError> {
         let map: HashMap<_, K, V> = map.try_into()?;
         let values = map.iter().collect::<Result<_, _>>()?;
         Ok(Self { map, name, what, limit, len, values })
@@ -41,7 +45,16 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Hash<K, V> {
         Ok(())
     }
 
-    fn fill(&mut self, wanted: impl Iterator<Item = (K, V)>) -> Result<(), MapsError> {
+    /// How many more it can hold.
+    pub(super) fn room(&self) -> usize {
+        (self.len as usize).saturating_sub(self.values.len())
+    }
+
+    pub(super) fn contains(&self, key: &K) -> bool {
+        self.values.contains_key(key)
+    }
+
+    pub(super) fn fill(&mut self, wanted: impl Iterator<Item = (K, V)>) -> Result<(), MapsError> {
         for (key, value) in wanted {
             if self.values.get(&key) != Some(&value) {
                 let failed = |source| MapsError::Hash { map: self.name, source };
@@ -52,7 +65,7 @@ impl<K: Pod + Ord, V: Pod + PartialEq> Hash<K, V> {
         Ok(())
     }
 
-    fn prune(&mut self, is_wanted: impl Fn(&K) -> bool) -> Result<(), MapsError> {
+    pub(super) fn prune(&mut self, is_wanted: impl Fn(&K) -> bool) -> Result<(), MapsError> {
         let gone: Vec<_> = self.values.keys().filter(|key| !is_wanted(key)).copied().collect();
         for key in gone {
             let failed = |source| MapsError::Hash { map: self.name, source };

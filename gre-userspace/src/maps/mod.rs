@@ -1,5 +1,6 @@
 //! The maps of the data plane, kept equal to a [`DataPlane`].
 
+pub mod bridges;
 pub mod counters;
 pub mod demux;
 pub mod hash;
@@ -23,6 +24,7 @@ use thiserror::Error;
 use crate::dataplane::DataPlane;
 
 use self::{
+    bridges::Bridges,
     counters::Counters,
     demux::{Demux, Full},
     hash::{Hosts6, Vlans},
@@ -112,6 +114,7 @@ pub struct Maps {
     pub routes: RouteTable,
     pub routes6: RouteTable6,
     pub hosts6: Hosts6,
+    pub bridges: Bridges,
     pub counters: Counters,
     /// By tunnel id; the programs write it.
     pub sequences: Mapping,
@@ -129,11 +132,15 @@ impl Maps {
         self.next_hops.check(&plane.next_hops)?;
         self.vlans.check(plane.vlans.len())?;
         self.hosts6.check(plane.hosts6.len())?;
+        self.bridges.check(&plane)?;
 
+        // First: addresses move while routes stay.
+        self.bridges.prune(&plane)?;
         self.next_hops.fill(&plane.next_hops);
         self.addresses6.fill(&plane.addresses6);
         self.tunnels.fill(&plane.tunnels);
         self.tx_ports.fill(&plane.tx_ports)?;
+        self.bridges.fill(&plane)?;
         self.ports.fill(&plane.ports);
         self.vlans.fill(&plane.vlans)?;
         self.hosts6.fill(&plane.hosts6)?;

@@ -10,10 +10,10 @@ use nix::libc::{AF_INET, AF_INET6, AF_UNSPEC, EOPNOTSUPP};
 use rtnetlink::LinkUnspec;
 
 use super::{
-    Kernel, NetlinkError, device, features,
+    Kernel, NetlinkError, bridges, device, features,
     socket::{Dump, attribute, split, text, word},
 };
-use crate::observed::{AttachedXdp, Link, Vlan};
+use crate::observed::{AttachedXdp, Bridge, BridgePort, Link, Vlan};
 
 // linux/rtnetlink.h, linux/netconf.h
 const RTM_GETLINK: u16 = 18;
@@ -37,6 +37,8 @@ const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_PROTOCOL: u16 = 5;
 const IFLA_INET_CONF: u16 = 1;
@@ -73,9 +75,14 @@ pub(super) async fn read(kernel: &Kernel) -> Result<BTreeMap<u32, Link>, Netlink
     let forwarding6_of_all =
         setting_of_all("IPv6 device settings", AF_INET6, NETCONFA_FORWARDING).await? != 0;
 
+    let netfilter = bridges::netfilter_sees_bridges();
+
     Ok(links
         .into_iter()
         .map(|(mut link, settings6)| {
+            if let Some(bridge) = &mut link.bridge {
+                bridge.netfilter |= netfilter;
+            }
             link.xdp_features =
                 features.as_ref().and_then(|features| features.get(&link.ifindex).copied());
             link.rp_filter = link.rp_filter.max(rp_filter_of_all);
@@ -184,6 +191,8 @@ fn parse(payload: &[u8]) -> Result<Option<(Link, Settings6)>, DecodeError> {
         link: None,
         vlan: None,
         master: None,
+        bridge: None,
+        bridge_port: None,
         alias: None,
         xdp: None,
         forwarding: false,
@@ -204,7 +213,13 @@ fn parse(payload: &[u8]) -> Result<Option<(Link, Settings6)>, DecodeError> {
             IFLA_LINK_NETNSID => link_is_elsewhere = true,
             IFLA_MASTER => link.master = Some(parse_u32(value)?),
             IFLA_IFALIAS => link.alias = Some(text(value)),
-            IFLA_LINKINFO => (link.kind, link.vlan) = link_info(value)?,
+            IFLA_LINKINFO => {
+                let info = link_info(value)?;
+                link.kind = info.kind;
+                link.vlan = info.vlan;
+                link.bridge = info.bridge;
+                link.bridge_port = info.bridge_port;
+            }
             IFLA_XDP => link.xdp = attached_xdp(value)?,
             IFLA_AF_SPEC => {
                 let ipv4 = settings(value, AF_INET, IFLA_INET_CONF)?;
@@ -224,21 +239,42 @@ fn parse(payload: &[u8]) -> Result<Option<(Link, Settings6)>, DecodeError> {
     Ok(Some((link, settings6)))
 }
 
-/// IFLA_INFO_KIND, and of a VLAN its tag.
-fn link_info(nested: &[u8]) -> Result<(Option<String>, Option<Vlan>), DecodeError> {
-    let (mut kind, mut data) = (None, None);
+/// What a link's kind says of it, and its master's.
+#[derive(Default)]
+struct Info {
+    kind: Option<String>,
+    vlan: Option<Vlan>,
+    bridge: Option<Bridge>,
+    bridge_port: Option<BridgePort>,
+}
+
+fn link_info(nested: &[u8]) -> Result<Info, DecodeError> {
+    let mut info = Info::default();
+    let (mut data, mut masters_kind, mut of_master) = (None, None, None);
     for attribute in NlasIterator::new(nested) {
         let attribute = attribute?;
+        let value = attribute.value();
         match attribute.kind() {
-            IFLA_INFO_KIND => kind = Some(text(attribute.value())),
-            IFLA_INFO_DATA => data = Some(attribute.value().to_vec()),
+            IFLA_INFO_KIND => info.kind = Some(text(value)),
+            IFLA_INFO_DATA => data = Some(value.to_vec()),
+            IFLA_INFO_SLAVE_KIND => masters_kind = Some(text(value)),
+            IFLA_INFO_SLAVE_DATA => of_master = Some(value.to_vec()),
             _ => {}
         }
     }
-    match data {
-        Some(data) if kind.as_deref() == Some("vlan") => Ok((kind, vlan(&data)?)),
-        _ => Ok((kind, None)),
+    if let Some(data) = data {
+        match info.kind.as_deref() {
+            Some("vlan") => info.vlan = vlan(&data)?,
+            Some("bridge") => info.bridge = Some(bridges::bridge(&data)?),
+            _ => {}
+        }
     }
+    if let Some(data) = of_master
+        && masters_kind.as_deref() == Some("bridge")
+    {
+        info.bridge_port = Some(bridges::port(&data)?);
+    }
+    Ok(info)
 }
 
 fn vlan(data: &[u8]) -> Result<Option<Vlan>, DecodeError> {
@@ -332,6 +368,20 @@ mod tests {
 
         assert_eq!(tagged(b"vlan\0").vlan, Some(Vlan { id: 7, protocol: 0x88a8 }));
         assert_eq!(tagged(b"macvlan\0").vlan, None);
+    }
+
+    #[test]
+    fn only_a_bridges_member_is_read_as_one() {
+        let enslaved = |kind: &[u8]| {
+            // IFLA_BRPORT_STATE, and of a bond's member something else (IFLA_BOND_SLAVE_STATE).
+            let data = attribute(1, &[3]);
+            let info =
+                [attribute(IFLA_INFO_SLAVE_KIND, kind), attribute(IFLA_INFO_SLAVE_DATA, &data)];
+            link(ARPHRD_ETHER, &[attribute(IFLA_LINKINFO, &info.concat())]).bridge_port
+        };
+
+        assert!(enslaved(b"bridge\0").is_some_and(|port| port.forwarding));
+        assert_eq!(enslaved(b"bond\0"), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! one at a time and wait for the kernel's answer.
 
 mod addresses;
+mod bridges;
 mod error;
 mod features;
 mod links;
@@ -32,7 +33,7 @@ use nix::{
 };
 use tokio::sync::OnceCell;
 
-pub(crate) use self::routes::is_looked_up;
+pub(crate) use self::{bridges::netfilter_sees_bridges, routes::is_looked_up};
 pub use self::{
     error::{DumpFault, NetlinkError},
     tunnel_device::TunnelDevice,
@@ -121,6 +122,17 @@ impl Kernel {
             } else {
                 known.custom_rules6
             },
+            stations: if stale.contains(Classes::STATIONS) {
+                bridges::stations().await?
+            } else {
+                known.stations.clone()
+            },
+            bridge_vlans: if stale.contains(Classes::BRIDGE_VLANS) {
+                bridges::vlans().await?
+            } else {
+                known.bridge_vlans.clone()
+            },
+            in_doubt: false,
         })
     }
 
@@ -198,7 +210,9 @@ impl Classes {
     pub(crate) const RULES: Self = Self(16);
     pub(crate) const ROUTES6: Self = Self(32);
     pub(crate) const ROUTES: Self = Self(Self::ROUTES4.0 | Self::ROUTES6.0);
-    pub(crate) const ALL: Self = Self(63);
+    pub(crate) const STATIONS: Self = Self(64);
+    pub(crate) const BRIDGE_VLANS: Self = Self(128);
+    pub(crate) const ALL: Self = Self(255);
 
     pub(crate) fn contains(self, class: Self) -> bool {
         self.0 & class.0 == class.0

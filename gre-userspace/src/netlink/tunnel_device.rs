@@ -21,8 +21,8 @@ pub struct TunnelDevice {
 const PEER_MTU: u32 = 65_535;
 
 impl Kernel {
-    /// Makes the pair `name` and `peer_name`, neither with ARP or an IPv6 address of its own
-    /// making, the first with GRO. `mtu`, in bytes, is the named end's; the peer takes whatever fits the
+    /// Makes the pair `name` and `peer_name`, the first with GRO. For IP neither has ARP or an IPv6
+    /// address of its own making; for Ethernet the first is a station like any other. `mtu`, in bytes, is the named end's; the peer takes whatever fits the
     /// device, so that it need not follow the MTU that users set there. The peer is up; `name` is down, as after
     /// `ip tunnel add`, and has `alias`. All or nothing: what was made is deleted on failure.
     pub async fn create_tunnel_device(
@@ -31,12 +31,13 @@ impl Kernel {
         peer_name: &str,
         mtu: u32,
         alias: &str,
+        ethernet: bool,
     ) -> Result<TunnelDevice, NetlinkError> {
         let attempt = || format!("create the tunnel device {name} with its peer {peer_name}");
         let peer = LinkUnspec::new_with_name(peer_name).arp(false).mtu(PEER_MTU).build();
         let pair = LinkVeth::new(name, peer_name)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .arp(false)
+            .arp(ethernet)
             .mtu(mtu)
             .build();
         self.change(attempt, RouteNetlinkMessage::NewLink(pair), NLM_F_CREATE | NLM_F_EXCL).await?;
@@ -52,8 +53,9 @@ impl Kernel {
         let finish = async {
             let tunnel = TunnelDevice { ifindex, peer_ifindex: index_of(peer_name)? };
             self.set_alias(tunnel.ifindex, alias).await?;
-            for end in [tunnel.ifindex, tunnel.peer_ifindex] {
-                self.generate_no_ipv6_address(end).await?;
+            self.generate_no_ipv6_address(tunnel.peer_ifindex).await?;
+            if !ethernet {
+                self.generate_no_ipv6_address(tunnel.ifindex).await?;
             }
             // Not at the peer: what the device has cut must not be merged again.
             self.turn_gro_on(tunnel.ifindex).await?;

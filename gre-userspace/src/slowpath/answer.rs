@@ -3,7 +3,7 @@
 use super::{
     icmp::{
         V4_PARAMETER_PROBLEM, V4_TIME_EXCEEDED, V4_UNREACHABLE, V6_PACKET_TOO_BIG,
-        V6_TIME_EXCEEDED, V6_UNREACHABLE,
+        V6_PARAMETER_PROBLEM, V6_TIME_EXCEEDED, V6_UNREACHABLE,
     },
     packet::{
         FRAGMENT_HEADER, FragmentHeader, Ipv4, Ipv6, MIN_MTU_IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
@@ -21,6 +21,11 @@ pub enum Complaint {
     Unreachable,
     /// An outer packet's TTL ran out on the way to the remote.
     HopLimitExceeded,
+    /// The packet's own encapsulation limit, which is IPv6's alone, is used up (RFC 2473, 4.1.1).
+    EncapsulationLimit {
+        /// Where the limit stands: bytes from the start of the packet.
+        pointer: u16,
+    },
 }
 
 /// Of an IPv4 error with its quote (RFC 1812, 4.3.2.3).
@@ -48,7 +53,9 @@ pub fn ipv4(complaint: Complaint, offender: &[u8], source: [u8; 4]) -> Result<Ve
     let (code, mtu) = match complaint {
         Complaint::TooBig { mtu } => (4, mtu),
         // What is wrong inside the tunnel is no matter of the sender's (RFC 2003, 4.3).
-        Complaint::Unreachable | Complaint::HopLimitExceeded => (1, 0),
+        Complaint::Unreachable
+        | Complaint::HopLimitExceeded
+        | Complaint::EncapsulationLimit { .. } => (1, 0),
     };
     let [mtu_high, mtu_low] = mtu.to_be_bytes();
     let bytes = offender.bytes();
@@ -76,16 +83,17 @@ pub fn ipv6(complaint: Complaint, offender: &[u8], source: [u8; 16]) -> Result<V
     let offender = Ipv6::quoted(offender)
         .filter(|offender| may_answer_v6(complaint, *offender))
         .ok_or(Reason::TooBigUnanswerable)?;
-    let (kind, code, mtu) = match complaint {
+    let (kind, code, value) = match complaint {
         Complaint::TooBig { mtu } if mtu < MIN_MTU_IPV6 => return Err(Reason::TooBigUnanswerable),
         Complaint::TooBig { mtu } => (V6_PACKET_TOO_BIG, 0, mtu),
         Complaint::Unreachable => (V6_UNREACHABLE, 3, 0),
         Complaint::HopLimitExceeded => (V6_TIME_EXCEEDED, 0, 0),
+        Complaint::EncapsulationLimit { pointer } => (V6_PARAMETER_PROBLEM, 0, pointer),
     };
-    let [mtu_high, mtu_low] = mtu.to_be_bytes();
+    let [high, low] = value.to_be_bytes();
     let bytes = offender.bytes();
     let quote = &bytes[..bytes.len().min(MAX_LEN_V6 - Ipv6::HEADER_LEN - ICMP_HEADER_LEN)];
-    let mut message = [&[kind, code, 0, 0, 0, 0, mtu_high, mtu_low], quote].concat();
+    let mut message = [&[kind, code, 0, 0, 0, 0, high, low], quote].concat();
     let len = message.len() as u16;
     let addresses = [source, offender.source()].concat();
     // The pseudo header of RFC 8200, 8.1.

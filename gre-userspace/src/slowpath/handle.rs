@@ -1,5 +1,6 @@
 //! What to do with each packet: no input, no output, no clock.
 
+mod framed;
 mod inward;
 mod outward;
 mod relay;
@@ -12,7 +13,7 @@ use std::{
 
 use gre_ebpf_common::event::Kind;
 
-use self::outward::Frame;
+use self::{framed::Framed, outward::Frame};
 use super::{
     io::events::HandedUp,
     limit::Limiter,
@@ -21,7 +22,7 @@ use super::{
     reason::{Counts, Reason},
     reassemble::Reassembler,
     sequence::Sequences,
-    tables::{Tables, TunnelEntry},
+    tables::{NO_UNDERLAY, Tables, TunnelEntry},
 };
 use crate::report::Traffic;
 
@@ -118,8 +119,15 @@ impl SlowPath {
             Kind::OuterFragment | Kind::OuterOptions => {
                 self.inward(network, packet.ifindex, sequences, now)
             }
-            Kind::Oversize | Kind::OtherProtocol => {
-                let frame = Frame { tunnel: packet.tunnel, ethertype, packet: network };
+            Kind::Oversize | Kind::OtherProtocol | Kind::EncapsulationLimit => {
+                let tunnel = packet.tunnel;
+                if self.tables.get(tunnel).is_some_and(TunnelEntry::is_ethernet) {
+                    let (ifindex, frame) = (packet.ifindex, &packet.frame[..]);
+                    let framed = Framed { tunnel, ifindex, frame };
+                    let result = self.encapsulate_frame(framed, sequences, now);
+                    return self.concluded(result);
+                }
+                let frame = Frame { tunnel, ethertype, packet: network };
                 self.outward(frame, sequences, now)
             }
         }
@@ -128,6 +136,17 @@ impl SlowPath {
     /// Path MTUs learned for a tunnel, by remote: bytes, and how long they are kept yet.
     pub fn path_mtus_of(&self, tunnel: u32, now: Instant) -> Vec<(IpAddr, u16, Duration)> {
         self.path_mtus.of_tunnel(tunnel, now).collect()
+    }
+
+    /// The longest inner packet that the way of a tunnel to its remote carries in one outer packet, in
+    /// bytes, where there is a way.
+    pub fn payload_mtu(&self, tunnel: u32, now: Instant) -> Option<u16> {
+        let TunnelEntry { record, remote, underlay_mtu, .. } = self.tables.get(tunnel)?;
+        if remote.is_unspecified() || *underlay_mtu == NO_UNDERLAY {
+            return None;
+        }
+        let path = Path { tunnel, remote: *remote };
+        Some(self.path_mtus.get(path, *underlay_mtu, now).saturating_sub(record.overhead))
     }
 
     /// Forgets what has become too old.

@@ -10,6 +10,8 @@ pub use self::{
 
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// Of a frame within a packet (RFC 7637, 3.2).
+pub const ETHERTYPE_ETHERNET: u16 = 0x6558;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 

@@ -7,13 +7,14 @@ use std::net::IpAddr;
 
 use gre_ebpf_common::{
     encapsulate::{self, Inner},
-    tunnel::{Addresses6, Flags},
+    limit::{self, Limit},
+    tunnel::Addresses6,
     wire::{ipv4::Ipv4Header, ipv6::Ipv6Header},
 };
 
 pub use self::received::{Received, decapsulate};
 use super::{
-    packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, checksum},
+    packet::{ETHERTYPE_ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, checksum, network_layer},
     tables::TunnelEntry,
 };
 
@@ -35,8 +36,9 @@ pub fn encapsulate(
     stamp: Stamp,
 ) -> Option<Vec<u8>> {
     let record = &tunnel.record;
-    let len = u16::try_from(inner.len()).ok()?.checked_add(record.overhead)?;
-    let summary = summary(ethertype, inner)?;
+    let summary = summary(tunnel, ethertype, inner)?;
+    let overhead = encapsulate::overhead(record, summary.limit);
+    let len = u16::try_from(inner.len()).ok()?.checked_add(overhead)?;
 
     let mut outer = Vec::with_capacity(len.into());
     let mut put = |words: &[u32]| outer.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
@@ -47,8 +49,8 @@ pub fn encapsulate(
         (IpAddr::V6(local), IpAddr::V6(remote)) => {
             let ends = Addresses6 { local: words(local.octets()), remote: words(remote.octets()) };
             put(&encapsulate::ipv6(record, &ends, &summary));
-            if record.flags.has(Flags::ENCAPSULATION_LIMIT) {
-                put(&encapsulate::encapsulation_limit(record));
+            if let Some(options) = encapsulate::encapsulation_limit(record, &summary) {
+                put(&options);
             }
         }
         _ => return None,
@@ -66,20 +68,40 @@ pub fn encapsulate(
     }
     outer.extend(inner);
     if gre.has_checksum() {
-        let start = record.ip_len();
+        let start = outer.len() - inner.len() - gre.header_len();
         let sum = checksum(&[&outer[start..]]);
         outer[start + 4..start + 6].copy_from_slice(&sum);
     }
     Some(outer)
 }
 
-fn summary(ethertype: u16, inner: &[u8]) -> Option<Inner> {
+fn summary(tunnel: &TunnelEntry, ethertype: u16, inner: &[u8]) -> Option<Inner> {
     let len = inner.len() as u32;
     Some(match ethertype {
+        ETHERTYPE_ETHERNET => {
+            let (ethertype, network) = network_layer(inner)?;
+            // Of a packet behind tags the kernel takes nothing (ip_tunnel_xmit).
+            let tagged = inner.len() - network.len() > 14;
+            let ethertype = if tagged { ETHERTYPE_ETHERNET } else { ethertype };
+            let packet = match ethertype {
+                ETHERTYPE_ETHERNET => None,
+                _ => summary(tunnel, ethertype, network),
+            };
+            packet.unwrap_or(Inner::other(0, len)).framed(len)
+        }
         ETHERTYPE_IPV4 => Inner::of(&Ipv4Header::from_bytes(*inner.first_chunk()?), len),
-        ETHERTYPE_IPV6 => Inner::of(&Ipv6Header::from_bytes(*inner.first_chunk()?), len),
+        ETHERTYPE_IPV6 => {
+            let limit = own_limit(tunnel, ethertype, inner).and_then(Limit::outer);
+            Inner { limit, ..Inner::of(&Ipv6Header::from_bytes(*inner.first_chunk()?), len) }
+        }
         other => Inner::other(other, len),
     })
+}
+
+/// The encapsulation limit that an inner packet brings along, which counts in tunnels over IPv6.
+pub fn own_limit(tunnel: &TunnelEntry, ethertype: u16, inner: &[u8]) -> Option<Limit> {
+    let counts = ethertype == ETHERTYPE_IPV6 && tunnel.remote.is_ipv6();
+    if counts { limit::find(inner) } else { None }
 }
 
 /// An address in memory order.

@@ -56,6 +56,8 @@ reasons! {
         "Too long for the path, so its outer packet was sent in fragments, as nopmtudisc asks.";
     AnsweredTooBig, "answered-too-big",
         "Too long for the path: its sender was told the tunnel's MTU.";
+    AnsweredLimit, "answered-encapsulation-limit",
+        "Its own encapsulation limit allowed no further tunnel: its sender was told.";
     TooBigUnanswerable, "too-big-unanswerable",
         "Too long for the path, and a packet of which no ICMP error may tell (RFC 1812, RFC 4443).";
     TooBigProtocol, "too-big-protocol",

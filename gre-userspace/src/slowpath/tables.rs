@@ -24,19 +24,27 @@ pub struct TunnelEntry {
     /// Keys that received and sent packets carry, in host order.
     pub received_key: Option<u32>,
     pub sent_key: Option<u32>,
-    /// MTU of the interface that outer packets leave by, in bytes.
+    /// MTU of the interface that outer packets leave by, in bytes, or [`NO_UNDERLAY`].
     pub underlay_mtu: u16,
     pub device: Device,
     pub policy: Policy,
     pub sources: Sources,
 }
 
+/// No route leads to the remote.
+pub const NO_UNDERLAY: u16 = u16::MAX;
+
 impl TunnelEntry {
     /// By what packets received on an interface find it.
     fn received(&self, link: u32) -> Ends {
         let any_local = self.record.flags.has(Flags::LOCAL_ANY);
         let local = if any_local { unspecified_like(self.remote) } else { self.local };
-        Ends::new(local, self.remote, self.received_key, link)
+        Ends::new(self.is_ethernet(), local, self.remote, self.received_key, link)
+    }
+
+    /// Frames go inside, not packets.
+    pub fn is_ethernet(&self) -> bool {
+        self.record.flags.has(Flags::ETHERNET)
     }
 
     pub fn ttl_inherit(&self) -> bool {
@@ -47,6 +55,7 @@ impl TunnelEntry {
 /// The pair of veths that people see the tunnel as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Device {
+    pub ifindex: u32,
     /// MAC address of the device.
     pub mac: [u8; 6],
     /// The other end, from which what is sent arrives on the device.
@@ -75,6 +84,7 @@ pub struct Tables {
 /// What tells received packets apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Ends {
+    ethernet: bool,
     local: IpAddr,
     remote: IpAddr,
     key: Option<u32>,
@@ -84,10 +94,10 @@ struct Ends {
 
 impl Ends {
     /// Only IPv4 with an address given tells a key of zero from none, as in the kernel.
-    fn new(local: IpAddr, remote: IpAddr, key: Option<u32>, link: u32) -> Self {
+    fn new(ethernet: bool, local: IpAddr, remote: IpAddr, key: Option<u32>, link: u32) -> Self {
         let numbers_alone = remote.is_ipv6() || local.is_unspecified() && remote.is_unspecified();
         let key = if numbers_alone { key.filter(|&number| number != 0) } else { key };
-        Self { local, remote, key, link }
+        Self { ethernet, local, remote, key, link }
     }
 }
 
@@ -117,10 +127,11 @@ impl Tables {
         self.tunnels.get(&id)
     }
 
-    /// The tunnel of a packet received on an interface, in the programs' order of preference: those
+    /// The tunnel of a packet, or of a frame, received on an interface, in the programs' order of preference: those
     /// bound to the interface first, and then as the kernel has it (ip_tunnel_lookup).
     pub fn receiver(
         &self,
+        ethernet: bool,
         local: IpAddr,
         remote: IpAddr,
         key: Option<u32>,
@@ -131,7 +142,8 @@ impl Tables {
         let id = [ifindex, 0].into_iter().find_map(|link| {
             levels
                 .into_iter()
-                .find_map(|(local, remote)| self.by_ends.get(&Ends::new(local, remote, key, link)))
+                .map(|(local, remote)| Ends::new(ethernet, local, remote, key, link))
+                .find_map(|ends| self.by_ends.get(&ends))
         })?;
         Some((*id, &self.tunnels[id]))
     }

@@ -27,7 +27,7 @@ pub fn entry() -> TunnelEntry {
         received_key: None,
         sent_key: None,
         underlay_mtu: 1500,
-        device: Device { mac: DEVICE_MAC, peer_ifindex: 8, peer_mac: PEER_MAC },
+        device: Device { ifindex: 7, mac: DEVICE_MAC, peer_ifindex: 8, peer_mac: PEER_MAC },
         policy: Policy { pmtudisc: true, ignore_df: false },
         sources: Sources { v4: Some([10, 1, 0, 1].into()), v6: None },
     }

@@ -34,7 +34,8 @@ fn addresses_are_read_with_their_peers_in_the_kernels_order() {
 #[test]
 fn an_address_that_is_there_is_told_from_one_in_its_way() {
     in_namespace(|kernel| async move {
-        let device = kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "").await.unwrap();
+        let device =
+            kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "", false).await.unwrap();
         let plain = address("10.0.0.1/24", None);
         let with_peer = address("10.1.0.1/32", Some("10.1.0.2/24"));
         let other_peer = address("10.1.0.1/32", Some("10.1.0.3/24"));
@@ -65,7 +66,8 @@ fn an_address_that_is_there_is_told_from_one_in_its_way() {
 #[test]
 fn an_ipv6_address_that_is_there_is_told_from_one_in_its_way() {
     in_namespace(|kernel| async move {
-        let device = kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "").await.unwrap();
+        let device =
+            kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "", false).await.unwrap();
         kernel.set_up(device.ifindex, true).await.unwrap();
         let plain = address("2001:db8::1/64", None);
         let other_length = address("2001:db8::1/56", None);

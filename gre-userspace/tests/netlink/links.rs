@@ -120,7 +120,8 @@ fn a_veth_can_be_redirected_to_once_its_peer_has_gro_on() {
         ip("link add veth0 type veth peer name veth1");
         ip("link set veth0 up");
         ip("link set veth1 up");
-        let device = kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "").await.unwrap();
+        let device =
+            kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "", false).await.unwrap();
         // A veth driver works this out when the device is brought up.
         kernel.set_up(device.ifindex, true).await.unwrap();
 
@@ -138,7 +139,8 @@ fn a_veth_can_be_redirected_to_once_its_peer_has_gro_on() {
 #[test]
 fn a_links_settings_are_changed() {
     in_namespace(|kernel| async move {
-        let device = kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "old").await.unwrap();
+        let device =
+            kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "old", false).await.unwrap();
 
         kernel.set_mtu(device.ifindex, 1400).await.unwrap();
         kernel.set_alias(device.ifindex, "new").await.unwrap();

@@ -3,6 +3,7 @@
 //! or is read back by it.
 
 mod addresses;
+mod bridges;
 mod links;
 mod neighbours;
 mod routes;

@@ -242,7 +242,8 @@ fn a_route_whose_device_has_no_carrier_is_dead_where_sysctl_says_so() {
 #[test]
 fn a_route_that_is_there_is_told_from_one_that_leads_elsewhere() {
     in_namespace(|kernel| async move {
-        let device = kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "").await.unwrap();
+        let device =
+            kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "", false).await.unwrap();
         let prefix: IpNet = "10.9.0.0/16".parse().unwrap();
 
         let down = kernel.add_route(prefix, device.ifindex).await.unwrap_err();
@@ -267,7 +268,8 @@ fn a_route_that_is_there_is_told_from_one_that_leads_elsewhere() {
 #[test]
 fn an_ipv6_route_that_is_there_is_told_from_one_that_leads_elsewhere() {
     in_namespace(|kernel| async move {
-        let device = kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "").await.unwrap();
+        let device =
+            kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "", false).await.unwrap();
         kernel.set_up(device.ifindex, true).await.unwrap();
         let prefix: IpNet = "2001:db8:9::/48".parse().unwrap();
         let default: IpNet = "::/0".parse().unwrap();

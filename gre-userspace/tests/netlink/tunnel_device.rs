@@ -5,8 +5,10 @@ use crate::{by_name, in_namespace, ip};
 #[test]
 fn a_tunnel_device_is_made_as_a_quiet_pair_and_deleted_whole() {
     in_namespace(|kernel| async move {
-        let device =
-            kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "xgre tunnel").await.unwrap();
+        let device = kernel
+            .create_tunnel_device("tunnel0", "xgre-0", 1476, "xgre tunnel", false)
+            .await
+            .unwrap();
 
         let links = kernel.snapshot().await.unwrap().links;
         let (tunnel, peer) = (&links[&device.ifindex], &links[&device.peer_ifindex]);
@@ -34,8 +36,10 @@ fn a_tunnel_device_that_cannot_be_finished_leaves_nothing_behind() {
     in_namespace(|kernel| async move {
         let too_long = "x".repeat(300);
 
-        let error =
-            kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, &too_long).await.unwrap_err();
+        let error = kernel
+            .create_tunnel_device("tunnel0", "xgre-0", 1476, &too_long, false)
+            .await
+            .unwrap_err();
 
         assert!(error.to_string().contains("the alias of the device tunnel0"), "{error}");
         let names: Vec<_> = by_name(&kernel.snapshot().await.unwrap()).into_keys().collect();
@@ -48,7 +52,8 @@ fn a_tunnel_device_does_not_take_the_place_of_another_device() {
     in_namespace(|kernel| async move {
         ip("link add tunnel0 type bridge");
 
-        let error = kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "").await.unwrap_err();
+        let error =
+            kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "", false).await.unwrap_err();
 
         assert_eq!(error.errno(), Some(EEXIST));
         assert_eq!(
@@ -65,7 +70,8 @@ fn a_tunnel_device_does_not_take_the_place_of_another_device() {
 #[test]
 fn a_small_mtu_without_ipv6_is_no_obstacle() {
     in_namespace(|kernel| async move {
-        let device = kernel.create_tunnel_device("tunnel0", "xgre-0", 576, "").await.unwrap();
+        let device =
+            kernel.create_tunnel_device("tunnel0", "xgre-0", 576, "", false).await.unwrap();
 
         assert_eq!(kernel.snapshot().await.unwrap().links[&device.ifindex].mtu, 576);
     });

@@ -95,7 +95,8 @@ fn everything_that_is_watched_is_published() {
         })
         .await;
 
-        let device = kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "").await.unwrap();
+        let device =
+            kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "", false).await.unwrap();
         kernel.set_up(device.ifindex, true).await.unwrap();
         until(&mut watched, |snapshot| {
             snapshot.links.get(&device.peer_ifindex).is_some_and(|link| {

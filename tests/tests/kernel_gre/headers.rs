@@ -95,6 +95,8 @@ fn relative(mut frames: Vec<Sent>) -> Result<Vec<Sent>> {
     Ok(frames)
 }
 
+const ETHERNET: [u8; 2] = [0x65, 0x58];
+
 /// An encapsulated echo request, in parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
@@ -108,6 +110,8 @@ pub struct Sent {
     checksum: Option<bool>,
     key: Option<[u8; 4]>,
     sequence: Option<u32>,
+    /// Of a frame, its header.
+    front: Vec<u8>,
     inner: Vec<u8>,
 }
 
@@ -150,16 +154,20 @@ impl Sent {
         };
         let checksum = word(0x80).map(|word| word[2..] == [0, 0] && checksum(gre) == 0);
         let (key, sequence) = (word(0x20), word(0x10).map(u32::from_be_bytes));
-        let (echo, target) = match rest.first()? >> 4 {
+        let (front, packet) =
+            rest.split_at_checked(if flags_and_protocol[2..] == ETHERNET { 14 } else { 0 })?;
+        let (echo, target) = match packet.first()? >> 4 {
             4 => {
-                let target: [u8; 4] = rest.get(16..20)?.try_into().ok()?;
-                (rest[9] == 1 && *rest.get(20)? == 8, IpAddr::from(target))
+                let target: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+                (packet[9] == 1 && *packet.get(20)? == 8, IpAddr::from(target))
             }
             _ => {
-                let target: [u8; 16] = rest.get(24..40)?.try_into().ok()?;
-                (rest[6] == 58 && *rest.get(40)? == 128, IpAddr::from(target))
+                let target: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
+                (packet[6] == 58 && *packet.get(40)? == 128, IpAddr::from(target))
             }
         };
+        let front = front.to_vec();
+        let inner = packet.to_vec();
         let mut outer = outer.to_vec();
         if version == 4 {
             outer[4..6].fill(0);
@@ -168,19 +176,19 @@ impl Sent {
             outer[1] &= 0xf0;
             outer[2..4].fill(0);
         }
-        let inner = rest.to_vec();
-        let sent = Self { target, outer, flags_and_protocol, checksum, key, sequence, inner };
+        let sent =
+            Self { target, outer, flags_and_protocol, checksum, key, sequence, front, inner };
         echo.then_some(sent)
     }
 }
 
 impl fmt::Display for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { outer, flags_and_protocol, checksum, key, sequence, inner, .. } = self;
+        let Self { outer, flags_and_protocol, checksum, key, sequence, front, inner, .. } = self;
         write!(f, "{outer:02x?} GRE {flags_and_protocol:02x?} checksum {checksum:?} ")?;
         write!(
             f,
-            "key {key:02x?} sequence {sequence:?} inner {:02x?}",
+            "key {key:02x?} sequence {sequence:?} frame {front:02x?} inner {:02x?}",
             &inner[..inner.len().min(48)]
         )
     }

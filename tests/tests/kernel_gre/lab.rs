@@ -131,10 +131,12 @@ impl Lab {
     fn up(&self) -> Result<()> {
         let mut lines = String::new();
         for row in &self.rows {
+            station(&mut lines, row, &row.near_mac());
             up(&mut lines, row);
             for inner in row.inner {
                 let via = via(row.options.near_ends, &row.far());
                 let target = row.target(*inner);
+                known(&mut lines, row, &target, &row.far_mac());
                 _ = writeln!(lines, "route add {target} {via} dev {}", row.device());
             }
         }
@@ -195,9 +197,11 @@ fn far_tunnels(rows: &[Row]) -> String {
     for row in rows {
         _ = writeln!(lines, "link add {}", row.far_words());
         neighbour(&mut lines, row, row.options.far_ends, &row.near());
+        station(&mut lines, row, &row.far_mac());
         up(&mut lines, row);
         for inner in row.inner {
             let (host, target) = (row.host(*inner), row.target(*inner));
+            known(&mut lines, row, &host, &row.near_mac());
             let via = via(row.options.far_ends, &row.near());
             _ = writeln!(lines, "route add {host} {via} dev {} src {target}", row.device());
         }
@@ -231,6 +235,20 @@ fn neighbour(lines: &mut String, row: &Row, ends: Ends, other: &str) {
     if matches!(ends, Ends::Local | Ends::Neither) {
         let device = row.device();
         _ = writeln!(lines, "neigh add {other} lladdr {other} dev {device} nud permanent");
+    }
+}
+
+/// The address of a device that frames are sent from.
+fn station(lines: &mut String, row: &Row, mac: &str) {
+    if row.outer.is_ethernet() {
+        _ = writeln!(lines, "link set {} address {mac}", row.device());
+    }
+}
+
+/// Which station a host is behind; asking would show between the packets that are compared.
+fn known(lines: &mut String, row: &Row, host: &str, mac: &str) {
+    if row.outer.is_ethernet() {
+        _ = writeln!(lines, "neigh add {host} lladdr {mac} dev {} nud permanent", row.device());
     }
 }
 

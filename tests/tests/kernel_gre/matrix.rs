@@ -18,7 +18,7 @@ use crate::{
     headers,
     lab::Lab,
     packets::{Answer, Echo, Pinger, stream},
-    rows::{Ends, Inner, RUNS, Row, rows},
+    rows::{Ends, Inner, Outer, RUNS, Row, rows},
     tap::Tap,
 };
 
@@ -185,14 +185,21 @@ fn pings(checks: &mut Checks, pingers: &Pingers, row: &Row, inner: Inner) -> Res
 }
 
 /// All of a tunnel's traffic took XDP, but for what is too big for it and goes to the kernel; or TC, as
-/// what goes in outer fragments does.
+/// what goes in outer fragments does. Into a tunnel of Ethernet only the kernel can route.
 fn tier(packets: Packets, xdp: Xdp, row: &Row) -> Result<()> {
+    let fragments = match xdp {
+        Xdp::Off => false,
+        Xdp::Native | Xdp::Generic => row.sends_fragments(),
+    };
+    if fragments {
+        ensure!(packets.rx_tc >= 10, "no fragments were put together: {packets:?}");
+    }
+    let ethernet = row.outer.is_ethernet();
     let (used, unused) = match xdp {
         Xdp::Off => (packets.rx_tc.min(packets.tx_tc), packets.xdp()),
-        Xdp::Native | Xdp::Generic if row.sends_fragments() => {
-            ensure!(packets.rx_tc >= 10, "no fragments were put together: {packets:?}");
-            (packets.rx_xdp.min(packets.tx_xdp), 0)
-        }
+        _ if fragments && ethernet => (packets.rx_xdp.min(packets.tx_tc), 0),
+        _ if fragments => (packets.rx_xdp.min(packets.tx_xdp), 0),
+        _ if ethernet => (packets.rx_xdp.min(packets.tx_tc), packets.rx_tc),
         Xdp::Native | Xdp::Generic => (packets.rx_xdp.min(packets.tx_xdp), packets.rx_tc),
     };
     // Every stream is many packets, though some may have been merged.

@@ -32,6 +32,10 @@ pub enum Outer {
     Ip6gre,
     /// With `encaplimit none` at the kernel's end.
     Ip6greNoLimit,
+    /// Ethernet frames.
+    Gretap,
+    /// Ethernet frames, with an encapsulation limit at the kernel's end.
+    Ip6gretap,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +95,30 @@ pub const RUNS: &[Combination] = &[
         outer: Outer::Ip6greNoLimit,
         inner: &[Inner::Ipv4, Inner::Ipv6],
         options: OPTIONS_OF_IP6GRE,
+    },
+    Combination {
+        outer: Outer::Gretap,
+        inner: &[Inner::Ipv4, Inner::Ipv6],
+        options: &[
+            &PLAIN,
+            &KEY,
+            &KEY_ZERO,
+            &FIXED,
+            &INHERIT,
+            &NO_PMTU_DISCOVERY,
+            &KEYS,
+            &CSUM,
+            &SEQ,
+            &KEY_CSUM_SEQ,
+            &IGNORE_DF,
+            &LOCAL_ANY,
+            &FAR_LOCAL_ANY,
+        ],
+    },
+    Combination {
+        outer: Outer::Ip6gretap,
+        inner: &[Inner::Ipv4, Inner::Ipv6],
+        options: &[&PLAIN_64, &KEY, &CSUM, &SEQ, &KEY_CSUM_SEQ, &FIXED, &TOS_INHERIT],
     },
 ];
 
@@ -180,6 +208,8 @@ impl Outer {
             Self::Gre => "gre",
             Self::Ip6gre => "ip6gre",
             Self::Ip6greNoLimit => "ip6gre nolimit",
+            Self::Gretap => "gretap",
+            Self::Ip6gretap => "ip6gretap",
         }
     }
 
@@ -187,13 +217,23 @@ impl Outer {
         match self {
             Self::Gre => "gre",
             Self::Ip6gre | Self::Ip6greNoLimit => "ip6gre",
+            Self::Gretap => "gretap",
+            Self::Ip6gretap => "ip6gretap",
         }
+    }
+
+    fn is_ipv4(self) -> bool {
+        matches!(self, Self::Gre | Self::Gretap)
+    }
+
+    pub fn is_ethernet(self) -> bool {
+        matches!(self, Self::Gretap | Self::Ip6gretap)
     }
 
     /// The kernel's words besides those of the options.
     fn words(self) -> &'static str {
         match self {
-            Self::Gre | Self::Ip6gre => "",
+            Self::Gre | Self::Ip6gre | Self::Gretap | Self::Ip6gretap => "",
             Self::Ip6greNoLimit => "encaplimit none",
         }
     }
@@ -224,10 +264,17 @@ impl Row {
     }
 
     fn outer_address(&self, v4: &str, v6: &str) -> String {
-        match self.outer {
-            Outer::Gre => format!("{v4}{}", self.number),
-            Outer::Ip6gre | Outer::Ip6greNoLimit => format!("{v6}{}", self.number),
-        }
+        format!("{}{}", if self.outer.is_ipv4() { v4 } else { v6 }, self.number)
+    }
+
+    /// Of R1's device, where it has one: the same whoever's it is.
+    pub fn near_mac(&self) -> String {
+        format!("02:58:00:00:00:{:02x}", self.number)
+    }
+
+    /// Of R2's device.
+    pub fn far_mac(&self) -> String {
+        format!("02:57:00:00:00:{:02x}", self.number)
     }
 
     /// PC1's inner address.
@@ -256,7 +303,7 @@ impl Row {
     /// without an encapsulation limit, which xgre does not send unless asked.
     pub fn near_words(&self) -> String {
         let ends = ends(self.options.near_ends, &self.near(), &self.far());
-        let limit = if self.outer == Outer::Gre { "" } else { "encaplimit none" };
+        let limit = if self.outer.is_ipv4() { "" } else { "encaplimit none" };
         let mode = self.outer.mode();
         format!("name {} type {mode} {ends} {} {limit}", self.device(), self.options.near)
     }
@@ -281,7 +328,8 @@ impl Row {
     /// What R2's device passes.
     pub fn far_mtu(&self) -> u32 {
         // The option that carries the encapsulation limit.
-        self.mtu(self.options.far, if self.outer == Outer::Ip6gre { 8 } else { 0 })
+        let limited = matches!(self.outer, Outer::Ip6gre | Outer::Ip6gretap);
+        self.mtu(self.options.far, if limited { 8 } else { 0 })
     }
 
     fn mtu(&self, words: &str, more: u32) -> u32 {
@@ -289,8 +337,9 @@ impl Row {
             .iter()
             .map(|names| if words.split(' ').any(|word| names.contains(&word)) { 4 } else { 0 })
             .sum();
-        let outer = if self.outer == Outer::Gre { 20 } else { 40 };
-        self.options.mtu.unwrap_or(1500 - outer - 4 - optional - more)
+        let outer = if self.outer.is_ipv4() { 20 } else { 40 };
+        let ethernet = if self.outer.is_ethernet() { 14 } else { 0 };
+        self.options.mtu.unwrap_or(1500 - outer - 4 - optional - more - ethernet)
     }
 }
 

@@ -41,7 +41,7 @@ fn row(
     let (Hook::Xdp(ifindex) | Hook::XdpAny(ifindex) | Hook::TcIn(ifindex) | Hook::TcOut(ifindex)) =
         hook;
     let len = frame.len() as u32;
-    let event = Event { kind: kind as u32, tunnel: tunnel.id, ifindex, len };
+    let event = Event { kind: kind as u32, tunnel: tunnel.id, ifindex, len, tags: [0; 2] };
     Row { what, hook, context: Context::default(), frame, outcome, event }
 }
 

@@ -105,12 +105,13 @@ fn stack(code: &[(u64, Instruction)]) -> i32 {
 fn the_kernel_accepts_the_programs_and_their_sizes_are_told() {
     let mut bench = bench();
     let programs = &mut bench.programs;
-    let infos: [(&str, ProgramInfo); 5] = [
+    let infos: [(&str, ProgramInfo); 6] = [
         ("xgre_tc_deliver", programs.tc_deliver().unwrap().info().unwrap()),
         ("xgre_tc_in", programs.tc_in().unwrap().info().unwrap()),
         ("xgre_tc_out", programs.tc_out().unwrap().info().unwrap()),
         ("xgre_xdp", programs.xdp().unwrap().info().unwrap()),
         ("xgre_xdp_any", programs.xdp_any().unwrap().info().unwrap()),
+        ("xgre_xdp_frames", programs.xdp_frames().unwrap().info().unwrap()),
     ];
     let object = object();
     let built = self::programs(&object);
@@ -128,19 +129,27 @@ fn the_kernel_accepts_the_programs_and_their_sizes_are_told() {
 }
 
 /// Functions that are called, and why they are: for the plainest packets none is.
-const FUNCTIONS: [(&str, &str); 17] = [
+const FUNCTIONS: [(&str, &str); 24] = [
     ("encap::options", "few tunnels have more than a key"),
     ("encap::outer6", "shared by all ways into a tunnel over IPv6"),
     ("mismatch::note", "for what is refused"),
     ("sequence::take", "few tunnels number their packets"),
     ("sequence::weigh", "few tunnels number their packets"),
     ("tunnels::came_from", "for tunnels with many remotes"),
+    ("xgre_amend_tc", "few frames have anything to change in them"),
+    ("xgre_amend_xdp", "few frames have anything to change in them"),
+    ("xgre_bridge", "the verifier looks at its many ways once"),
+    ("xgre_candidates", "called for each level"),
     ("xgre_clamp_tc", "the verifier looks at its loop once; SYNs are few"),
     ("xgre_clamp_xdp", "the verifier looks at its loop once; SYNs are few"),
+    ("xgre_hash6", "called for each level"),
+    ("xgre_is6", "called for each level"),
+    ("xgre_is_own4", "called for levels with any local address"),
+    ("xgre_is_own6", "called for levels with any local address"),
     ("xgre_levels4", "the verifier looks at its levels once"),
     ("xgre_levels6", "the verifier looks at its levels once"),
+    ("xgre_limit_tc", "the verifier looks at its loop once; few packets have options"),
     ("xgre_look_up4", "called for each level"),
-    ("xgre_look_up6", "called for each level"),
     ("xgre_reassemble", "the verifier looks at it once; most packets are no fragments"),
     ("xgre_send_first", "the verifier looks at it once; few packets are too long"),
     ("xgre_sum_tc", "the verifier looks at its loop once; few packets have a checksum"),

@@ -141,7 +141,8 @@ fn what_no_router_forwards_goes_to_the_device_unchanged() {
     check(cases);
 }
 
-/// Other extension headers are nothing to a router (RFC 8200, 4).
+/// Other extension headers are nothing to a router (RFC 8200, 4), unless it is about to put another IPv6
+/// header around them (RFC 2473, 4.1.1).
 #[test]
 fn other_extension_headers_inside_are_forwarded_like_any_payload() {
     let mut cases = Vec::new();
@@ -155,7 +156,10 @@ fn other_extension_headers_inside_are_forwarded_like_any_payload() {
             }
             let packet = outbound(Family::V6, tunnel).with(|packet| packet.protocol = next_header);
             let case = Case::new(&what, Hook::Xdp(LAN), from_lan(&packet.bytes()));
-            cases.push(case.encapsulates(tunnel, &packet.forwarded()));
+            cases.push(match (tunnel.outside, next_header) {
+                (Family::V6, 43 | 51 | 60) => case.passes(Ipv6Extension),
+                _ => case.encapsulates(tunnel, &packet.forwarded()),
+            });
         }
     }
     check(cases);

@@ -16,6 +16,8 @@ mod forwarding;
 mod frame;
 mod inner;
 mod keys;
+mod multicast;
+mod nesting;
 mod options;
 mod outer;
 mod packet;

@@ -4,16 +4,21 @@ use gre_ebpf_common::outcome::Outcome;
 use serde::Serialize;
 
 use crate::{
-    model::FlowLabel,
+    model::{FlowLabel, Mode},
     report::{Count, Direction, Stats, TunnelInfo},
 };
 
-pub(super) fn is_ip6gre(tunnel: &TunnelInfo) -> bool {
-    tunnel.mode == "ip6gre"
+pub(super) fn is_over_ipv6(tunnel: &TunnelInfo) -> bool {
+    tunnel.mode.parse().is_ok_and(Mode::is_over_ipv6)
 }
 
-pub(super) fn mode(tunnel: &TunnelInfo) -> &'static str {
-    if is_ip6gre(tunnel) { "gre/ipv6" } else { "gre/ip" }
+/// What `ip tunnel` calls it; tunnels of Ethernet it does not show.
+pub(super) fn mode(tunnel: &TunnelInfo) -> &str {
+    match tunnel.mode.as_str() {
+        "gre" => "gre/ip",
+        "ip6gre" => "gre/ipv6",
+        mode => mode,
+    }
 }
 
 /// Traffic class and flow label as they stand in the first word of the IPv6 header, where they are

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::iproute2::{Columns, Flag, flags, flow_info, is_ip6gre, mode};
+use super::iproute2::{Columns, Flag, flags, flow_info, is_over_ipv6, mode};
 use crate::{
     cli::dsfield,
     model::FlowLabel,
@@ -17,7 +17,7 @@ pub fn json<'a>(tunnels: &'a [TunnelInfo], stats: Option<&Stats>) -> impl Serial
 #[derive(Serialize)]
 struct Json<'a> {
     ifname: &'a str,
-    mode: &'static str,
+    mode: &'a str,
     remote: &'a str,
     local: &'a str,
     #[serde(flatten)]
@@ -45,6 +45,8 @@ struct Json<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mismatch: Option<&'a Mismatch>,
     path_mtus: &'a [PathMtu],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_mtu: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<Sequence>,
 }
@@ -89,7 +91,7 @@ impl<'a> JsonOuter<'a> {
     fn of(tunnel: &'a TunnelInfo) -> Self {
         let dev = tunnel.dev.as_deref();
         let ttl = Some(tunnel.ttl).filter(|&ttl| ttl != 0);
-        if !is_ip6gre(tunnel) {
+        if !is_over_ipv6(tunnel) {
             return Self::Ip {
                 dev,
                 ttl,
@@ -143,6 +145,7 @@ impl<'a> Json<'a> {
             mss: &tunnel.mss,
             mismatch: tunnel.mismatch.as_ref(),
             path_mtus: &tunnel.path_mtus,
+            payload_mtu: tunnel.payload_mtu,
             sequence: tunnel.sequence,
         }
     }

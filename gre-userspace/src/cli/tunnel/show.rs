@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::iproute2::{Columns, flags, flow_info, is_ip6gre, mode};
+use super::iproute2::{Columns, flags, flow_info, is_over_ipv6, mode};
 use crate::{
     cli::{Clock, dsfield, mismatch, output::Paint},
     model::{Mss, SeqMode},
@@ -25,7 +25,7 @@ pub fn text(tunnels: &[TunnelInfo], stats: Option<&Stats>, clock: Clock, paint: 
 
 fn iproute2_lines(tunnel: &TunnelInfo, paint: Paint) -> String {
     let mut line = format!("{}: {} ", paint.name(&tunnel.name), mode(tunnel));
-    if is_ip6gre(tunnel) {
+    if is_over_ipv6(tunnel) {
         ip6gre_words(&mut line, tunnel);
     } else {
         gre_words(&mut line, tunnel);
@@ -163,6 +163,15 @@ fn details(tunnel: &TunnelInfo, clock: Clock, paint: Paint) -> String {
     }
     for PathMtu { remote, mtu, expires_in } in &tunnel.path_mtus {
         _ = writeln!(text, "    path to {remote}: mtu {mtu} expires {expires_in}sec");
+    }
+    if let Some(mtu) = tunnel.payload_mtu.filter(|_| tunnel.fragments_ipv6()) {
+        let state = paint.bad("path too narrow for IPv6");
+        _ = writeln!(
+            text,
+            "    {state}: it takes {mtu} of 1280 bytes in one piece, so that longer packets go in outer \
+             fragments; raise the underlay's MTU by {}",
+            1280 - mtu
+        );
     }
     if let Some(Sequence { next_sent, next_expected, resynchronised }) = tunnel.sequence {
         text.push_str("    sequence");

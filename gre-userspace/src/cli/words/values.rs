@@ -46,17 +46,21 @@ impl Tos {
                 "Error: argument \"{byte:#04x}\" is wrong: invalid TClass\n{reason}"
             ))
         };
-        match mode {
-            Mode::Gre => Ok(byte | u8::from(inherit)),
-            Mode::Ip6gre if inherit && byte != 0 => {
-                Err(wrong("a traffic class is either inherited or fixed"))
-            }
-            Mode::Ip6gre if byte & 3 != 0 => {
-                Err(wrong("its last two bits are ECN's, which follows the inner packet"))
-            }
-            Mode::Ip6gre => Ok(byte | u8::from(inherit)),
+        if mode.is_over_ipv6() && inherit && byte != 0 {
+            return Err(wrong("a traffic class is either inherited or fixed"));
         }
+        if mode.is_over_ipv6() && byte & 3 != 0 {
+            return Err(wrong("its last two bits are ECN's, which follows the inner packet"));
+        }
+        Ok(byte | u8::from(inherit))
     }
+}
+
+/// In bytes.
+pub(super) fn mtu(text: &str) -> Result<u32, Failure> {
+    number(text).ok_or_else(|| {
+        Failure::senseless(format!("Error: argument \"{text}\" is wrong: Invalid \"mtu\" value"))
+    })
 }
 
 pub(super) fn encap_limit(text: &str) -> Result<Option<u8>, Failure> {

@@ -2,7 +2,10 @@ use etherparse::{
     Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv6Header,
     PacketBuilder,
     icmpv4::DestUnreachableHeader,
-    icmpv6::{DestUnreachableCode, TimeExceededCode as TimeExceededCode6},
+    icmpv6::{
+        DestUnreachableCode, ParameterProblemCode, ParameterProblemHeader,
+        TimeExceededCode as TimeExceededCode6,
+    },
 };
 
 use super::*;
@@ -89,6 +92,13 @@ fn ipv6_answers_are_what_etherparse_builds() {
             (
                 Complaint::HopLimitExceeded,
                 Icmpv6Type::TimeExceeded(TimeExceededCode6::HopLimitExceeded),
+            ),
+            (
+                Complaint::EncapsulationLimit { pointer: 300 },
+                Icmpv6Type::ParameterProblem(ParameterProblemHeader {
+                    code: ParameterProblemCode::ErroneousHeaderField,
+                    pointer: 300,
+                }),
             ),
         ] {
             let answer = ipv6(complaint, &offender, ROUTER6).unwrap();

@@ -7,6 +7,7 @@ use gre_ebpf_common::{outcome::Outcome, tunnel::Flags};
 
 use super::{
     super::{
+        packet::ETHERTYPE_ETHERNET,
         pipeline::{self, Received},
         sequence::Sequences,
         tables::Device,
@@ -46,8 +47,10 @@ impl SlowPath {
     ) -> Result<Action, Outcome> {
         let received = Received::parse(packet)?;
         let Received { local, remote, key, .. } = received;
-        let (id, tunnel) =
-            self.tables.receiver(local, remote, key, ifindex).ok_or(Outcome::NoTunnel)?;
+        let (id, tunnel) = self
+            .tables
+            .receiver(received.is_ethernet(), local, remote, key, ifindex)
+            .ok_or(Outcome::NoTunnel)?;
         let rfc2890 = tunnel.record.flags.has(Flags::RFC2890);
         let accept = |number| sequences.accept(id, number, rfc2890);
         let (ethertype, inner) = pipeline::decapsulate(&tunnel.record, &received, accept)?;
@@ -55,8 +58,11 @@ impl SlowPath {
         let rx = &mut self.carried.entry(id).or_default().rx;
         rx.packets += 1;
         rx.bytes += inner.len() as u64;
-        let Device { mac, peer_ifindex, peer_mac } = tunnel.device;
-        let frame = [&mac[..], &peer_mac, &ethertype.to_be_bytes(), &inner].concat();
+        let Device { mac, peer_ifindex, peer_mac, .. } = tunnel.device;
+        let frame = match ethertype {
+            ETHERTYPE_ETHERNET => inner,
+            _ => [&mac[..], &peer_mac, &ethertype.to_be_bytes(), &inner].concat(),
+        };
         Ok(Action::SendFrame { ifindex: peer_ifindex, frame })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Instant};
 
-use gre_ebpf_common::{outcome::Outcome, tunnel::Flags};
+use gre_ebpf_common::{encapsulate, limit::Limit, outcome::Outcome, tunnel::Flags};
 
 use super::{
     super::{
@@ -36,7 +36,13 @@ impl SlowPath {
         sequences: Sequences<'_>,
         now: Instant,
     ) -> Vec<Action> {
-        let (fate, actions) = match self.encapsulate(frame, sequences, now) {
+        let result = self.encapsulate(frame, sequences, now);
+        self.concluded(result)
+    }
+
+    /// Counts what became of a packet.
+    pub(super) fn concluded(&mut self, result: Result<(Fate, Vec<Action>), Fate>) -> Vec<Action> {
+        let (fate, actions) = match result {
             Ok((fate, actions)) => (fate, actions),
             Err(fate) => (fate, Vec::new()),
         };
@@ -57,8 +63,15 @@ impl SlowPath {
         }
         let path = Path { tunnel: id, remote: tunnel.remote };
         let path_mtu = self.path_mtus.get(path, tunnel.underlay_mtu, now);
-        let payload_mtu = path_mtu.saturating_sub(tunnel.record.overhead);
         let mut packet = trimmed(ethertype, packet).to_vec();
+        let limit = match pipeline::own_limit(&tunnel, ethertype, &packet) {
+            Some(limit) if limit.outer().is_none() => {
+                return self.used_up(id, &tunnel, limit, &packet, now);
+            }
+            limit => limit.and_then(Limit::outer),
+        };
+        let overhead = encapsulate::overhead(&tunnel.record, limit);
+        let payload_mtu = path_mtu.saturating_sub(overhead);
         match decide(ethertype, &packet, payload_mtu, tunnel.policy) {
             Decision::Encapsulate => {
                 complete_checksum(&mut packet);
@@ -80,12 +93,7 @@ impl SlowPath {
             Decision::CutOuter => {
                 complete_checksum(&mut packet);
                 let outer = self.outer(id, &tunnel, ethertype, &packet, sequences)?;
-                let fragments = match tunnel.remote {
-                    IpAddr::V4(_) => fragment::ipv4(&outer, path_mtu.into()),
-                    IpAddr::V6(_) => fragment::ipv6(&outer, path_mtu.into(), self.identify()),
-                };
-                let fragments = fragments.map_err(|_| Reason::CannotFragment)?;
-                let actions = fragments.into_iter().map(Action::Send).collect();
+                let actions = self.cut_outer(&tunnel, &outer, path_mtu)?;
                 Ok((Reason::OuterFragmented.into(), actions))
             }
             Decision::Answer(complaint) => {
@@ -96,7 +104,39 @@ impl SlowPath {
         }
     }
 
-    fn outer(
+    /// Of a packet whose encapsulation limit allows no further tunnel.
+    fn used_up(
+        &mut self,
+        id: u32,
+        tunnel: &TunnelEntry,
+        limit: Limit,
+        packet: &[u8],
+        now: Instant,
+    ) -> Result<(Fate, Vec<Action>), Fate> {
+        let complaint = Complaint::EncapsulationLimit { pointer: limit.pointer() };
+        match self.answer(id, tunnel, complaint, packet, now) {
+            Ok(answer) => Ok((Reason::AnsweredLimit.into(), vec![answer])),
+            Err(Reason::TooBigUnanswerable) => Err(Outcome::EncapsulationLimit.into()),
+            Err(reason) => Err(reason.into()),
+        }
+    }
+
+    /// The fragments of an outer packet.
+    pub(super) fn cut_outer(
+        &mut self,
+        tunnel: &TunnelEntry,
+        outer: &[u8],
+        path_mtu: u16,
+    ) -> Result<Vec<Action>, Reason> {
+        let fragments = match tunnel.remote {
+            IpAddr::V4(_) => fragment::ipv4(outer, path_mtu.into()),
+            IpAddr::V6(_) => fragment::ipv6(outer, path_mtu.into(), self.identify()),
+        };
+        let fragments = fragments.map_err(|_| Reason::CannotFragment)?;
+        Ok(fragments.into_iter().map(Action::Send).collect())
+    }
+
+    pub(super) fn outer(
         &mut self,
         id: u32,
         tunnel: &TunnelEntry,

@@ -132,6 +132,10 @@ fn decode(mut bytes: Vec<u8>) -> Option<HandedUp> {
     }
     bytes.truncate(end);
     bytes.drain(..Event::LEN);
+    // Behind both addresses.
+    let tags = event.tags.into_iter().filter(|&tag| tag != 0).flat_map(u32::to_ne_bytes);
+    let at = bytes.len().min(12);
+    bytes.splice(at..at, tags);
     Some(HandedUp {
         kind: Kind::from_code(event.kind)?,
         tunnel: event.tunnel,
@@ -145,7 +149,7 @@ mod tests {
     use super::*;
 
     fn sample(kind: u32, len: u32, rest: &[u8]) -> Vec<u8> {
-        let words = [kind, 7, 9, len].map(u32::to_ne_bytes).concat();
+        let words = [kind, 7, 9, len, 0, 0].map(u32::to_ne_bytes).concat();
         [&words[..], rest].concat()
     }
 
@@ -156,14 +160,24 @@ mod tests {
         assert_eq!(decode(sample(2, 3, &[1, 2, 3, 0, 0])), Some(expected));
         assert_eq!(decode(sample(2, 6, &[1, 2, 3, 0, 0])), None);
         assert_eq!(decode(sample(0, 3, &[1, 2, 3])), None);
-        assert_eq!(decode(vec![0; 15]), None);
+        assert_eq!(decode(vec![0; 23]), None);
+    }
+
+    #[test]
+    fn tags_that_a_program_took_out_are_put_back() {
+        let tags = [[0x88, 0xa8, 0, 9], [0x81, 0, 0x20, 7]];
+        let words = [4, 7, 9, 14].map(u32::to_ne_bytes).concat();
+        let frame: Vec<u8> = (0..14).collect();
+        let sample = [words, tags.concat(), frame.clone()].concat();
+        let expected = [&frame[..12], &tags.concat(), &frame[12..]].concat();
+        assert_eq!(decode(sample).unwrap().frame, expected);
     }
 
     #[test]
     fn a_sample_that_wraps_round_the_buffer_is_put_together() {
         let bytes = sample(1, 4, &[1, 2, 3, 4]);
         let mut batch = Batch::default();
-        let (head, tail) = bytes.split_at(18);
+        let (head, tail) = bytes.split_at(26);
         batch.take(PerfEvent::Sample { head, tail });
         batch.take(PerfEvent::Lost { count: 5 });
         batch.take(PerfEvent::Sample { head: &[1], tail: &[] });

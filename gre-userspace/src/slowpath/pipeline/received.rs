@@ -6,10 +6,13 @@ use gre_ebpf_common::{
     decapsulate::{self, Payload, Payloads},
     outcome::Outcome,
     tunnel::{Flags, Tunnel},
-    wire::{gre::GreBase, ip::Ip, ipv4::Ipv4Header, ipv6::Ipv6Header},
+    wire::{ethernet::Mac, gre::GreBase, ip::Ip, ipv4::Ipv4Header, ipv6::Ipv6Header},
 };
 
-use super::super::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4, Ipv6, PROTOCOL_GRE, checksum};
+use super::super::packet::{
+    ETHERTYPE_ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4, Ipv6, PROTOCOL_GRE, checksum,
+    network_layer,
+};
 
 /// A whole GRE packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +70,11 @@ impl<'a> Received<'a> {
         Ok(received)
     }
 
+    /// A frame, if its protocol type is right.
+    pub fn is_ethernet(&self) -> bool {
+        self.base.protocol() == ETHERTYPE_ETHERNET
+    }
+
     /// A word of the header, which must have it.
     fn number_at(&self, at: usize) -> u32 {
         u32::from_be_bytes(self.gre[at..at + 4].try_into().expect("four bytes"))
@@ -92,7 +100,7 @@ pub fn decapsulate(
         accept(received.number_at(base.sequence_offset()))?;
     }
     let payload = &received.gre[base.header_len()..];
-    match decapsulate::payload(base, payload.len() as u32)? {
+    match decapsulate::payload(tunnel, base, payload.len() as u32)? {
         Payload::Ipv4 => {
             let header = header(payload, Ipv4Header::from_bytes, received.dsfield)?;
             Ok((ETHERTYPE_IPV4, inner(&header, &header.words, payload)))
@@ -101,8 +109,31 @@ pub fn decapsulate(
             let header = header(payload, Ipv6Header::from_bytes, received.dsfield)?;
             Ok((ETHERTYPE_IPV6, inner(&header, &header.words, payload)))
         }
+        Payload::Ethernet => Ok((ETHERTYPE_ETHERNET, frame(payload, received.dsfield)?)),
         Payload::Other(ethertype) => Ok((ethertype, payload.to_vec())),
     }
+}
+
+/// The frame, with the congestion that the outer header met in the packet inside, if it is IP.
+fn frame(frame: &[u8], dsfield: u8) -> Result<Vec<u8>, Outcome> {
+    let (ethertype, network) = network_layer(frame).ok_or(Outcome::InnerTruncated)?;
+    let source = frame[6..12].try_into().map_err(|_| Outcome::InnerTruncated)?;
+    decapsulate::source(Mac::from_bytes(source))?;
+    let words = match (ethertype, network.first_chunk(), network.first_chunk()) {
+        (ETHERTYPE_IPV4, Some(header), _) => {
+            decapsulate::congestion(Ipv4Header::from_bytes(*header), dsfield)?.words.to_vec()
+        }
+        (ETHERTYPE_IPV6, _, Some(header)) => {
+            decapsulate::congestion(Ipv6Header::from_bytes(*header), dsfield)?.words.to_vec()
+        }
+        _ => Vec::new(),
+    };
+    let mut changed = frame.to_vec();
+    let start = frame.len() - network.len();
+    for (bytes, word) in changed[start..].chunks_mut(4).zip(words) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
+    Ok(changed)
 }
 
 /// The inner header, right as far as it tells, with the congestion that the outer one met.

@@ -17,7 +17,7 @@ fn tables(tunnels: &[(&str, &str, Option<u32>)]) -> Tables {
 
 fn receiver(tables: &Tables, local: &str, remote: &str, key: Option<u32>) -> Option<u32> {
     let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
-    tables.receiver(local, remote, key, IFINDEX).map(|(id, _)| id)
+    tables.receiver(false, local, remote, key, IFINDEX).map(|(id, _)| id)
 }
 
 #[test]
