@@ -212,7 +212,7 @@ outcomes! {
     BridgeDoubt = 99, "bridge-doubt", Pass, Transmit,
         "The daemon does not run, or does not know yet what the kernel's bridge has learned.";
     DetourOfFrames = 100, "detour-of-frames", Pass, Transmit,
-        "The program for Ethernet frames is missing, or a frame turned out to be none: the kernel handles it.";
+        "The program for Ethernet frames is missing: the kernel handles this one.";
 }
 
 /// Counters there are room for: a power of two, by which a code is bounded.

@@ -212,7 +212,7 @@ pub fn frame(
     let accepted = accept(packet, received, 1, sum);
     match accepted.map_err(|outcome| Stop::on(received.id, outcome))? {
         (Payload::Ethernet, judged) => frames::out_xdp(ctx, packet, frame, received, judged),
-        _ => Err(Outcome::DetourOfFrames.into()),
+        _ => Err(Outcome::Detour.into()),
     }
 }
 

@@ -63,7 +63,9 @@ pub fn xgre_xdp_any(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn xgre_xdp_frames(ctx: XdpContext) -> u32 {
-    verdict::xdp(forward_ethernet(&ctx))
+    let result = forward_ethernet(&ctx);
+    detour::take(&ctx, &result);
+    verdict::xdp(result)
 }
 
 #[inline(always)]
@@ -87,8 +89,8 @@ fn forward_ethernet(ctx: &XdpContext) -> Result<Outcome, Stop> {
     };
     match gre {
         Gre::Ours(received) => decap::frame(ctx, &packet, &frame, &received),
-        // Only frames come this way.
-        Gre::Foreign | Gre::None => Err(Outcome::DetourOfFrames.into()),
+        // One in a tunnel of others is a packet like any other.
+        Gre::Foreign | Gre::None => Err(Outcome::Detour.into()),
     }
 }
 

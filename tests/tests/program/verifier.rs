@@ -129,7 +129,7 @@ fn the_kernel_accepts_the_programs_and_their_sizes_are_told() {
 }
 
 /// Functions that are called, and why they are: for the plainest packets none is.
-const FUNCTIONS: [(&str, &str); 24] = [
+const FUNCTIONS: [(&str, &str); 25] = [
     ("encap::options", "few tunnels have more than a key"),
     ("encap::outer6", "shared by all ways into a tunnel over IPv6"),
     ("mismatch::note", "for what is refused"),
