@@ -51,6 +51,7 @@ pub const LIMITS: Limits = Limits {
     route6_nodes: 256,
     hosts6: 64,
     vlans: 16,
+    fdb: 16,
 };
 
 /// A version of IP, inside or outside.
