@@ -240,7 +240,7 @@ fn a_mistake_is_named_in_one_sentence() {
             "[[port]]\nname = \"a\"\nxdp = \"nativ\"\n".into(),
             "unknown value `nativ`; did you mean `native`?",
         ),
-        (with("mode = \"gretap\""), "unknown value `gretap`; did you mean `gre`?"),
+        (with("mode = \"gretab\""), "unknown value `gretab`; did you mean `gretap`?"),
         (with("ttl = 0"), "invalid value: integer `0`, expected a ttl of 1 to 255 or \"inherit\""),
         (
             with("ttl = 256"),
@@ -310,23 +310,23 @@ fn a_mistake_is_named_in_one_sentence() {
         ),
         (
             with("encaplimit = 4"),
-            "encaplimit belongs to the outer IPv6 header, and mode gre has none: leave it out, or \
-             use mode ip6gre",
+            "encaplimit belongs to the outer IPv6 header, and mode gre, which runs over IPv4, has \
+             none: leave it out, or use mode ip6gre",
         ),
         (
             with("flowlabel = 1"),
-            "flowlabel belongs to the outer IPv6 header, and mode gre has none: leave it out, or \
-             use mode ip6gre",
+            "flowlabel belongs to the outer IPv6 header, and mode gre, which runs over IPv4, has \
+             none: leave it out, or use mode ip6gre",
         ),
         (
             format!("{TUNNEL6}pmtudisc = false"),
-            "nopmtudisc belongs to the outer IPv4 header, and mode ip6gre has none: leave it out, \
-             or use mode gre",
+            "nopmtudisc belongs to the outer IPv4 header, and mode ip6gre, which runs over IPv6, \
+             has none: leave it out, or use mode gre",
         ),
         (
             format!("{TUNNEL6}ignore-df = true"),
-            "ignore-df belongs to the outer IPv4 header, and mode ip6gre has none: leave it out, \
-             or use mode gre",
+            "ignore-df belongs to the outer IPv4 header, and mode ip6gre, which runs over IPv6, \
+             has none: leave it out, or use mode gre",
         ),
         (
             with("ignore-df = true"),

@@ -250,7 +250,7 @@ async fn a_wrong_parameter_is_answered_in_words() {
     for (key, value, reason) in [
         ("ttl", json!(256), "ttl: 256 does not fit"),
         ("key", json!(-1), "key: -1 does not fit"),
-        ("mode", json!("sit"), "mode \"sit\" is not supported; use \"gre\" or \"ip6gre\""),
+        ("mode", json!("sit"), "a mode is one of gre, ip6gre, gretap, ip6gretap, not \"sit\""),
         ("local", json!("10.0.0"), "local: an IP address is expected rather than \"10.0.0\""),
         (
             "local",
@@ -260,8 +260,8 @@ async fn a_wrong_parameter_is_answered_in_words() {
         (
             "encap_limit",
             json!(4),
-            "encaplimit belongs to the outer IPv6 header, and mode gre has none: leave it out, or \
-             use mode ip6gre",
+            "encaplimit belongs to the outer IPv6 header, and mode gre, which runs over IPv4, has \
+             none: leave it out, or use mode ip6gre",
         ),
         ("seq_mode", json!("strict"), "seq_mode: a seq-mode is linux or rfc2890, not \"strict\""),
         (
