@@ -196,8 +196,10 @@ outcomes! {
         "The inner frame's source address is a group's or zero, which no station has.";
 }
 
-/// Counters there are room for.
-pub const MAX_OUTCOMES: usize = 80;
+/// Counters there are room for: a power of two, so that a mask keeps a code below it.
+pub const MAX_OUTCOMES: usize = 128;
+
+const _: () = assert!(MAX_OUTCOMES.is_power_of_two());
 
 /// Why a program stopped working on a packet, and the tunnel it is counted on. Without padding, which
 /// would be undefined, and aligned so that a copy
