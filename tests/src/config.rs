@@ -61,6 +61,13 @@ impl Gateway {
         Self { tunnels: vec![tunnel], ports: Vec::new(), xdp: None }
     }
 
+    /// For Ethernet frames (gretap, ip6gretap) in place of IP packets.
+    pub fn ethernet(self) -> Self {
+        self.each(|tunnel| {
+            tunnel.mode = if tunnel.mode == "ip6gre" { "ip6gretap" } else { "gretap" };
+        })
+    }
+
     /// R1 and R2 of the document, NAT off (S5).
     pub fn both() -> [Self; 2] {
         [

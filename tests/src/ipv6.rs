@@ -66,19 +66,23 @@ impl Lab {
     }
 }
 
-/// Without what would make the first seconds differ from those that follow.
+/// On all devices, those to come included.
 pub fn enable(namespace: &Namespace) -> Result<()> {
-    for scope in ["default", "all"] {
-        for (key, value) in [
-            ("accept_dad", 0),
-            ("router_solicitations", 0),
-            ("accept_ra", 0),
-            // Reports of multicast groups are over soon, and counted as what they are until then.
-            ("mldv2_unsolicited_report_interval", 10),
-            ("disable_ipv6", 0),
-        ] {
-            namespace.sysctl(&format!("net.ipv6.conf.{scope}.{key}"), value)?;
-        }
+    enable_on(namespace, "default")?;
+    enable_on(namespace, "all")
+}
+
+/// Without what would make the first seconds differ from those that follow.
+pub fn enable_on(namespace: &Namespace, device: &str) -> Result<()> {
+    for (key, value) in [
+        ("accept_dad", 0),
+        ("router_solicitations", 0),
+        ("accept_ra", 0),
+        // Reports of multicast groups are over soon, and counted as what they are until then.
+        ("mldv2_unsolicited_report_interval", 10),
+        ("disable_ipv6", 0),
+    ] {
+        namespace.sysctl(&format!("net.ipv6.conf.{device}.{key}"), value)?;
     }
     Ok(())
 }

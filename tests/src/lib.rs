@@ -4,10 +4,12 @@
 pub mod capture;
 pub mod config;
 pub mod counters;
+pub mod dhcp;
 pub mod gateways;
 pub mod hub;
 pub mod interrupt;
 pub mod ipv6;
+pub mod lan;
 pub mod namespace;
 pub mod process;
 pub mod topology;

@@ -71,10 +71,19 @@ pub fn ping_exact(from: &Namespace, to: &str, payload: u32) -> Result<String> {
 
 /// Sends what a Python expression of scapy's packets makes, a list, to where the kernel routes it.
 pub fn scapy_send(from: &Namespace, packets: &str) -> Result<()> {
+    scapy(from, &[packets])
+}
+
+/// Sends what a Python expression of scapy's frames makes, a list, out of a device.
+pub fn scapy_send_frames(from: &Namespace, device: &str, frames: &str) -> Result<()> {
+    scapy(from, &[frames, device])
+}
+
+fn scapy(from: &Namespace, arguments: &[&str]) -> Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scapy/send.py");
     let script = script.to_str().context("the script's name is not UTF-8")?;
     // The distribution's Python, whose scapy it is.
-    let python = from.spawn("/usr/bin/python3", &[script, packets])?;
+    let python = from.spawn("/usr/bin/python3", &[&[script], arguments].concat())?;
     python.process.finish(Duration::from_secs(30))?.success().map(drop)
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -149,6 +149,26 @@ pub fn outcome(namespace: &Namespace, tier: &str, reason: &str) -> Result<u64> {
     let outcomes = list(&tier["outcomes"]);
     let found = outcomes.iter().find(|outcome| outcome["reason"] == reason);
     Ok(found.and_then(|outcome| outcome["packets"].as_u64()).unwrap_or(0))
+}
+
+/// Of a gateway whose daemon has torn everything down, only `lan` and `wan` are left, with no program,
+/// no filter and no pin.
+pub fn nothing_is_left(gateway: &Namespace) -> Result<()> {
+    let mut devices = gateway.devices()?;
+    devices.sort();
+    ensure!(devices == ["lan", "wan"], "devices: {devices:?}");
+    let links = gateway.ip("-d link show")?;
+    ensure!(!links.contains("prog/xdp"), "{links}");
+    for device in devices {
+        for hook in ["ingress", "egress"] {
+            let filters = gateway.attempt(&format!("tc filter show dev {device} {hook}"))?;
+            let filters = filters.output.stdout;
+            ensure!(filters.is_empty(), "on {device} {hook}: {filters}");
+        }
+    }
+    let pins = gateway.pins();
+    ensure!(!pins.exists() || fs::read_dir(&pins)?.next().is_none(), "{}", pins.display());
+    Ok(())
 }
 
 fn json(namespace: &Namespace, words: &str) -> Result<Value> {

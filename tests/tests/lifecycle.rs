@@ -6,8 +6,6 @@
 //! ```
 //! The whole of it is drawn in `tests::topology`.
 
-use std::fs;
-
 use anyhow::{Result, bail};
 use tests::{
     config::{Gateway, Xdp},
@@ -17,7 +15,7 @@ use tests::{
     process::wait_until,
     topology::{Lab, PC1, PC2, R1_TUNNEL, R1_WAN, R2_TUNNEL, R2_WAN},
     traffic::{ping_all, ping_none, ping_until_answered},
-    xgre::{Daemon, attempt, tunnel, xgre},
+    xgre::{Daemon, attempt, nothing_is_left, tunnel, xgre},
 };
 
 in_each_xdp_mode!(
@@ -97,19 +95,7 @@ fn nothing_is_left_after_a_teardown(xdp: Xdp) -> Result<()> {
     r1.stop()?;
     r2.stop()?;
     for gateway in [&lab.r1, &lab.r2] {
-        let mut devices = gateway.devices()?;
-        devices.sort();
-        assert_eq!(devices, ["lan", "wan"]);
-        let links = gateway.ip("-d link show")?;
-        assert!(!links.contains("prog/xdp"), "{links}");
-        for device in ["lan", "wan"] {
-            for hook in ["ingress", "egress"] {
-                let filters = gateway.attempt(&format!("tc filter show dev {device} {hook}"))?;
-                assert_eq!(filters.output.stdout, "", "on {device} {hook}");
-            }
-        }
-        let pins = gateway.pins();
-        assert!(!pins.exists() || fs::read_dir(&pins)?.next().is_none(), "{}", pins.display());
+        nothing_is_left(gateway)?;
         assert!(!gateway.ip("route show")?.contains("tunnel0"));
     }
     Ok(())

@@ -22,9 +22,13 @@ pub(crate) struct Tool {
 }
 
 /// What is run, and not built.
-pub(crate) const TOOLS: [Tool; 12] = [
+pub(crate) const TOOLS: [Tool; 16] = [
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "bridge", package: "iproute2" },
+    Tool { program: "brctl", package: "bridge-utils" },
+    Tool { program: "dnsmasq", package: "dnsmasq-base" },
+    Tool { program: "udhcpc", package: "udhcpc" },
+    Tool { program: "radvd", package: "radvd" },
     Tool { program: "ethtool", package: "ethtool" },
     Tool { program: "ping", package: "iputils-ping" },
     Tool { program: "iperf3", package: "iperf3" },

@@ -97,7 +97,12 @@ impl Compiler<'_> {
             0 => mtu,
             path => mtu.min(path.saturating_sub(tunnel.overhead() as u16)),
         };
-        record.mss = segment_sizes(tunnel, record.mtu);
+        // The device may be given more than the underlay takes in one piece.
+        let next_hop = self.plane.next_hops.get(&record.next_hop);
+        let unfragmented =
+            next_hop.map_or(u32::MAX, |hop| hop.mtu.saturating_sub(tunnel.overhead()));
+        let longest = u32::from(record.mtu).min(unfragmented) as u16;
+        record.mss = segment_sizes(tunnel, longest);
         record.link = self.link_of(tunnel).unwrap_or(0);
         if let (IpAddr::V6(local), IpAddr::V6(remote)) = (local, remote) {
             let addresses = Addresses6 { local: words(local), remote: words(remote) };
