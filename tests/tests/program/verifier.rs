@@ -1,7 +1,7 @@
 //! What the programs are made of: the kernel accepts them, and they call no function of their own but
 //! those that are meant to be, which a copy of bytes becomes if one does not look.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::programs::ProgramInfo;
 use gre_userspace::loader::OBJECT;
@@ -12,11 +12,14 @@ use object::{
 
 use crate::bench::bench;
 
-/// Sections that hold programs.
+/// Sections that hold programs, and the one that holds the functions they call.
 const SECTIONS: [&str; 2] = ["xdp", "classifier"];
+const CALLED: &str = ".text";
 
-/// Bytes of stack that a program may use (MAX_BPF_STACK).
+/// Bytes of stack that a program may use, with all that it calls (MAX_BPF_STACK).
 const STACK: i32 = 512;
+/// What Linux 6.1 rounds the stack of each function up to (check_max_stack_depth).
+const STACK_STEP: i32 = 32;
 
 /// One eBPF instruction (RFC 9669, 3).
 #[derive(Clone, Copy)]
@@ -36,7 +39,7 @@ const ADD: u8 = 0x07;
 /// Frame pointer.
 const R10: u8 = 10;
 
-/// The program of this name in the object, with the offset of each instruction.
+/// The program or function of this name in the object, with the offset of each instruction.
 struct Program {
     name: String,
     code: Vec<(u64, Instruction)>,
@@ -56,9 +59,9 @@ fn object() -> ElfFile64<'static> {
     ElfFile64::parse(OBJECT).expect("the BPF object is an ELF file")
 }
 
-fn programs(object: &ElfFile64<'static>) -> Vec<Program> {
+fn programs(object: &ElfFile64<'static>, sections: &[&str]) -> Vec<Program> {
     let mut programs = Vec::new();
-    for section in SECTIONS {
+    for section in sections {
         let found =
             object.section_by_name(section).unwrap_or_else(|| panic!("no section {section}"));
         let data = found.data().expect("sections have contents");
@@ -114,7 +117,7 @@ fn the_kernel_accepts_the_programs_and_their_sizes_are_told() {
         ("xgre_xdp_frames", programs.xdp_frames().unwrap().info().unwrap()),
     ];
     let object = object();
-    let built = self::programs(&object);
+    let built = self::programs(&object, &SECTIONS);
     assert_eq!(built.len(), infos.len());
     println!("program      instructions  verified  stack");
     for ((name, info), program) in infos.iter().zip(&built) {
@@ -126,6 +129,29 @@ fn the_kernel_accepts_the_programs_and_their_sizes_are_told() {
         assert!(verified >= instructions / 2, "{name}: {verified} instructions are too few");
         assert!(0 < stack && stack <= STACK, "{name}: a stack of {stack} bytes");
     }
+}
+
+/// What the kernel of this machine takes an older one may refuse, which only a guest would tell.
+#[test]
+fn programs_and_all_that_they_call_fit_the_stack_of_linux_6_1() {
+    let object = object();
+    let calls = calls(&object);
+    let stacks: BTreeMap<String, i32> = programs(&object, &[&SECTIONS[..], &[CALLED]].concat())
+        .into_iter()
+        .map(|Program { name, code }| (path(&name).unwrap_or(name), stack(&code)))
+        .collect();
+    for program in programs(&object, &SECTIONS) {
+        let bytes = deepest(&program.name, &stacks, &calls);
+        assert!(bytes <= STACK, "{}: a stack of {bytes} bytes", program.name);
+    }
+}
+
+/// Bytes of stack of a function and the deepest of those that it calls.
+fn deepest(name: &str, stacks: &BTreeMap<String, i32>, calls: &[(String, String)]) -> i32 {
+    let own = (stacks[name].max(1) + STACK_STEP - 1) / STACK_STEP * STACK_STEP;
+    let callees = calls.iter().filter(|(caller, _)| caller == name);
+    let below = callees.map(|(_, callee)| deepest(callee, stacks, calls)).max();
+    own + below.unwrap_or(0)
 }
 
 /// Functions that are called, and why they are: for the plainest packets none is.
