@@ -18,7 +18,7 @@ use crate::{
     headers,
     lab::Lab,
     packets::{Answer, Echo, Pinger, stream},
-    rows::{Ends, Inner, Outer, RUNS, Row, rows},
+    rows::{Ends, Inner, RUNS, Row, rows},
     tap::Tap,
 };
 
