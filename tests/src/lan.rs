@@ -26,7 +26,7 @@ use crate::{
     process::wait_until,
     topology::{R1_WAN, R2_WAN, like_wire, wire},
     traffic::{ping_all, ping_until_answered},
-    xgre::Daemon,
+    xgre::{Daemon, xgre},
 };
 
 pub const PC1: &str = "192.168.110.20";
@@ -128,6 +128,25 @@ pub fn bridge(gateway: &Namespace) -> Result<()> {
         gateway.ip(&format!("link set {port} master br0"))?;
     }
     gateway.ip("link set br0 up").map(drop)
+}
+
+/// The same with the document's words, the tunnel included, `eth0` being `lan` here; returns the commands.
+pub fn by_the_document(gateway: &Namespace, local: &str, remote: &str) -> Result<Vec<String>> {
+    let tunnel =
+        format!("link add gretap1 type gretap remote {remote} local {local} ttl 255 nopmtudisc");
+    xgre(gateway, &tunnel)?;
+    let mut commands = vec![format!("xgre {tunnel}")];
+    for line in [
+        "ip link set dev gretap1 up",
+        "brctl addbr br0",
+        "brctl addif br0 gretap1",
+        "brctl addif br0 lan",
+        "ip link set br0 up",
+    ] {
+        gateway.run(line)?;
+        commands.push(line.into());
+    }
+    Ok(commands)
 }
 
 /// A daemon on each gateway.

@@ -12,19 +12,24 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Gateway<'a> {
     pub(crate) name: &'static str,
     pub(crate) namespace: &'a Namespace,
+    tunnel: &'static str,
     last: Packets,
 }
 
 impl<'a> Gateway<'a> {
-    pub(crate) fn new(name: &'static str, namespace: &'a Namespace) -> Result<Self> {
-        let mut gateway = Self { name, namespace, last: Packets::default() };
+    pub(crate) fn new(
+        name: &'static str,
+        namespace: &'a Namespace,
+        tunnel: &'static str,
+    ) -> Result<Self> {
+        let mut gateway = Self { name, namespace, tunnel, last: Packets::default() };
         gateway.last = gateway.packets()?;
         Ok(gateway)
     }
 
     /// What its tunnel has carried so far.
     pub(crate) fn packets(&self) -> Result<Packets> {
-        Packets::of(&xgre::stats(self.namespace)?, "tunnel0")
+        Packets::of(&xgre::stats(self.namespace)?, self.tunnel)
     }
 }
 
@@ -42,18 +47,18 @@ pub(crate) fn watch(gateways: &mut [Gateway<'_>], stream: &mut Iperf) -> Result<
         read = Instant::now();
         for gateway in &mut *gateways {
             let now = gateway.packets()?;
-            println!("{}", line(gateway.name, now - gateway.last, seconds));
+            println!("{}", line(gateway.name, gateway.tunnel, now - gateway.last, seconds));
             gateway.last = now;
         }
     }
     Ok(())
 }
 
-fn line(name: &str, packets: Packets, seconds: f64) -> String {
+fn line(name: &str, tunnel: &str, packets: Packets, seconds: f64) -> String {
     let per_second = |packets: u64| packets as f64 / seconds;
     let megabits = |bytes: u64| bytes as f64 * 8.0 / 1e6 / seconds;
     format!(
-        "  {name:<8} tunnel0 {:>17.1} {:>10.0} {:>11.1} {:>10.0} {:>8}",
+        "  {name:<8} {tunnel} {:>17.1} {:>10.0} {:>11.1} {:>10.0} {:>8}",
         megabits(packets.rx_bytes),
         per_second(packets.rx()),
         megabits(packets.tx_bytes),
@@ -82,7 +87,7 @@ mod tests {
     fn rates_are_per_second_and_in_megabits() {
         let packets =
             Packets { rx_xdp: 1000, rx_bytes: 1_000_000, tx_tc: 10, ..Packets::default() };
-        let line = line("R1", packets, 2.0);
+        let line = line("R1", "tunnel0", packets, 2.0);
         let words: Vec<_> = line.split_whitespace().collect();
         assert_eq!(words, ["R1", "tunnel0", "4.0", "500", "0.0", "5", "99.00", "%"]);
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask ...`: sets the machine up, demonstrates xgre and tests it.
 
 mod build;
+mod lan;
 mod lint;
 mod live;
 mod packages;
@@ -34,8 +35,11 @@ enum Task {
         /// Leave the namespaces up after the demonstration, until Ctrl-C
         #[arg(long, conflicts_with = "words")]
         keep: bool,
+        /// One LAN over a tunnel of Ethernet, between two bridges, instead of routes
+        #[arg(long, conflicts_with = "words")]
+        l2: bool,
         /// In a guest, on Debian's kernel whose release starts so, such as 6.1 [no KVM is needed]
-        #[arg(long, value_name = "KERNEL", conflicts_with_all = ["keep", "words"])]
+        #[arg(long, value_name = "KERNEL", conflicts_with_all = ["keep", "l2", "words"])]
         vm: Option<String>,
         /// Run `xgre ARGS` on this machine instead
         #[arg(last = true, value_name = "ARGS")]
@@ -86,6 +90,7 @@ fn perform(task: Task) -> Result<()> {
     match task {
         Task::Setup => setup::everything(),
         Task::Run { vm: Some(kernel), .. } => run::in_guest(&kernel),
+        Task::Run { l2: true, keep, .. } => lan::demonstration(keep),
         Task::Run { keep, words, .. } if words.is_empty() => run::demonstration(keep),
         Task::Run { words, .. } => run::here(&words),
         Task::Demonstrate => run::show(false),

@@ -9,6 +9,7 @@ use tests::{
     config::Gateway as Config,
     counters::Packets,
     interrupt,
+    namespace::Namespace,
     topology::{Lab, PC1, PC2, R1_TUNNEL, R1_WAN, R2_TUNNEL, R2_WAN},
     traffic::{Flow, Iperf, Load, PingReport, ping},
     xgre::{self, Daemon},
@@ -20,8 +21,8 @@ use crate::{
     setup, vm,
 };
 
-const PINGS: u32 = 50;
-const STREAM_SECONDS: u32 = 5;
+pub(crate) const PINGS: u32 = 50;
+pub(crate) const STREAM_SECONDS: u32 = 5;
 /// The part of the packets that XDP must carry for the demonstration to succeed.
 const LEAST_SHARE: f64 = 0.99;
 
@@ -51,7 +52,8 @@ pub(crate) fn show(keep: bool) -> Result<()> {
     r2.wait_until_accelerated("tunnel0")?;
     println!("The tunnel is ready on both gateways.");
 
-    let mut gateways = [Gateway::new("R1", &lab.r1)?, Gateway::new("R2", &lab.r2)?];
+    let mut gateways =
+        [Gateway::new("R1", &lab.r1, "tunnel0")?, Gateway::new("R2", &lab.r2, "tunnel0")?];
     let before = [gateways[0].packets()?, gateways[1].packets()?];
     println!("\nPC1 pings PC2 {PINGS} times ...");
     let pings = ping(&lab.pc1, PC2, PINGS)?;
@@ -68,7 +70,7 @@ pub(crate) fn show(keep: bool) -> Result<()> {
     }
     let verdict = conclude(&pings, rate, &carried);
     if keep {
-        wait_for_interruption(&lab);
+        wait_for_interruption(&lab.pc1, &lab.r1, &lab.router);
         return verdict;
     }
     r1.stop()?;
@@ -118,7 +120,7 @@ pub(crate) fn here(words: &[String]) -> Result<()> {
     bail!("running {}: {error}", binary.display())
 }
 
-fn require_root(task: &str) -> Result<()> {
+pub(crate) fn require_root(task: &str) -> Result<()> {
     if !geteuid().is_root() {
         bail!("`{task}` needs root: run it as `sudo -E env \"PATH=$PATH\" {task}`");
     }
@@ -126,11 +128,11 @@ fn require_root(task: &str) -> Result<()> {
 }
 
 /// For a look around; the end is Ctrl-C, which is no failure here.
-fn wait_for_interruption(lab: &Lab) {
+pub(crate) fn wait_for_interruption(pc1: &Namespace, r1: &Namespace, router: &Namespace) {
     println!("\nEverything stays up until Ctrl-C. From another terminal, for example");
-    println!("  nsenter --net=/run/netns/{} ping {PC2}", lab.pc1.name());
-    println!("  nsenter --net=/run/netns/{} target/release/xgre stats --watch", lab.r1.name());
-    println!("  nsenter --net=/run/netns/{} tcpdump -ni to-r1 proto gre", lab.router.name());
+    println!("  nsenter --net=/run/netns/{} ping {PC2}", pc1.name());
+    println!("  nsenter --net=/run/netns/{} target/release/xgre stats --watch", r1.name());
+    println!("  nsenter --net=/run/netns/{} tcpdump -ni to-r1 proto gre", router.name());
     while !interrupt::interrupted() {
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -8,8 +8,7 @@ use tests::{
     config::{Gateway, Xdp},
     gateways::SOON,
     in_each_xdp_mode, ipv6,
-    lan::{Bridged, Carried, Lan, OVER_IPV4, OVER_IPV6, PC1, PC2, neighbour},
-    namespace::Namespace,
+    lan::{Bridged, Carried, Lan, OVER_IPV4, OVER_IPV6, PC1, PC2, by_the_document, neighbour},
     process::wait_until,
     topology::{R1_WAN, R2_WAN},
     traffic::{Flow, Load, ping_all, ping_until_answered, scapy_send_frames, tcp},
@@ -24,24 +23,6 @@ in_each_xdp_mode!(
     tcp_flows_both_ways,
     a_host_finds_its_address_and_its_neighbours_by_ipv6,
 );
-
-/// The document's words, `eth0` being `lan` here.
-pub(crate) fn by_the_document(gateway: &Namespace, local: &str, remote: &str) -> Result<()> {
-    xgre(
-        gateway,
-        &format!("link add gretap1 type gretap remote {remote} local {local} ttl 255 nopmtudisc"),
-    )?;
-    for line in [
-        "ip link set dev gretap1 up",
-        "brctl addbr br0",
-        "brctl addif br0 gretap1",
-        "brctl addif br0 lan",
-        "ip link set br0 up",
-    ] {
-        gateway.run(line)?;
-    }
-    Ok(())
-}
 
 fn the_documents_commands_make_one_lan(xdp: Xdp) -> Result<()> {
     let none = Gateway::without_tunnels();

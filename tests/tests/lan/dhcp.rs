@@ -5,12 +5,10 @@ use tests::{
     capture::Capture,
     config::{Gateway, Xdp},
     dhcp, in_each_xdp_mode,
-    lan::{Bridged, Carried, Lan, PC1, PC2, neighbour},
+    lan::{Bridged, Carried, Lan, PC1, PC2, by_the_document, neighbour},
     topology::{R1_WAN, R2_WAN},
     traffic::{Flow, Load, ping_all, tcp},
 };
-
-use crate::bridging::by_the_document;
 
 in_each_xdp_mode!(an_address_comes_through_the_tunnel_and_leads_to_the_far_hosts);
 

@@ -8,15 +8,13 @@ use tests::{
     config::{Gateway, Xdp},
     gateways::SOON,
     in_each_xdp_mode,
-    lan::{Bridged, Lan, PC2},
+    lan::{Bridged, Lan, PC2, by_the_document},
     namespace::Namespace,
     process::wait_until,
     topology::{R1_WAN, R2_WAN},
     traffic::{ping_all, ping_none},
     xgre::{nothing_is_left, tunnel},
 };
-
-use crate::bridging::by_the_document;
 
 in_each_xdp_mode!(
     the_documents_commands_remove_all_of_it,

@@ -11,6 +11,7 @@ mod change;
 mod combinations;
 mod demux;
 mod ecn;
+mod ethernet;
 mod extensions;
 mod forwarding;
 mod frame;
