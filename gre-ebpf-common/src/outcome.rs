@@ -190,14 +190,10 @@ outcomes! {
         "The tunnel runs inside itself or inside too many others: `ip route get REMOTE`.";
     EncapsulationLimit = 59, "encapsulation-limit", Drop, Transmit,
         "The packet's own encapsulation limit allows no further tunnel (RFC 2473).";
-    FragmentWaiting = 101, "fragment-waiting", Consume, Receive,
-        "A fragment of a tunnel's packet, kept until the other one comes.";
-    FragmentAlone = 61, "fragment-alone", Drop, Receive,
-        "A fragment waited for the packet's other one in vain: fragments get lost on the underlay.";
-    Fragmented = 102, "fragmented", Forward, Transmit,
-        "Encapsulated and, being too long for the path, sent in two outer fragments, as ignore-df asks.";
     InnerSource = 60, "inner-source", Drop, Transmit,
         "The packet's source is the tunnel's own remote, and so it goes in a circle: check the routes at both ends.";
+    FragmentAlone = 61, "fragment-alone", Drop, Receive,
+        "A fragment waited for the packet's other one in vain: fragments get lost on the underlay.";
     NotEthernet = 66, "not-ethernet", Drop, Receive,
         "The peer sends something other than Ethernet frames but this is a gretap tunnel.";
     FrameSource = 67, "frame-source", Drop, Receive,
@@ -213,6 +209,10 @@ outcomes! {
         "The daemon does not run, or does not know yet what the kernel's bridge has learned.";
     DetourOfFrames = 100, "detour-of-frames", Pass, Transmit,
         "The program for Ethernet frames is missing: the kernel handles this one.";
+    FragmentWaiting = 101, "fragment-waiting", Consume, Receive,
+        "A fragment of a tunnel's packet, kept until the other one comes.";
+    Fragmented = 102, "fragmented", Forward, Transmit,
+        "Encapsulated and, being too long for the path, sent in two outer fragments, as ignore-df asks.";
 }
 
 /// Counters there are room for: a power of two, by which a code is bounded.
