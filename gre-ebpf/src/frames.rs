@@ -426,6 +426,8 @@ pub fn into_tc(
     let front_len = HEADER_LEN + front.tags_len();
     let outer_len = longest + u32::from(tunnel.overhead);
     let in_two = encap::in_two(ctx, device, id, tunnel, next_hop, outer_len, front.tags)?;
+    // What is cut outside may be cut, whatever the packet in the frame asks for itself.
+    let inner = Inner { dont_fragment: inner.dont_fragment && !in_two, ..inner };
     if let Some(changes) = Changes::of(tunnel, 0) {
         amend_tc(ctx, 0, changes).map_err(stop)?;
     }

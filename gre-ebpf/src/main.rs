@@ -9,7 +9,6 @@ mod counters;
 mod decap;
 mod detour;
 mod encap;
-
 mod events;
 mod forward;
 mod fragment;

@@ -218,16 +218,24 @@ pub fn receive6(packet: &Packet, frame: &Frame, ip: &Ipv6Header) -> Result<Gre, 
 /// none.
 #[inline(always)]
 pub fn between4(local: u32, remote: u32) -> Option<u32> {
-    let id = levels(&Ends::v4(local, remote), Kind::PAIR, 0);
+    let id = of_either_kind(&Ends::v4(local, remote));
     (id != NONE).then_some(id)
 }
 
 /// A packet whose GRE header cannot be read here, if it runs between the addresses of a tunnel.
 #[inline(always)]
 fn hand_up(ends: &Ends, outcome: Outcome) -> Result<Gre, Stop> {
+    match of_either_kind(ends) {
+        NONE => Ok(Gre::Foreign),
+        id => Err(Stop::on(id, outcome)),
+    }
+}
+
+/// Some tunnel for packets between these addresses, of IP or, if there is none, of Ethernet.
+#[inline(always)]
+fn of_either_kind(ends: &Ends) -> u32 {
     let for_ip = levels(ends, Kind::PAIR, 0);
-    let id = if for_ip != NONE { for_ip } else { levels(ends, Kind::PAIR.of_ethernet(true), 0) };
-    if id == NONE { Ok(Gre::Foreign) } else { Err(Stop::on(id, outcome)) }
+    if for_ip != NONE { for_ip } else { levels(ends, Kind::PAIR.of_ethernet(true), 0) }
 }
 
 #[inline(always)]
