@@ -6,8 +6,6 @@ use std::time::Instant;
 use super::{
     super::{
         answer::{self, Complaint},
-        fragment,
-        offload::complete_checksum,
         oversize::{Decision, Policy, decide},
         packet::{ETHERTYPE_ETHERNET, Ipv4, Ipv6, network_layer, trimmed},
         path_mtu::Path,
@@ -16,6 +14,7 @@ use super::{
         tables::TunnelEntry,
     },
     Action, SlowPath,
+    outward::{Load, Way},
 };
 use gre_ebpf_common::outcome::Outcome;
 
@@ -46,43 +45,16 @@ impl SlowPath {
         let path_mtu = self.path_mtus.get(path, tunnel.underlay_mtu, now);
         let payload_mtu =
             path_mtu.saturating_sub(tunnel.record.overhead).saturating_sub(front.len() as u16);
-        let mut packet = trimmed(ethertype, network).to_vec();
-        match decide_frame(ethertype, &packet, payload_mtu, tunnel.policy) {
-            Decision::Encapsulate => {
-                complete_checksum(&mut packet);
-                // Padding and all: what is no IP packet has no length of its own.
-                let frame = [front, &packet, &network[packet.len()..]].concat();
-                let outer = self.outer(id, &tunnel, ETHERTYPE_ETHERNET, &frame, sequences)?;
-                Ok((Outcome::Encapsulated.into(), vec![Action::Send(outer)]))
-            }
-            Decision::CutInner => {
-                complete_checksum(&mut packet);
-                let fragments = fragment::ipv4(&packet, payload_mtu.into())
-                    .map_err(|_| Reason::CannotFragment)?;
-                let outers = fragments
-                    .iter()
-                    .map(|packet| {
-                        let frame = [front, packet].concat();
-                        let outer =
-                            self.outer(id, &tunnel, ETHERTYPE_ETHERNET, &frame, sequences)?;
-                        Ok(Action::Send(outer))
-                    })
-                    .collect::<Result<_, Reason>>()?;
-                Ok((Reason::InnerFragmented.into(), outers))
-            }
-            Decision::CutOuter => {
-                complete_checksum(&mut packet);
-                let frame = [front, &packet].concat();
-                let outer = self.outer(id, &tunnel, ETHERTYPE_ETHERNET, &frame, sequences)?;
-                let actions = self.cut_outer(&tunnel, &outer, path_mtu)?;
-                Ok((Reason::OuterFragmented.into(), actions))
-            }
-            Decision::Answer(complaint) => {
-                let answer = self.answer_frame(framed, &tunnel, complaint, front, &packet, now)?;
-                Ok((Reason::AnsweredTooBig.into(), vec![answer]))
-            }
-            Decision::Drop(reason) => Err(reason.into()),
+        let packet = trimmed(ethertype, network).to_vec();
+        // Padding and all: what is no IP packet has no length of its own.
+        let padding = &network[packet.len()..];
+        let decision = decide_frame(ethertype, &packet, payload_mtu, tunnel.policy);
+        if let Decision::Answer(complaint) = decision {
+            let answer = self.answer_frame(framed, &tunnel, complaint, front, &packet, now)?;
+            return Ok((Reason::AnsweredTooBig.into(), vec![answer]));
         }
+        let load = Load { ethertype: ETHERTYPE_ETHERNET, front, packet, padding };
+        self.carry(Way { id, tunnel, path_mtu, payload_mtu }, load, decision, sequences)
     }
 
     /// The answer in the name of the packet's destination, in a frame from its destination's address.

@@ -28,6 +28,24 @@ pub(super) struct Frame<'a> {
     pub packet: &'a [u8],
 }
 
+/// Where a packet goes: the tunnel, and how many bytes its path takes, outside and of the packet.
+pub(super) struct Way {
+    pub id: u32,
+    pub tunnel: TunnelEntry,
+    pub path_mtu: u16,
+    pub payload_mtu: u16,
+}
+
+/// What goes in: a packet, or the frame around one.
+pub(super) struct Load<'a> {
+    /// Of what goes in.
+    pub ethertype: u16,
+    /// Of a frame, what is before the packet and, in a frame that is left whole, behind it.
+    pub front: &'a [u8],
+    pub packet: Vec<u8>,
+    pub padding: &'a [u8],
+}
+
 impl SlowPath {
     /// Takes what is too long, or carried by no program.
     pub(super) fn outward(
@@ -63,7 +81,7 @@ impl SlowPath {
         }
         let path = Path { tunnel: id, remote: tunnel.remote };
         let path_mtu = self.path_mtus.get(path, tunnel.underlay_mtu, now);
-        let mut packet = trimmed(ethertype, packet).to_vec();
+        let packet = trimmed(ethertype, packet).to_vec();
         let limit = match pipeline::own_limit(&tunnel, ethertype, &packet) {
             Some(limit) if limit.outer().is_none() => {
                 return self.used_up(id, &tunnel, limit, &packet, now);
@@ -72,34 +90,51 @@ impl SlowPath {
         };
         let overhead = encapsulate::overhead(&tunnel.record, limit);
         let payload_mtu = path_mtu.saturating_sub(overhead);
-        match decide(ethertype, &packet, payload_mtu, tunnel.policy) {
+        let decision = decide(ethertype, &packet, payload_mtu, tunnel.policy);
+        if let Decision::Answer(complaint) = decision {
+            let answer = self.answer(id, &tunnel, complaint, &packet, now)?;
+            return Ok((Reason::AnsweredTooBig.into(), vec![answer]));
+        }
+        let load = Load { ethertype, front: &[], packet, padding: &[] };
+        self.carry(Way { id, tunnel, path_mtu, payload_mtu }, load, decision, sequences)
+    }
+
+    /// Encapsulates a packet, whole or in pieces.
+    pub(super) fn carry(
+        &mut self,
+        way: Way,
+        mut load: Load<'_>,
+        decision: Decision,
+        sequences: Sequences<'_>,
+    ) -> Result<(Fate, Vec<Action>), Fate> {
+        let Way { id, tunnel, path_mtu, payload_mtu } = way;
+        complete_checksum(&mut load.packet);
+        let Load { ethertype, front, packet, padding } = load;
+        match decision {
             Decision::Encapsulate => {
-                complete_checksum(&mut packet);
-                let outer = self.outer(id, &tunnel, ethertype, &packet, sequences)?;
+                let inner = [front, &packet, padding].concat();
+                let outer = self.outer(id, &tunnel, ethertype, &inner, sequences)?;
                 Ok((Outcome::Encapsulated.into(), vec![Action::Send(outer)]))
             }
             Decision::CutInner => {
-                complete_checksum(&mut packet);
                 let fragments = fragment::ipv4(&packet, payload_mtu.into())
                     .map_err(|_| Reason::CannotFragment)?;
                 let outers = fragments
                     .iter()
-                    .map(|inner| {
-                        Ok(Action::Send(self.outer(id, &tunnel, ethertype, inner, sequences)?))
+                    .map(|packet| {
+                        let inner = [front, packet].concat();
+                        Ok(Action::Send(self.outer(id, &tunnel, ethertype, &inner, sequences)?))
                     })
                     .collect::<Result<_, Reason>>()?;
                 Ok((Reason::InnerFragmented.into(), outers))
             }
             Decision::CutOuter => {
-                complete_checksum(&mut packet);
-                let outer = self.outer(id, &tunnel, ethertype, &packet, sequences)?;
+                let inner = [front, &packet].concat();
+                let outer = self.outer(id, &tunnel, ethertype, &inner, sequences)?;
                 let actions = self.cut_outer(&tunnel, &outer, path_mtu)?;
                 Ok((Reason::OuterFragmented.into(), actions))
             }
-            Decision::Answer(complaint) => {
-                let answer = self.answer(id, &tunnel, complaint, &packet, now)?;
-                Ok((Reason::AnsweredTooBig.into(), vec![answer]))
-            }
+            Decision::Answer(_) => unreachable!("who answers carries nothing"),
             Decision::Drop(reason) => Err(reason.into()),
         }
     }
@@ -122,7 +157,7 @@ impl SlowPath {
     }
 
     /// The fragments of an outer packet.
-    pub(super) fn cut_outer(
+    fn cut_outer(
         &mut self,
         tunnel: &TunnelEntry,
         outer: &[u8],
@@ -136,7 +171,7 @@ impl SlowPath {
         Ok(fragments.into_iter().map(Action::Send).collect())
     }
 
-    pub(super) fn outer(
+    fn outer(
         &mut self,
         id: u32,
         tunnel: &TunnelEntry,
