@@ -212,7 +212,7 @@ outcomes! {
     FragmentWaiting = 101, "fragment-waiting", Consume, Receive,
         "A fragment of a tunnel's packet, kept until the other one comes.";
     Fragmented = 102, "fragmented", Forward, Transmit,
-        "Encapsulated and, being too long for the path, sent in two outer fragments, as ignore-df asks.";
+        "Encapsulated and, being too long for the path, sent in two outer fragments, as ignore-df or, of frames, nopmtudisc asks.";
 }
 
 /// Counters there are room for: a power of two, by which a code is bounded.

@@ -33,11 +33,12 @@ pub fn hand_up(kind: Kind, tunnel: u32, ifindex: u32) -> (PerfEventArray<MapData
     let fd = map.as_raw_fd() as u32;
     let instructions = [
         instruction(0xbf, 6, 1, 0, 0),              // r6 = r1
-        instruction(0x62, 10, 0, -16, kind as u32), // [r10 - 16] = kind
-        instruction(0x62, 10, 0, -12, tunnel),      // [r10 - 12] = tunnel
-        instruction(0x62, 10, 0, -8, ifindex),      // [r10 - 8] = ifindex
+        instruction(0x62, 10, 0, -24, kind as u32), // [r10 - 24] = kind
+        instruction(0x62, 10, 0, -20, tunnel),      // [r10 - 20] = tunnel
+        instruction(0x62, 10, 0, -16, ifindex),     // [r10 - 16] = ifindex
+        instruction(0x7a, 10, 0, -8, 0),            // [r10 - 8] = 0: no tags
         instruction(0x61, 3, 6, 0, 0),              // r3 = skb->len
-        instruction(0x63, 10, 3, -4, 0),            // [r10 - 4] = r3
+        instruction(0x63, 10, 3, -12, 0),           // [r10 - 12] = r3
         instruction(0x67, 3, 0, 0, 32),             // r3 <<= 32
         instruction(0x18, 4, 0, 0, F_CURRENT_CPU),  // r4 = F_CURRENT_CPU
         0,
@@ -46,8 +47,8 @@ pub fn hand_up(kind: Kind, tunnel: u32, ifindex: u32) -> (PerfEventArray<MapData
         instruction(0x18, 2, PSEUDO_MAP_FD, 0, fd), // r2 = map
         0,
         instruction(0xbf, 4, 10, 0, 0),                     // r4 = r10
-        instruction(0x07, 4, 0, 0, -16i32 as u32),          // r4 -= 16
-        instruction(0xb7, 5, 0, 0, 16),                     // r5 = 16
+        instruction(0x07, 4, 0, 0, -24i32 as u32),          // r4 -= 24
+        instruction(0xb7, 5, 0, 0, 24),                     // r5 = 24
         instruction(0x85, 0, 0, 0, FUNC_PERF_EVENT_OUTPUT), // call
         instruction(0xb7, 0, 0, 0, 0),                      // r0 = 0
         instruction(0x95, 0, 0, 0, 0),                      // exit
