@@ -3,6 +3,8 @@
 
 use core::arch::asm;
 
+use crate::verifier::opaque;
+
 use aya_ebpf::{
     Global, bindings::BPF_F_MMAPABLE, helpers::bpf_get_smp_processor_id, macros::map, maps::Array,
 };
@@ -66,16 +68,22 @@ pub fn transmit(tier: Tier, tunnel: u32, packets: u32, bytes: u32) -> u16 {
     ((turn * u64::from(CPUS.load()) + u64::from(cpu)) * 2 + tier as u64) as u16
 }
 
-/// A code or an index that is below `limit`, a power of two, for the verifier as well: the compiler knows
-/// that it is and would leave the mask out. But Linux 6.1 does not follow a code through spills and
-/// shifts, and on ways that no packet takes it comes to bounds that contradict each other, which no
-/// mask mends: a swap of bytes makes it forget them.
+/// A code that is below `limit`, a power of two, for the verifier as well: the compiler knows that it is
+/// and would leave the mask out, but Linux 6.1 does not follow a code through spills and shifts.
 #[inline(always)]
-fn bounded(mut code: usize, limit: usize) -> usize {
+fn bounded(code: usize, limit: usize) -> usize {
+    opaque(code) & (limit - 1)
+}
+
+/// The same for long programs. On ways through them that no packet takes, Linux 6.1 comes to bounds
+/// that contradict each other, which no mask mends: a swap of bytes makes it forget them, but costs
+/// the plain path a fiftieth.
+#[inline(always)]
+fn bounded_anew(mut code: usize, limit: usize) -> usize {
     // SAFETY: swaps the low 16 bits of a register, twice. Codes have no more.
     unsafe {
-        asm!("{0} = be16 {0}", "{0} = be16 {0}", inout(reg) code, options(pure, nomem, nostack))
-    };
+        asm!("{0} = be16 {0}", "{0} = be16 {0}", inout(reg) code, options(pure, nomem, nostack));
+    }
     code & (limit - 1)
 }
 
@@ -83,7 +91,7 @@ fn bounded(mut code: usize, limit: usize) -> usize {
 #[inline(always)]
 pub fn tunnel_drop(tunnel: u32, outcome: Outcome) {
     if let Some(drops) = TUNNEL_DROPS.get_ptr_mut(tunnel) {
-        let code = bounded(drop_index(outcome), MAX_DROPS);
+        let code = bounded_anew(drop_index(outcome), MAX_DROPS);
         // SAFETY: the entry lies in the map and the code within it.
         let counter = unsafe { &raw mut (*drops).0[code] };
         // SAFETY: an atomic addition to a counter that is only ever added to or read. Spelled out
@@ -96,7 +104,11 @@ pub fn tunnel_drop(tunnel: u32, outcome: Outcome) {
 #[inline(always)]
 pub fn outcome(tier: Tier, outcome: Outcome) {
     if let Some(counters) = OUTCOMES.get_ptr_mut(outcome_index(tier, cpu())) {
+        let code = match tier {
+            Tier::Xdp => bounded(outcome as usize, MAX_OUTCOMES),
+            Tier::Tc => bounded_anew(outcome as usize, MAX_OUTCOMES),
+        };
         // SAFETY: as in `traffic`; the code is below `MAX_OUTCOMES`.
-        unsafe { (*counters).0[bounded(outcome as usize, MAX_OUTCOMES)] += 1 };
+        unsafe { (*counters).0[code] += 1 };
     }
 }
