@@ -1,10 +1,12 @@
 //! `cargo xtask test`: everything that shows whether xgre works.
 
 use std::{
-    fs,
+    env, fs,
     io::{self, BufRead as _, BufReader, Write as _},
+    num::NonZero,
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,6 +22,9 @@ use crate::{
     rules::{self, Lacking},
     setup, vm,
 };
+
+/// How many tests run at once, to the harness of tests.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
 
 /// What rules without a test that passed are to `cargo xtask test`; to `--report` they are an error.
 const LACKING: Lacking = Lacking::IsTold;
@@ -99,7 +104,15 @@ fn tests() -> Result<()> {
     command
         .args(["test", "--workspace", "--exclude", "gre-ebpf", "--no-fail-fast"])
         .env("XGRE_BIN", root().join("target/debug/xgre"));
+    if env::var_os(TEST_THREADS).is_none() {
+        command.env(TEST_THREADS, threads().to_string());
+    }
     attended(command, &log())
+}
+
+/// Most of a test's time is waiting: for replies, for links, for a stream's second to pass.
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get) * 2
 }
 
 /// Runs a command on this terminal, and keeps what it says. An interruption reaches it as well, and
