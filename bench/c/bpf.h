@@ -32,6 +32,14 @@ typedef __u64 u64;
 		UINT(value_size, 4);                                                               \
 	} name SEC(".maps")
 
+#define PROGRAMS(name, entries)                                                                    \
+	struct {                                                                                   \
+		UINT(type, BPF_MAP_TYPE_PROG_ARRAY);                                               \
+		UINT(max_entries, entries);                                                        \
+		UINT(key_size, 4);                                                                 \
+		UINT(value_size, 4);                                                               \
+	} name SEC(".maps")
+
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static u32 (*const bpf_get_smp_processor_id)(void) = (void *)8;
 static long (*const bpf_tail_call)(void *ctx, void *map, u32 index) = (void *)12;

@@ -1,14 +1,16 @@
-/* What P1 measures against: the XDP program of gre-ebpf as one would write it by hand in C, with
- * the same checks in the same order, the same look-ups and the same counters, on the same maps.
+/* What P1 measures against: xgre_xdp of gre-ebpf as one would write it by hand in C, with the same
+ * checks in the same order, the same look-ups and the same counters, on the same maps, and the same
+ * detours for what is not of the plainest kind.
  *
- * An early end returns its outcome; `*blame` is the tunnel it is counted on. */
+ * An early end returns its outcome. */
 #include "layout.h"
 
 struct received {
 	u32 id;
 	struct tunnel *tunnel;
-	struct gre gre;
-	u32 overhead;
+	/* Bytes of the outer IP and the GRE header, and of the packet behind them. */
+	u32 overhead, room;
+	u8 tos;
 };
 
 INLINE u16 fold(u64 sum)
@@ -95,22 +97,40 @@ INLINE int redirect(const struct next_hop *hop)
 
 /* --- into a tunnel ---------------------------------------------------------------------------- */
 
-INLINE u32 ready(const struct port *port, u32 id, u32 len, struct tunnel **tunnel,
+#define UNLIKE_PLAIN (TUNNEL_CHECKSUM_SENT | TUNNEL_SEQUENCE_SENT | TUNNEL_IPV6)
+
+INLINE int is_untagged(const struct next_hop *hop)
+{
+	return !(hop->tags[0] | hop->tags[1]);
+}
+
+/* Whether the packet can be sent into the tunnel from here. */
+INLINE int ready(const struct port *port, u32 id, u32 len, struct tunnel **tunnel,
 		 struct next_hop **hop)
 {
 	struct tunnel *t = at(&TUNNELS, id);
-	if (!t || !(t->flags & TUNNEL_UP))
-		return TUNNEL_DOWN;
+	if (!t || (t->flags & (UNLIKE_PLAIN | TUNNEL_UP)) != TUNNEL_UP)
+		return 0;
 	struct next_hop *h = at(&NEXT_HOPS, t->next_hop);
-	if (!h || !(h->flags & HOP_RESOLVED))
-		return NEXT_HOP_UNRESOLVED;
+	if (!h || !(h->flags & HOP_RESOLVED) || !is_untagged(h))
+		return 0;
 	if (len > t->mtu || len + t->overhead > h->mtu)
-		return TOO_BIG;
+		return 0;
 	if (!can_redirect(port, h))
-		return EGRESS_WITHOUT_XDP;
+		return 0;
 	*tunnel = t;
 	*hop = h;
-	return ENCAPSULATED;
+	return 1;
+}
+
+/* Whether the tunnel lowers the packet's segment size: it is a TCP SYN. */
+INLINE int is_clamped(const struct tunnel *tunnel, const struct ipv4 *inner, const void *transport,
+		      const void *end)
+{
+	const struct tcp *tcp = transport;
+	if (!tunnel->mss[0] || inner->protocol != PROTOCOL_TCP || inner->fragment & FRAGMENT_OFFSET)
+		return 0;
+	return (void *)(tcp + 1) <= end && tcp->flags & SYN;
 }
 
 INLINE int write_ethernet(void *data, void *end, const struct next_hop *hop)
@@ -148,7 +168,8 @@ INLINE u32 write_outer(struct xdp_md *ctx, u32 id, const struct tunnel *tunnel,
 	u32 total = len + tunnel->overhead;
 	outer.total_len = total > 0xffff ? 0 : BE16((u16)total);
 	outer.id = BE16(identification);
-	outer.fragment |= inner->fragment & DONT_FRAGMENT;
+	if (!(tunnel->flags & TUNNEL_IGNORE_DF))
+		outer.fragment |= inner->fragment & DONT_FRAGMENT;
 	if (tunnel->flags & TUNNEL_TTL_INHERIT)
 		outer.ttl = inner->ttl - 1;
 	outer.checksum = 0;
@@ -188,45 +209,48 @@ INLINE int reverse_path(struct xdp_md *ctx, const struct port *port, u32 source)
 	return !(port->flags & PORT_REVERSE_PATH_LOOSE) || KIND(route(source)) != PUNT;
 }
 
-INLINE u32 encapsulate(struct xdp_md *ctx, const struct port *port, const struct ipv4 *inner,
-		       u32 size)
+INLINE u32 encapsulate(struct xdp_md *ctx, const struct port *port, void *data, void *end,
+		       const struct ipv4 *inner)
 {
 	u32 entry = route(inner->destination);
 	if (KIND(entry) != TO_TUNNEL)
-		return inner->protocol == PROTOCOL_GRE && KIND(entry) == PUNT ? NO_TUNNEL_FOR_GRE
-									     : NO_TUNNEL_ROUTE;
+		return NO_TUNNEL_ROUTE;
 	if (!(port->flags & PORT_FORWARDING))
-		return FORWARDING_OFF;
-	if (!is_unicast(inner->destination) || is_martian(inner->source))
-		return NOT_UNICAST;
-	if (inner->ttl <= 1)
-		return TTL_EXPIRING;
+		return DETOUR;
+	if (!is_unicast(inner->destination) || is_martian(inner->source) || inner->ttl <= 1)
+		return DETOUR;
 	struct tunnel *tunnel;
 	struct next_hop *hop;
-	u32 outcome = ready(port, ID(entry), size, &tunnel, &hop);
-	if (outcome != ENCAPSULATED)
-		return outcome;
+	u32 size = (u32)(end - data) - sizeof(struct ethernet);
+	if (!ready(port, ID(entry), size, &tunnel, &hop))
+		return DETOUR;
 	if (!reverse_path(ctx, port, inner->source))
-		return REVERSE_PATH;
+		return DETOUR;
+	if (is_clamped(tunnel, inner, data + sizeof(struct ethernet) + sizeof(*inner), end))
+		return DETOUR;
 	if (!redirect(hop))
-		return EGRESS_WITHOUT_XDP;
+		return DETOUR;
 	if (bpf_xdp_adjust_head(ctx, -(int)tunnel->overhead))
-		return NO_HEADROOM;
+		return DETOUR;
 	return write_outer(ctx, ID(entry), tunnel, hop, inner);
 }
 
 /* --- out of a tunnel -------------------------------------------------------------------------- */
 
-enum kind { KEYLESS = 0, KEYED = 1, PAIR = 2 };
+/* Of a tunnel that takes plain packets: what it must be, and what it must not. */
+#define FOUND_PLAIN                                                                                \
+	(TUNNEL_UP | TUNNEL_KEY | TUNNEL_CHECKSUM | TUNNEL_SEQUENCE | TUNNEL_ETHERNET |            \
+	 TUNNEL_IPV6 | TUNNEL_LOCAL_ANY | TUNNEL_REMOTE_ANY)
 
-/* The tunnel of this key; of a pair of addresses, any. */
-INLINE struct tunnel *find(u32 local, u32 remote, enum kind kind, u32 key, u32 *id)
+/* The tunnel between these addresses; `keyed` is 1 where it has a key. */
+INLINE struct tunnel *find(u32 local, u32 remote, u32 keyed, u32 key, u32 *id)
 {
 	u64 hash = (u64)local << 32 | remote;
 	hash = (hash ^ hash >> 33) * 0xff51afd7ed558ccd;
-	hash ^= (u64)kind << 32 | key;
+	hash ^= (u64)keyed << 32 | key;
 	hash = (hash ^ hash >> 33) * 0xc4ceb9fe1a85ec53;
 	hash ^= hash >> 29;
+	u32 wanted = TUNNEL_UP | (keyed ? TUNNEL_KEY : 0);
 	u32 fingerprint = hash >> 32 | 1;
 	u32 number = (u32)hash & DEMUX_MASK;
 #pragma unroll
@@ -243,9 +267,9 @@ INLINE struct tunnel *find(u32 local, u32 remote, enum kind kind, u32 key, u32 *
 			}
 		if (found) {
 			struct tunnel *tunnel = at(&TUNNELS, found - 1);
-			if (tunnel && tunnel->outer[3] == local && tunnel->outer[4] == remote &&
-			    (kind == PAIR || (!!(tunnel->flags & TUNNEL_KEY) == (kind == KEYED) &&
-					      tunnel->key == key))) {
+			if (tunnel && (tunnel->flags & FOUND_PLAIN) == wanted &&
+			    tunnel->key == key && tunnel->outer[3] == local &&
+			    tunnel->outer[4] == remote) {
 				*id = found - 1;
 				return tunnel;
 			}
@@ -255,146 +279,107 @@ INLINE struct tunnel *find(u32 local, u32 remote, enum kind kind, u32 key, u32 *
 	return 0;
 }
 
-/* Reads the GRE header. Returns an outcome that stops it, or ENCAPSULATED. */
-INLINE u32 read_gre(void *data, void *end, u32 outer_len, struct received *received, u32 *key)
+/* Finds the tunnel of a GRE packet: DECAPSULATED, or a detour. */
+INLINE u32 receive(const struct port *port, void *data, void *end, const struct ipv4 *outer,
+		   struct received *received)
 {
-	struct gre *gre = data + sizeof(struct ethernet) + sizeof(struct ipv4);
-	u32 room = outer_len - sizeof(struct ipv4);
-	if ((void *)(gre + 1) > end || room < sizeof(*gre))
-		return GRE_TRUNCATED;
-	u16 flags = gre->flags;
-	if (flags & GRE_VERSION)
-		return (flags & GRE_VERSION) == BE16(1) ? PPTP : GRE_VERSION_WRONG;
-	if (flags & GRE_ROUTING)
-		return GRE_ROUTING_SET;
-	if (flags & GRE_RESERVED)
-		return GRE_RESERVED_SET;
-	u32 key_at = flags & GRE_CHECKSUM ? 8 : 4;
-	u32 len = key_at + (flags & GRE_KEY ? 4 : 0) + (flags & GRE_SEQUENCE ? 4 : 0);
-	if (room < len)
-		return GRE_TRUNCATED;
-	*key = 0;
-	if (flags & GRE_KEY) {
-		u32 *word = (void *)gre + key_at;
-		if ((void *)(word + 1) > end)
-			return GRE_TRUNCATED;
-		*key = *word;
+	u32 *gre = data + sizeof(struct ethernet) + sizeof(struct ipv4);
+	u32 len = BE16(outer->total_len), keyed = 0, key = 0;
+	if (outer->fragment & FRAGMENT || port->flags & PORT_TUNNEL_BOUND || (void *)(gre + 1) > end)
+		return DETOUR;
+	if (*gre == KEYED) {
+		if ((void *)(gre + 2) > end)
+			return DETOUR;
+		keyed = 1;
+		key = gre[1];
+	} else if (*gre != KEYLESS) {
+		return *gre == FRAME || *gre == KEYED_FRAME ? DETOUR_OF_FRAMES : DETOUR;
 	}
-	received->gre = *gre;
-	received->overhead = sizeof(struct ipv4) + len;
-	return ENCAPSULATED;
+	received->overhead = sizeof(struct ipv4) + (keyed ? 8 : 4);
+	if (len < received->overhead)
+		return DETOUR;
+	received->room = len - received->overhead;
+	received->tos = outer->tos;
+	received->tunnel = find(outer->destination, outer->source, keyed, key, &received->id);
+	return received->tunnel ? DECAPSULATED : DETOUR;
 }
 
-/* Returns ENCAPSULATED with a tunnel, or without one where it is not ours; else why it stops. */
-INLINE u32 receive(void *data, void *end, const struct ipv4 *outer, struct received *received,
-		   u32 *blame)
+/* Whether the inner packet may be let out of the tunnel as it is. */
+INLINE int inspect(void *data, void *end, const struct received *received, struct ipv4 *inner)
 {
-	u32 local = outer->destination, remote = outer->source, key, id;
-	received->tunnel = 0;
-	if (outer->fragment & FRAGMENT)
-		return find(local, remote, PAIR, 0, &id) ? OUTER_FRAGMENT : ENCAPSULATED;
-	u32 refusal = read_gre(data, end, BE16(outer->total_len), received, &key);
-	int keyed = refusal == ENCAPSULATED && received->gre.flags & GRE_KEY;
-	if (refusal == ENCAPSULATED) {
-		struct tunnel *tunnel =
-			find(local, remote, keyed ? KEYED : KEYLESS, key, &received->id);
-		if (tunnel) {
-			if (!(tunnel->flags & TUNNEL_UP))
-				return TUNNEL_DOWN;
-			received->tunnel = tunnel;
-			return ENCAPSULATED;
-		}
-	}
-	struct tunnel *other = find(local, remote, PAIR, 0, &id);
-	if (!other)
-		return ENCAPSULATED;
-	if (refusal == PPTP)
-		return PPTP;
-	*blame = id;
-	if (refusal != ENCAPSULATED)
-		return refusal;
-	if (keyed)
-		return other->flags & TUNNEL_KEY ? KEY_MISMATCH : KEY_UNEXPECTED;
-	return other->flags & TUNNEL_KEY ? KEY_MISSING : KEY_MISMATCH;
-}
-
-/* Whether the inner packet may be let out of the tunnel: DECAPSULATED, or why not. */
-INLINE u32 inspect(void *data, void *end, u32 outer_len, const struct received *received,
-		   struct ipv4 *inner)
-{
-	if (received->gre.flags & GRE_CHECKSUM)
-		return CHECKSUM_UNEXPECTED;
-	if (received->gre.protocol != ETHERTYPE_IPV4)
-		return PROTOCOL_UNSUPPORTED;
-	u32 room = outer_len - received->overhead;
 	struct ipv4 *header = data + sizeof(struct ethernet) + received->overhead;
-	if ((void *)(header + 1) > end || room < sizeof(*header) || room > 0xffff)
-		return INNER_TRUNCATED;
+	if ((void *)(header + 1) > end || received->room < sizeof(*header))
+		return 0;
 	*inner = *header;
-	u32 header_len = (inner->version_length & 0xf) * 4;
+	/* RFC 6040: the outer header has met no congestion. */
+	if (inner->version_length != 0x45 ||
+	    (received->tos & 3 && (received->tos ^ inner->tos) & 3))
+		return 0;
 	u32 len = BE16(inner->total_len);
-	if (inner->version_length >> 4 != 4 || header_len < sizeof(*header))
-		return INNER_MALFORMED;
-	if (len < header_len)
-		return INNER_MALFORMED;
-	if (len > room)
-		return INNER_TRUNCATED;
-	if (inner->version_length == 0x45 && sum_ipv4(inner) != 0xffff)
-		return INNER_CHECKSUM;
-	if (is_martian(inner->source))
-		return INNER_MARTIAN;
-	return DECAPSULATED;
+	return len >= sizeof(*inner) && len <= received->room && sum_ipv4(inner) == 0xffff &&
+	       !is_martian(inner->source);
+}
+
+INLINE int reverse_path_of(const struct received *received, u32 source)
+{
+	u32 flags = received->tunnel->flags;
+	if (!(flags & (TUNNEL_REVERSE_PATH_STRICT | TUNNEL_REVERSE_PATH_LOOSE)))
+		return 1;
+	u32 entry = route(source);
+	if (entry == (TO_TUNNEL << 30 | received->id))
+		return 1;
+	return KIND(entry) != PUNT && !(flags & TUNNEL_REVERSE_PATH_STRICT);
 }
 
 INLINE u32 decapsulate(struct xdp_md *ctx, const struct port *port, void *data, void *end,
-		       u32 outer_len, const struct received *received, u32 *blame)
+		       const struct received *received)
 {
 	struct ipv4 inner;
-	u32 outcome = inspect(data, end, outer_len, received, &inner);
-	if (outcome != DECAPSULATED) {
-		*blame = received->id;
-		return outcome;
-	}
+	if (!inspect(data, end, received, &inner))
+		return DETOUR;
+	u32 inner_at = sizeof(struct ethernet) + received->overhead;
+	void *transport = data + inner_at + sizeof(inner);
+	if (is_clamped(received->tunnel, &inner, transport, end))
+		return DETOUR;
 	u32 len = BE16(inner.total_len), from = TO_TUNNEL << 30 | received->id;
-	u32 size = (u32)(end - data) - (sizeof(struct ethernet) + received->overhead);
-	u32 entry = route(inner.destination), flags = received->tunnel->flags;
+	u32 size = (u32)(end - data) - inner_at;
+	u32 entry = route(inner.destination);
 	int unicast = is_unicast(inner.destination);
-	if (entry == from && unicast) {
-		*blame = received->id;
-		return LOOP;
-	}
+	if (entry == from && unicast)
+		return DETOUR;
 	struct tunnel *tunnel = 0;
 	struct next_hop *hop = 0;
-	if (flags & TUNNEL_FORWARDING && inner.version_length == 0x45 && inner.ttl > 1 && unicast &&
-	    !(flags & TUNNEL_REVERSE_PATH_STRICT && route(inner.source) != from) &&
-	    !(flags & TUNNEL_REVERSE_PATH_LOOSE && KIND(route(inner.source)) == PUNT)) {
+	if (received->tunnel->flags & TUNNEL_FORWARDING && inner.ttl > 1 && unicast &&
+	    reverse_path_of(received, inner.source)) {
 		if (KIND(entry) == TO_NEXT_HOP) {
 			hop = at(&NEXT_HOPS, ID(entry));
 			if (hop && !(hop->flags & HOP_RESOLVED && size <= hop->mtu &&
 				     can_redirect(port, hop)))
 				hop = 0;
+			if (hop && !is_untagged(hop))
+				return DETOUR;
 		} else if (KIND(entry) == TO_TUNNEL) {
-			if (ready(port, ID(entry), size, &tunnel, &hop) != ENCAPSULATED)
-				tunnel = 0, hop = 0;
+			if (!ready(port, ID(entry), size, &tunnel, &hop))
+				return DETOUR;
+			if (is_clamped(tunnel, &inner, transport, end))
+				return DETOUR;
 		}
 	}
 	int to_device = !hop;
 	if (to_device) {
 		if (size > received->tunnel->mtu)
-			return TOO_BIG;
+			return DETOUR;
 		hop = at(&NEXT_HOPS, received->tunnel->device);
-		if (!hop)
-			return TUNNEL_DOWN;
-		if (!can_redirect(port, hop))
-			return EGRESS_WITHOUT_XDP;
+		if (!hop || !can_redirect(port, hop))
+			return DETOUR;
 	}
 	if (!redirect(hop))
-		return EGRESS_WITHOUT_XDP;
+		return DETOUR;
 	int surplus = received->overhead;
 	if (tunnel)
 		surplus -= tunnel->overhead;
 	if ((!tunnel || surplus) && bpf_xdp_adjust_head(ctx, surplus))
-		return NO_HEADROOM;
+		return DETOUR;
 	count_received(received->id, len);
 	if (tunnel)
 		return write_outer(ctx, ID(entry), tunnel, hop, &inner) == ABORTED ? ABORTED
@@ -413,7 +398,7 @@ INLINE u32 decapsulate(struct xdp_md *ctx, const struct port *port, void *data, 
 
 /* --- both ------------------------------------------------------------------------------------- */
 
-INLINE u32 forward(struct xdp_md *ctx, u32 *blame)
+INLINE u32 forward(struct xdp_md *ctx)
 {
 	struct port *port = at(&PORTS, ctx->ingress_ifindex);
 	if (!port || !(port->flags & PORT_VALID))
@@ -421,50 +406,42 @@ INLINE u32 forward(struct xdp_md *ctx, u32 *blame)
 	void *data = DATA(ctx), *end = DATA_END(ctx);
 	struct ethernet *ethernet = data;
 	if ((void *)(ethernet + 1) > end)
-		return NOT_IPV4;
-	if (*(u32 *)data != *(u32 *)port || ethernet->destination[2] != port->mac[2])
-		return OTHER_HOST;
+		return NOT_IP;
+	int is_for_us = *(u32 *)data == *(u32 *)port && ethernet->destination[2] == port->mac[2];
+	int is_bridged = !is_for_us && port->flags & PORT_BRIDGED;
 	if (ethernet->type != ETHERTYPE_IPV4)
-		return NOT_IPV4;
+		return is_bridged ? DETOUR_OF_FRAMES : DETOUR;
+	if (!is_for_us)
+		return is_bridged ? DETOUR_OF_FRAMES : OTHER_HOST;
 	struct ipv4 *at = data + sizeof(*ethernet);
 	if ((void *)(at + 1) > end)
-		return IPV4_MALFORMED;
+		return DETOUR;
 	struct ipv4 header = *at;
-	if (header.version_length != 0x45)
-		return header.version_length >> 4 == 4 && (header.version_length & 0xf) > 5
-			       ? IPV4_OPTIONS
-			       : IPV4_MALFORMED;
 	u32 len = BE16(header.total_len);
-	if (len < sizeof(header) || (u32)(end - data) < sizeof(*ethernet) + len ||
-	    sum_ipv4(&header) != 0xffff)
-		return IPV4_MALFORMED;
-	if (header.protocol == PROTOCOL_GRE) {
-		struct received received;
-		u32 outcome = receive(data, end, &header, &received, blame);
-		if (outcome != ENCAPSULATED)
-			return outcome;
-		if (received.tunnel)
-			return decapsulate(ctx, port, data, end, len, &received, blame);
-	}
-	return encapsulate(ctx, port, &header, (u32)(end - data) - sizeof(*ethernet));
+	if (header.version_length != 0x45 || len < sizeof(header) ||
+	    (u32)(end - data) < sizeof(*ethernet) + len || sum_ipv4(&header) != 0xffff)
+		return DETOUR;
+	if (header.protocol != PROTOCOL_GRE)
+		return encapsulate(ctx, port, data, end, &header);
+	struct received received;
+	u32 outcome = receive(port, data, end, &header, &received);
+	if (outcome != DECAPSULATED)
+		return outcome;
+	return decapsulate(ctx, port, data, end, &received);
 }
 
 SEC("xdp") int gateway(struct xdp_md *ctx)
 {
-	u32 blame = NO_TUNNEL;
-	u32 outcome = forward(ctx, &blame);
-	if (blame != NO_TUNNEL) {
-		struct outcome_counters *drops = at(&TUNNEL_DROPS, blame);
-		if (drops)
-			__sync_fetch_and_add(&drops->counts[outcome & (MAX_OUTCOMES - 1)], 1);
-	}
+	u32 outcome = forward(ctx);
+	if (outcome == DETOUR)
+		bpf_tail_call(ctx, &DETOURS, DETOUR_TO_ANY);
+	if (outcome == DETOUR_OF_FRAMES)
+		bpf_tail_call(ctx, &DETOURS, DETOUR_TO_FRAMES);
 	struct outcome_counters *outcomes =
 		at(&OUTCOMES, bpf_get_smp_processor_id() * TIERS + TIER_XDP);
 	if (outcomes)
 		outcomes->counts[outcome & (MAX_OUTCOMES - 1)] += 1;
 	if (outcome <= TO_DEVICE)
 		return XDP_REDIRECT;
-	if (outcome <= PPTP)
-		return XDP_PASS;
-	return outcome == ABORTED ? XDP_ABORTED : XDP_DROP;
+	return outcome == ABORTED ? XDP_ABORTED : XDP_PASS;
 }

@@ -5,8 +5,7 @@
 
 #define TIERS 2
 #define TIER_XDP 0
-#define MAX_OUTCOMES 64
-#define NO_TUNNEL 0xffffffff
+#define MAX_OUTCOMES 128
 
 enum outcome {
 	ENCAPSULATED = 0,
@@ -15,37 +14,11 @@ enum outcome {
 	TO_DEVICE = 3,
 	UNKNOWN_PORT = 8,
 	OTHER_HOST = 9,
-	NOT_IPV4 = 10,
-	IPV4_OPTIONS = 11,
-	IPV4_MALFORMED = 12,
+	NOT_IP = 10,
 	NO_TUNNEL_ROUTE = 13,
-	FORWARDING_OFF = 14,
-	TTL_EXPIRING = 15,
-	TOO_BIG = 16,
-	NEXT_HOP_UNRESOLVED = 17,
-	TUNNEL_DOWN = 18,
-	OUTER_FRAGMENT = 19,
-	NO_TUNNEL_FOR_GRE = 20,
-	REVERSE_PATH = 21,
-	EGRESS_WITHOUT_XDP = 22,
-	NO_HEADROOM = 23,
-	NOT_UNICAST = 24,
-	PPTP = 25,
-	GRE_TRUNCATED = 32,
-	GRE_VERSION_WRONG = 33,
-	GRE_ROUTING_SET = 34,
-	GRE_RESERVED_SET = 35,
-	KEY_MISSING = 36,
-	KEY_UNEXPECTED = 37,
-	KEY_MISMATCH = 38,
-	CHECKSUM_UNEXPECTED = 39,
-	PROTOCOL_UNSUPPORTED = 40,
-	INNER_TRUNCATED = 41,
-	INNER_MALFORMED = 42,
-	INNER_CHECKSUM = 43,
-	INNER_MARTIAN = 44,
-	LOOP = 45,
+	DETOUR = 31,
 	ABORTED = 50,
+	DETOUR_OF_FRAMES = 100,
 };
 
 struct port {
@@ -58,6 +31,8 @@ struct port {
 #define PORT_GENERIC 4
 #define PORT_REVERSE_PATH_STRICT 8
 #define PORT_REVERSE_PATH_LOOSE 16
+#define PORT_TUNNEL_BOUND 64
+#define PORT_BRIDGED 256
 
 struct tunnel {
 	u32 flags, next_hop, device, ifindex, key;
@@ -73,10 +48,19 @@ struct tunnel {
 #define TUNNEL_FORWARDING 16
 #define TUNNEL_REVERSE_PATH_STRICT 32
 #define TUNNEL_REVERSE_PATH_LOOSE 64
+#define TUNNEL_CHECKSUM (1 << 7)
+#define TUNNEL_SEQUENCE (1 << 8)
+#define TUNNEL_CHECKSUM_SENT (1 << 10)
+#define TUNNEL_SEQUENCE_SENT (1 << 11)
+#define TUNNEL_IPV6 (1 << 12)
+#define TUNNEL_IGNORE_DF (1 << 15)
+#define TUNNEL_LOCAL_ANY (1 << 17)
+#define TUNNEL_REMOTE_ANY (1 << 18)
+#define TUNNEL_ETHERNET (1 << 20)
 
 struct next_hop {
 	u32 ethernet[3];
-	u32 ifindex, mtu, flags, reserved[2];
+	u32 ifindex, mtu, flags, tags[2];
 };
 #define HOP_RESOLVED 1
 #define HOP_NATIVE_REDIRECT 2
@@ -115,22 +99,27 @@ struct ipv4 {
 	u16 checksum;
 	u32 source, destination;
 };
-struct gre {
-	u16 flags, protocol;
+struct tcp {
+	u16 ports[2];
+	u32 sequence, acknowledgement;
+	u8 offset, flags;
 };
+#define SYN 2
 
 #define BE16(value) __builtin_bswap16(value)
 #define ETHERTYPE_IPV4 BE16(0x0800)
 #define PROTOCOL_GRE 47
+#define PROTOCOL_TCP 6
 #define FRAGMENT BE16(0x3fff)
+#define FRAGMENT_OFFSET BE16(0x1fff)
 #define DONT_FRAGMENT BE16(0x4000)
 
-#define GRE_VERSION BE16(0x0007)
-#define GRE_ROUTING BE16(0x4000)
-#define GRE_RESERVED BE16(0x0c00)
-#define GRE_CHECKSUM BE16(0x8000)
-#define GRE_KEY BE16(0x2000)
-#define GRE_SEQUENCE BE16(0x1000)
+/* The first word of GRE headers, in memory order: flags and protocol type. */
+#define WORD(flags, protocol) ((u32)BE16(flags) | (u32)BE16(protocol) << 16)
+#define KEYLESS WORD(0, 0x0800)
+#define KEYED WORD(0x2000, 0x0800)
+#define FRAME WORD(0, 0x6558)
+#define KEYED_FRAME WORD(0x2000, 0x6558)
 
 #define MMAPABLE BPF_F_MMAPABLE
 ARRAY(PORTS, struct port, MMAPABLE);
@@ -139,9 +128,11 @@ ARRAY(DEMUX, struct bucket, MMAPABLE);
 ARRAY(NEXT_HOPS, struct next_hop, MMAPABLE);
 ARRAY(ROUTES, struct block, MMAPABLE);
 ARRAY(TUNNEL_COUNTERS, struct tunnel_counters, MMAPABLE);
-ARRAY(TUNNEL_DROPS, struct outcome_counters, MMAPABLE);
 ARRAY(OUTCOMES, struct outcome_counters, MMAPABLE);
 REDIRECT_TARGETS(TX_PORTS, 1);
+PROGRAMS(DETOURS, 2);
+#define DETOUR_TO_ANY 0
+#define DETOUR_TO_FRAMES 1
 
 /* Set by the loader and then frozen. */
 volatile const u32 CPUS = 1;
