@@ -44,16 +44,16 @@ use tunnels::Gre;
 #[xdp]
 #[inline(always)]
 pub fn xgre_xdp(ctx: XdpContext) -> u32 {
-    let result = forward_frame::<false>(&ctx);
+    let result = forward_plain(&ctx);
     detour::take(&ctx, &result);
-    verdict::xdp(result)
+    verdict::plain(result)
 }
 
 /// The same for every IP packet, tunnel and option.
 #[xdp]
 #[inline(always)]
 pub fn xgre_xdp_any(ctx: XdpContext) -> u32 {
-    let result = forward_frame::<true>(&ctx);
+    let result = forward_any(&ctx);
     detour::take(&ctx, &result);
     verdict::xdp(result)
 }
@@ -93,33 +93,44 @@ fn forward_ethernet(ctx: &XdpContext) -> Result<Outcome, Stop> {
     }
 }
 
-/// With `ANY` not set, what is not of the plainest kind ends as a `Detour`.
+/// What is not of the plainest kind ends as a `Detour`.
 #[inline(always)]
-fn forward_frame<const ANY: bool>(ctx: &XdpContext) -> Result<Outcome, Stop> {
+fn forward_plain(ctx: &XdpContext) -> Result<Outcome, Stop> {
+    let packet = Packet::of_xdp(ctx);
+    let frame = parse::frame::<false>(&packet, ctx.ingress_ifindex() as u32)?;
+    let ip = parse::plain_ipv4(&packet, &frame).ok_or(Outcome::Detour)?;
+    match tunnels::receive4::<false>(&packet, &frame, &ip)? {
+        Gre::Ours(received) => decap::xdp::<false>(ctx, &packet, &frame, &received),
+        other => encap::xdp::<_, false>(ctx, &packet, &frame, &ip, other),
+    }
+}
+
+#[inline(always)]
+fn forward_any(ctx: &XdpContext) -> Result<Outcome, Stop> {
     let packet = Packet::of_xdp(ctx);
     let ifindex = ctx.ingress_ifindex() as u32;
-    if ANY && parse::bridged(&packet, ifindex).is_some() {
+    if parse::bridged(&packet, ifindex).is_some() {
         return Err(Outcome::DetourOfFrames.into());
     }
-    let frame = parse::frame::<ANY>(&packet, ifindex)?;
+    let frame = parse::frame::<true>(&packet, ifindex)?;
     let received = match frame.ethertype {
         ETHERTYPE_IPV4 => {
-            let ip = parse::ipv4(&packet, &frame).map_err(detour::or::<ANY>)?;
-            match tunnels::receive4::<ANY>(&packet, &frame, &ip)? {
+            let ip = parse::ipv4(&packet, &frame)?;
+            match tunnels::receive4::<true>(&packet, &frame, &ip)? {
                 Gre::Ours(received) => received,
-                other => return encap::xdp::<_, ANY>(ctx, &packet, &frame, &ip, other),
+                other => return encap::xdp::<_, true>(ctx, &packet, &frame, &ip, other),
             }
         }
         ETHERTYPE_IPV6 => {
             let ip = parse::ipv6(&packet, &frame)?;
             match tunnels::receive6(&packet, &frame, &ip)? {
                 Gre::Ours(received) => received,
-                other => return encap::xdp::<_, ANY>(ctx, &packet, &frame, &ip, other),
+                other => return encap::xdp::<_, true>(ctx, &packet, &frame, &ip, other),
             }
         }
         _ => return Err(Outcome::NotIp.into()),
     };
-    decap::xdp::<ANY>(ctx, &packet, &frame, &received)
+    decap::xdp::<true>(ctx, &packet, &frame, &received)
 }
 
 /// Tier 2, on the ingress of every port: takes GRE that XDP did not see off and hands it to the

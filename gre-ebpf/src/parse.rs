@@ -100,6 +100,18 @@ fn tagged(packet: &Packet, frame: &mut Frame) -> Result<(), Outcome> {
     Ok(())
 }
 
+/// The IPv4 header of a packet, if it is whole, right and without options.
+#[inline(always)]
+pub fn plain_ipv4(packet: &Packet, frame: &Frame) -> Option<Ipv4Header> {
+    let header: Ipv4Header = packet.read(frame.header_len)?;
+    let len = u32::from(header.total_len());
+    let right = header.is_plain()
+        && header.checksum_is_right()
+        && len >= ipv4::HEADER_LEN as u32
+        && packet.len() >= frame.header_len as u32 + len;
+    right.then_some(header)
+}
+
 /// The IPv4 header of a packet, whole and without options.
 #[inline(always)]
 pub fn ipv4(packet: &Packet, frame: &Frame) -> Result<Ipv4Header, Outcome> {

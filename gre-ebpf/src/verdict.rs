@@ -41,6 +41,19 @@ pub fn xdp(result: Result<Outcome, Stop>) -> u32 {
     }
 }
 
+/// The same for the program of plain packets, which drops none: it has a detour for what it would
+/// drop.
+#[inline(always)]
+pub fn plain(result: Result<Outcome, Stop>) -> u32 {
+    let (outcome, action) = match result {
+        Ok(outcome) => (outcome, xdp_action::XDP_REDIRECT),
+        Err(Stop { outcome: Outcome::Aborted, .. }) => (Outcome::Aborted, xdp_action::XDP_ABORTED),
+        Err(Stop { outcome, .. }) => (outcome, xdp_action::XDP_PASS),
+    };
+    counters::outcome(Tier::Xdp, outcome);
+    action
+}
+
 #[inline(always)]
 pub fn tc(result: Result<Outcome, Stop>) -> i32 {
     let stop = match result {
