@@ -3,6 +3,10 @@
 
 mod check;
 mod diagnostic;
+mod import;
+mod options;
+mod save;
+mod schema;
 mod values;
 
 use std::{
@@ -12,6 +16,7 @@ use std::{
     path::Path,
 };
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -19,6 +24,10 @@ pub(crate) use self::{check::bad_name, diagnostic::nearest};
 pub use self::{
     check::{Unfit, unfit, warnings},
     diagnostic::ConfigError,
+    import::netdev,
+    options::options,
+    save::save,
+    schema::schema,
 };
 use self::{
     diagnostic::Source,
@@ -30,10 +39,15 @@ use crate::model::{Desired, Limits, Mode, Tunnel, XdpMode};
 pub const DEFAULT_PATH: &str = "/etc/xgre/xgre.toml";
 
 /// Reads and checks a config file.
-pub fn load(path: &Path) -> Result<Desired, ConfigError> {
+pub fn read(path: &Path) -> Result<Desired, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let desired = parse(&path.display().to_string(), &text)?;
+    parse(&path.display().to_string(), &text)
+}
+
+/// The same, and what is hardly meant goes to the log.
+pub fn load(path: &Path) -> Result<Desired, ConfigError> {
+    let desired = read(path)?;
     for warning in warnings(&desired) {
         tracing::warn!("{}: {warning}", path.display());
     }
@@ -52,7 +66,9 @@ pub fn parse(name: &str, text: &str) -> Result<Desired, ConfigError> {
     })
 }
 
-#[derive(Deserialize)]
+/// The config of `xgre run`.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(title = "xgre.toml")]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
@@ -63,42 +79,86 @@ struct File {
     limits: LimitsTable,
 }
 
-#[derive(Deserialize)]
+/// A tunnel and its device. Keys mean what they mean to `ip tunnel` and `ip link`.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct TunnelTable {
+    /// The name of its network device.
+    #[schemars(schema_with = "schema::device")]
     name: Spanned<String>,
     #[serde(default = "gre")]
+    #[schemars(with = "Mode")]
     mode: Mode,
+    /// An address of the mode's family, or `any`.
+    #[schemars(with = "String")]
     local: Spanned<End>,
+    /// As `local`.
+    #[schemars(with = "String")]
     remote: Spanned<End>,
+    /// The underlay interface that it is bound to.
+    #[schemars(schema_with = "schema::device")]
     dev: Option<Spanned<String>>,
+    /// Outer TTL or hop limit; `inherit` copies the inner packet's.
     #[serde(default, alias = "hoplimit")]
+    #[schemars(schema_with = "schema::ttl")]
     ttl: Ttl,
+    /// Outer TOS byte or traffic class, a multiple of 4; `inherit` copies the inner packet's.
     #[serde(alias = "tclass")]
+    #[schemars(schema_with = "schema::tos")]
     tos: Option<Spanned<Tos>>,
+    /// Of both directions: a number or a dotted quad.
+    #[schemars(schema_with = "schema::key")]
     key: Option<Key>,
+    /// The key of received packets, where it differs.
+    #[schemars(schema_with = "schema::key")]
     ikey: Option<Key>,
+    /// The key of sent packets, where it differs.
+    #[schemars(schema_with = "schema::key")]
     okey: Option<Key>,
+    /// Checksums in both directions.
     #[serde(default)]
     csum: bool,
+    /// Received packets must carry a checksum.
     icsum: Option<bool>,
+    /// Sent packets carry a checksum.
     ocsum: Option<bool>,
+    /// Sequence numbers in both directions.
     #[serde(default)]
     seq: bool,
+    /// Received packets that are out of sequence are dropped.
     iseq: Option<bool>,
+    /// Sent packets are numbered.
     oseq: Option<bool>,
+    /// `rfc2890` takes packets without a number, which `linux` drops.
     #[serde(default, rename = "seq-mode")]
+    #[schemars(schema_with = "schema::seq_mode")]
     seq_mode: Sequence,
+    /// Set Don't Fragment on the outer packet.
+    #[schemars(with = "Option<bool>")]
     pmtudisc: Option<Spanned<bool>>,
+    /// Do not copy the inner packet's Don't Fragment.
     #[serde(rename = "ignore-df")]
+    #[schemars(with = "Option<bool>")]
     ignore_df: Option<Spanned<bool>>,
+    /// How many further encapsulations a sent packet may get, over IPv6.
+    #[schemars(schema_with = "schema::encap_limit")]
     encaplimit: Option<Spanned<EncapLimit>>,
+    /// Over IPv6; `inherit` copies the inner packet's.
+    #[schemars(schema_with = "schema::flow_label")]
     flowlabel: Option<Spanned<Label>>,
+    /// What TCP's segment size is lowered to: bytes, what fits (`auto`), or not at all (`off`).
+    #[schemars(schema_with = "schema::mss")]
     mss: Option<SegmentSize>,
+    /// Of the device, in bytes; by default the underlay's less the encapsulation.
+    #[schemars(schema_with = "schema::mtu")]
     mtu: Option<Spanned<u32>>,
+    /// That the device gets.
     #[serde(default)]
+    #[schemars(schema_with = "schema::addresses")]
     addresses: Vec<AddressValue>,
+    /// Prefixes that are routed into the device.
     #[serde(default)]
+    #[schemars(with = "Vec<String>")]
     routes: Vec<Prefix>,
 }
 
@@ -106,15 +166,20 @@ fn gre() -> Mode {
     Mode::Gre
 }
 
-#[derive(Deserialize)]
+/// An interface that packets are forwarded between. Without any, every Ethernet interface that has an
+/// address is one.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PortTable {
+    #[schemars(schema_with = "schema::device")]
     name: Spanned<String>,
     #[serde(default)]
+    #[schemars(with = "XdpMode")]
     xdp: XdpMode,
 }
 
-#[derive(Deserialize, Default)]
+/// Sizes of the maps, fixed while the programs run.
+#[derive(Deserialize, Default, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LimitsTable {
     tunnels: Option<NonZeroU32>,

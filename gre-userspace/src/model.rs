@@ -9,6 +9,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A tunnel as configured.
@@ -125,7 +126,7 @@ impl Tunnel {
 }
 
 /// What a tunnel runs over, and what goes inside: IPv4 and IPv6 both, or Ethernet frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// GRE over IPv4.
@@ -416,7 +417,7 @@ pub(crate) fn route(text: &str) -> Result<IpNet, String> {
 }
 
 /// How XDP runs on a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// Native where the driver can, else generic.
@@ -426,6 +427,17 @@ pub enum XdpMode {
     Generic,
     /// No XDP: the TC programs do the work.
     Off,
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Off => "off",
+        })
+    }
 }
 
 /// Sizes fixed when the maps are created.
@@ -466,6 +478,23 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self::DEFAULT
+    }
+}
+
+impl Limits {
+    /// Each by its config key.
+    pub const fn named(&self) -> [(&'static str, u32); 9] {
+        [
+            ("tunnels", self.tunnels),
+            ("next_hops", self.next_hops),
+            ("route_blocks", self.route_blocks),
+            ("interfaces", self.interfaces),
+            ("route6_nodes", self.route6_nodes),
+            ("hosts6", self.hosts6),
+            ("vlans", self.vlans),
+            ("fragments", self.fragments),
+            ("fdb", self.fdb),
+        ]
     }
 }
 

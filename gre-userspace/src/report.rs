@@ -1,6 +1,8 @@
 //! What the daemon tells: the replies of the control socket, and so what every `show` and `stats`
 //! prints. Counters are totals since the maps were created.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use zlink::introspect::{CustomType, Type};
 
@@ -175,4 +177,36 @@ pub struct PortInfo {
     /// Why a better mode is not in use, or why packets cannot be redirected out of this port.
     pub note: Option<String>,
     pub forwarding: bool,
+}
+
+/// [`PlanStep::action`].
+pub const ADD: &str = "add";
+/// As [`ADD`].
+pub const CHANGE: &str = "change";
+/// As [`ADD`].
+pub const DELETE: &str = "delete";
+
+/// One change that applying a config makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct PlanStep {
+    /// `add`, `change` or `delete`.
+    pub action: String,
+    /// `tunnel` or `port`.
+    pub object: String,
+    /// `*` is every port that is not named.
+    pub name: String,
+    /// In config keys: the options, or what they change from and to.
+    pub what: String,
+}
+
+/// A line such as `~ tunnel tunnel0: ttl 64 -> 245`.
+impl fmt::Display for PlanStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match self.action.as_str() {
+            ADD => '+',
+            DELETE => '-',
+            _ => '~',
+        };
+        write!(f, "{sign} {} {}: {}", self.object, self.name, self.what)
+    }
 }

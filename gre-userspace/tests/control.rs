@@ -17,8 +17,9 @@ use gre_userspace::{
         client::{Client, ClientError},
         server::{Server, ServerError},
     },
-    daemon::handle::{Command, Handle, Refusal},
-    model::{FlowLabel, Mode, Mss, SeqMode, Tunnel},
+    daemon::handle::{Command, Handle, Refusal, When},
+    model::{Desired, FlowLabel, Mode, Mss, SeqMode, Tunnel},
+    plan::Step,
     report::{
         Count, Direction, Mismatch, PathMtu, PortInfo, Sequence, Stats, TierOutcomes, Traffic,
         TunnelInfo, TunnelStats,
@@ -71,6 +72,10 @@ fn serve_one_tunnel() -> Daemon {
                 Command::DeleteTunnel(name, reply) => {
                     reply.send(Err(Refusal::NoSuchTunnel(name))).unwrap();
                 }
+                Command::Apply(wanted, when, reply) => reply.send(apply(*wanted, when)).unwrap(),
+                Command::Running(reply) => {
+                    reply.send(vec![tunnel("new"), tunnel6("new6")]).unwrap();
+                }
                 Command::Tunnels(reply) => reply.send(vec![info()]).unwrap(),
                 Command::Ports(reply) => reply.send(vec![port()]).unwrap(),
                 Command::Stats(reply) => reply.send(stats()).unwrap(),
@@ -88,6 +93,36 @@ fn add(tunnel: &Tunnel) -> Result<(), Refusal> {
         "bad" => Err(Refusal::Invalid("not like this".into())),
         _ => Err(Refusal::Kernel("creating the veth pair: Operation not supported".into())),
     }
+}
+
+/// Whatever is wanted is there already, but where it is to be done only a port is new.
+fn apply(wanted: Desired, when: When) -> Result<Vec<Step>, Refusal> {
+    match when {
+        When::Never => Ok(wanted.tunnels.into_values().map(Step::Delete).collect()),
+        When::Now => Ok(vec![Step::Ports { old: Default::default(), new: wanted.ports }]),
+    }
+}
+
+#[tokio::test]
+async fn a_config_is_sent_as_a_text_and_answered_with_steps() {
+    let daemon = serve_one_tunnel();
+    let mut client = Client::connect(&daemon.socket).await.unwrap();
+    if !nix::unistd::geteuid().is_root() {
+        return println!("skipped: only root may change tunnels");
+    }
+    let text = "[[tunnel]]\nname = \"old\"\nlocal = \"any\"\nremote = \"192.0.2.1\"\n[[port]]\nname = \"e\"";
+    let dry = client.apply("xgre.toml", text, true).await.unwrap();
+    let told: Vec<_> = dry.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["- tunnel old: mode gre local any remote 192.0.2.1"]);
+    let done = client.apply("xgre.toml", text, false).await.unwrap();
+    let told: Vec<_> = done.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["+ port e: xdp auto", "- port *: those that are not named"]);
+
+    let wrong = client.apply("xgre.toml", "[[port]]\nnam = 1", false).await.unwrap_err();
+    assert!(wrong.to_string().contains("did you mean `name`?"), "{wrong}");
+    let of_config = |tunnel| Tunnel { up: true, ..tunnel };
+    let running = client.running().await.unwrap();
+    assert_eq!(running, [of_config(tunnel("new")), of_config(tunnel6("new6"))]);
 }
 
 /// With every option that gre has.
@@ -393,16 +428,20 @@ async fn the_interface_describes_itself() {
             "Mismatch",
             "PathMtu",
             "Sequence",
+            "PlanStep",
             "method AddTunnel(tunnel: TunnelSpec) -> ()",
             "method ChangeTunnel(name: string, tunnel: TunnelSpec) -> ()",
             "method ResetSequence(name: string) -> ()",
             "method DeleteTunnel(name: string) -> ()",
+            "method Apply(name: string, config: string, dry_run: bool) -> (steps: []PlanStep)",
+            "method Running() -> (tunnels: []TunnelSpec)",
             "method Tunnels() -> (tunnels: []TunnelInfo)",
             "method Ports() -> (ports: []PortInfo)",
             "method Stats() -> (tunnels: []TunnelStats, tiers: []TierOutcomes)",
             "error TunnelExists (reason: string)",
             "error NoSuchTunnel (name: string)",
             "error InvalidTunnel (reason: string)",
+            "error InvalidConfig (reason: string)",
             "error KernelRefused (reason: string)",
             "error RootRequired ()",
             "error Stopping ()",

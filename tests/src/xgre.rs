@@ -34,8 +34,13 @@ pub struct Daemon {
 impl Daemon {
     /// Returns once its control socket answers.
     pub fn start(namespace: &Namespace, config: &Gateway) -> Result<Self> {
-        let file = namespace.scratch().join("xgre.toml");
+        let file = config_file(namespace);
         fs::write(&file, config.toml()).with_context(|| format!("writing {}", file.display()))?;
+        Self::start_from(namespace, &file)
+    }
+
+    /// The same with a config file that is there.
+    pub fn start_from(namespace: &Namespace, file: &Path) -> Result<Self> {
         let file = file.to_str().context("the scratch directory's name is not UTF-8")?;
         // With --teardown the end of a test is the end of its devices, programs and pins.
         let mut resident = namespace.spawn(binary()?, &["run", "--config", file, "--teardown"])?;
@@ -46,6 +51,23 @@ impl Daemon {
         })
         .with_context(|| format!("its log:\n{}", resident.process.output()))??;
         Ok(Self { resident: Some(resident), namespace: namespace.clone() })
+    }
+
+    /// Its config file.
+    pub fn config(&self) -> PathBuf {
+        config_file(&self.namespace)
+    }
+
+    /// SIGHUP, which makes it read its config file again.
+    pub fn hang_up(&self) -> Result<()> {
+        let resident = self.resident.as_ref().context("the daemon has been stopped")?;
+        resident.process.signal(Signal::SIGHUP)
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> Result<String> {
+        let resident = self.resident.as_ref().context("the daemon has been stopped")?;
+        Ok(resident.process.output().to_string())
     }
 
     /// Stops it by SIGTERM, and returns its log.
@@ -98,6 +120,10 @@ impl Drop for Daemon {
             eprintln!("log of the daemon in {}:\n{log}", self.namespace.name());
         }
     }
+}
+
+fn config_file(namespace: &Namespace) -> PathBuf {
+    namespace.scratch().join("xgre.toml")
 }
 
 /// Runs `xgre run` with a config that it must refuse; returns what it wrote to stderr.

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, process::ExitCode};
 
-use crate::{control::client::ClientError, instance::InstanceError};
+use crate::{config::ConfigError, control::client::ClientError, instance::InstanceError};
 
 /// iproute2's code for what the kernel or the daemon refused.
 const REFUSED: u8 = 1;
@@ -22,6 +22,11 @@ impl Failure {
 
     pub(super) fn senseless(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: SENSELESS }
+    }
+
+    /// A config file that cannot be used, with the place underlined.
+    pub(super) fn config(error: ConfigError) -> Self {
+        Self::refused(format!("{:?}", miette::Report::new(error)))
     }
 
     pub fn exit_code(&self) -> ExitCode {

@@ -1,14 +1,18 @@
 //! The command line: iproute2's words where iproute2 has them. `xgre run` is the daemon, every
 //! other verb a client of it.
 
+mod apply;
+mod check;
 mod clock;
 mod dsfield;
 mod failure;
+mod import;
 mod link;
 mod mismatch;
 mod output;
 mod port;
 mod run;
+mod save;
 mod stats;
 mod tunnel;
 mod words;
@@ -74,6 +78,18 @@ enum Object {
         #[command(subcommand)]
         verb: Option<port::Verb>,
     },
+    /// Check a config file, without a daemon
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::Check),
+    /// Make tunnels and ports as a config file says: all of it, or nothing
+    #[command(after_help = apply::EXAMPLES)]
+    Apply(apply::Apply),
+    /// Write the tunnels as they are into the config file
+    #[command(after_help = save::EXAMPLES)]
+    Save(save::Save),
+    /// Print tunnels of systemd-networkd as tables for the config file
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::Import),
     /// Show counters: packets, bytes, and drops with their reasons
     #[command(after_help = stats::EXAMPLES)]
     Stats(stats::Stats),
@@ -92,6 +108,10 @@ impl Cli {
             Object::Tunnel { verb } => tunnel::execute(verb.unwrap_or_default(), output),
             Object::Link { verb } => link::execute(verb.unwrap_or_default(), output),
             Object::Port { verb } => port::execute(verb.unwrap_or_default(), output),
+            Object::Check(check) => check.execute(output),
+            Object::Apply(apply) => apply.execute(output),
+            Object::Save(save) => save.execute(),
+            Object::Import(import) => import.execute(),
             Object::Stats(stats) => stats.execute(output),
         }
     }

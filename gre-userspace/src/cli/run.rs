@@ -49,6 +49,7 @@ impl Run {
         log()?;
         let options = Options {
             desired: self.desired()?,
+            config: self.config.clone().unwrap_or_else(|| DEFAULT_PATH.into()),
             instance: Instance::current()?,
             teardown: self.teardown,
         };
@@ -63,8 +64,7 @@ impl Run {
             None if Path::new(DEFAULT_PATH).exists() => Path::new(DEFAULT_PATH),
             None => return Ok(Desired::default()),
         };
-        config::load(path)
-            .map_err(|error| Failure::refused(format!("{:?}", miette::Report::new(error))))
+        config::load(path).map_err(Failure::config)
     }
 }
 

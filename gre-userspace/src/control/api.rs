@@ -10,7 +10,7 @@ use crate::{
     config::unfit,
     daemon::handle::Refusal,
     model::{self, Address, Endpoint, Mode, Tunnel},
-    report::{PortInfo, TunnelInfo},
+    report::{PlanStep, PortInfo, TunnelInfo},
 };
 
 /// A tunnel to add, or what one is changed to. Numbers and addresses are checked by the daemon
@@ -200,6 +200,18 @@ pub struct Tunnels {
     pub tunnels: Vec<TunnelInfo>,
 }
 
+/// The reply of `Running`, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct Running {
+    pub tunnels: Vec<TunnelSpec>,
+}
+
+/// The reply of `Apply`: what has been done, or would be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct Applied {
+    pub steps: Vec<PlanStep>,
+}
+
 /// The reply of `Ports`, by interface index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
 pub struct Ports {
@@ -216,6 +228,8 @@ pub enum Error {
     NoSuchTunnel { name: String },
     /// A parameter is wrong.
     InvalidTunnel { reason: String },
+    /// A config cannot be read, or not be applied to what runs.
+    InvalidConfig { reason: String },
     /// The kernel refused a step; what had been done is undone.
     KernelRefused { reason: String },
     /// Only root may change tunnels.
@@ -234,7 +248,7 @@ impl fmt::Display for Error {
                 "No such device\nno tunnel is called \"{name}\"; `xgre tunnel show` lists them"
             ),
             Self::InvalidTunnel { reason } => write!(f, "Invalid argument\n{reason}"),
-            Self::KernelRefused { reason } => f.write_str(reason),
+            Self::KernelRefused { reason } | Self::InvalidConfig { reason } => f.write_str(reason),
             Self::RootRequired => {
                 f.write_str("Operation not permitted\nonly root may change tunnels")
             }

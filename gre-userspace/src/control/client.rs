@@ -10,10 +10,10 @@ use std::{
 use thiserror::Error;
 use zlink::tokio::unix::{self, Connection};
 
-use super::api::{self, Ports, TunnelSpec, Tunnels};
+use super::api::{self, Applied, Ports, Running, TunnelSpec, Tunnels};
 use crate::{
     model::Tunnel,
-    report::{PortInfo, Stats, TunnelInfo},
+    report::{PlanStep, PortInfo, Stats, TunnelInfo},
 };
 
 /// Adding a tunnel takes the daemon some netlink round trips; longer than this it is stuck.
@@ -87,6 +87,27 @@ impl Client {
         answer(&self.socket, self.connection.delete_tunnel(name)).await
     }
 
+    /// Makes tunnels and ports as the text of the config file `name` says, or only says what would
+    /// be done.
+    pub async fn apply(
+        &mut self,
+        name: &str,
+        config: &str,
+        dry_run: bool,
+    ) -> Result<Vec<PlanStep>, ClientError> {
+        answer(&self.socket, self.connection.apply(name, config, dry_run))
+            .await
+            .map(|reply| reply.steps)
+    }
+
+    /// The tunnels as a config would have to name them.
+    pub async fn running(&mut self) -> Result<Vec<Tunnel>, ClientError> {
+        let reply = answer(&self.socket, self.connection.running()).await?;
+        let tunnels = reply.tunnels.into_iter().map(Tunnel::try_from);
+        let configured = tunnels.map(|tunnel| tunnel.map(|tunnel| Tunnel { up: true, ..tunnel }));
+        configured.collect::<Result<_, _>>().map_err(ClientError::Refused)
+    }
+
     pub async fn tunnels(&mut self) -> Result<Vec<TunnelInfo>, ClientError> {
         answer(&self.socket, self.connection.tunnels()).await.map(|reply| reply.tunnels)
     }
@@ -121,6 +142,13 @@ trait Proxy {
     ) -> zlink::Result<Result<(), api::Error>>;
     async fn reset_sequence(&mut self, name: &str) -> zlink::Result<Result<(), api::Error>>;
     async fn delete_tunnel(&mut self, name: &str) -> zlink::Result<Result<(), api::Error>>;
+    async fn apply(
+        &mut self,
+        name: &str,
+        config: &str,
+        dry_run: bool,
+    ) -> zlink::Result<Result<Applied, api::Error>>;
+    async fn running(&mut self) -> zlink::Result<Result<Running, api::Error>>;
     async fn tunnels(&mut self) -> zlink::Result<Result<Tunnels, api::Error>>;
     async fn ports(&mut self) -> zlink::Result<Result<Ports, api::Error>>;
     async fn stats(&mut self) -> zlink::Result<Result<Stats, api::Error>>;

@@ -25,13 +25,15 @@ use tokio::{
 use tracing::{debug, warn};
 use zlink::ReadyListener;
 
-use super::api::{Error, Ports, TunnelSpec, Tunnels};
+use super::api::{Applied, Error, Ports, Running, TunnelSpec, Tunnels};
 use crate::{
-    daemon::handle::{Handle, Stopping},
+    config,
+    daemon::handle::{Handle, Stopping, When},
     model::Tunnel,
+    plan::Step,
     report::{
-        Count, Direction, Mismatch, PathMtu, PortInfo, Sequence, Stats, TierOutcomes, Traffic,
-        TunnelInfo, TunnelStats,
+        Count, Direction, Mismatch, PathMtu, PlanStep, PortInfo, Sequence, Stats, TierOutcomes,
+        Traffic, TunnelInfo, TunnelStats,
     },
 };
 
@@ -153,7 +155,7 @@ struct Control {
     interface = "io.xgre.Control",
     types = [
         TunnelSpec, TunnelInfo, PortInfo, TunnelStats, Direction, Traffic, Count, TierOutcomes,
-        Mismatch, PathMtu, Sequence
+        Mismatch, PathMtu, Sequence, PlanStep
     ],
     vendor = "xgre",
     product = "xgre",
@@ -186,6 +188,27 @@ impl Control {
     async fn delete_tunnel(&self, name: String) -> Result<(), Error> {
         self.authorise()?;
         Ok(self.handle.delete_tunnel(name).await??)
+    }
+
+    /// Makes tunnels and ports as the text of a config file says: all of it, or nothing. Tunnels that
+    /// calls of `AddTunnel` made and the file does not name stay. `name` stands for the file in errors;
+    /// with `dry_run` it is only said what would be done.
+    async fn apply(&self, name: String, config: String, dry_run: bool) -> Result<Applied, Error> {
+        if !dry_run {
+            self.authorise()?;
+        }
+        let wanted = config::parse(&name, &config).map_err(|error| Error::InvalidConfig {
+            reason: format!("{:?}", miette::Report::new(error)),
+        })?;
+        let when = if dry_run { When::Never } else { When::Now };
+        let steps = self.handle.apply(wanted, when).await??;
+        Ok(Applied { steps: steps.iter().flat_map(Step::told).collect() })
+    }
+
+    /// The tunnels as a config would have to name them to bring them back as they are.
+    async fn running(&self) -> Result<Running, Error> {
+        let tunnels = self.handle.running().await?;
+        Ok(Running { tunnels: tunnels.iter().map(TunnelSpec::from).collect() })
     }
 
     /// All tunnels, as configured and as they stand.

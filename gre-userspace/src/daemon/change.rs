@@ -6,7 +6,10 @@ use gre_ebpf_common::sequence::Sequence;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::{model::Tunnel, observed::Snapshot};
+use crate::{
+    model::Tunnel,
+    observed::{Link, Snapshot},
+};
 
 use super::{
     alias,
@@ -34,10 +37,23 @@ impl World {
             .ok_or_else(no_such_tunnel)?;
 
         let mtu = adjusted(link.mtu, &old, &tunnel);
+        self.set_options(link, &old, &tunnel, mtu).await?;
+        info!(tunnel = name, "changed");
+        Ok(())
+    }
+
+    /// Makes the tunnel `new` of `old`, and its device's MTU `mtu` bytes.
+    pub(super) async fn set_options(
+        &mut self,
+        link: &Link,
+        old: &Tunnel,
+        new: &Tunnel,
+        mtu: u32,
+    ) -> Result<(), Refusal> {
         if mtu != link.mtu {
             self.kernel.set_mtu(link.ifindex, mtu).await.map_err(kernel)?;
         }
-        let alias = alias::of(&tunnel);
+        let alias = alias::of(new);
         if let Err(error) = self.kernel.set_alias(link.ifindex, &alias).await {
             if mtu != link.mtu
                 && let Err(error) = self.kernel.set_mtu(link.ifindex, link.mtu).await
@@ -46,22 +62,21 @@ impl World {
             }
             return Err(kernel(error));
         }
-        self.finish_packets(link.ifindex, &tunnel).await?;
+        self.finish_packets(link.ifindex, new).await?;
         // A device that followed the underlay's MTU goes on to.
-        if let Some(given) = self.mtus.get_mut(name).filter(|given| **given == link.mtu) {
+        if let Some(given) = self.mtus.get_mut(&old.name).filter(|given| **given == link.mtu) {
             *given = mtu;
         }
-        self.desired.tunnels.insert(name.to_owned(), tunnel);
+        self.desired.tunnels.insert(new.name.clone(), new.clone());
         // The next change starts from this one's MTU, which was set before the alias.
         let shows = |snapshot: &Arc<Snapshot>| {
             let link = snapshot.links.get(&link.ifindex);
             link.is_none_or(|link| link.alias.as_ref() == Some(&alias))
         };
         if timeout(PATIENCE, self.snapshots.wait_for(shows)).await.is_err() {
-            warn!(tunnel = name, "the kernel did not report its change within {PATIENCE:?}");
+            warn!(tunnel = new.name, "the kernel did not report its change within {PATIENCE:?}");
         }
         self.follow().await;
-        info!(tunnel = name, "changed");
         Ok(())
     }
 

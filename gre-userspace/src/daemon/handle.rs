@@ -4,9 +4,12 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    model::Tunnel,
+    model::{Desired, Tunnel},
+    plan::Step,
     report::{PortInfo, Stats, TunnelInfo},
 };
+
+pub use super::apply::When;
 
 /// Why a command changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -30,6 +33,9 @@ pub enum Command {
     ChangeTunnel(String, Box<Tunnel>, oneshot::Sender<Result<(), Refusal>>),
     ResetSequence(String, oneshot::Sender<Result<(), Refusal>>),
     DeleteTunnel(String, oneshot::Sender<Result<(), Refusal>>),
+    /// Tunnels and ports become these.
+    Apply(Box<Desired>, When, oneshot::Sender<Result<Vec<Step>, Refusal>>),
+    Running(oneshot::Sender<Vec<Tunnel>>),
     Tunnels(oneshot::Sender<Vec<TunnelInfo>>),
     Ports(oneshot::Sender<Vec<PortInfo>>),
     Stats(oneshot::Sender<Stats>),
@@ -77,6 +83,18 @@ impl Handle {
 
     pub async fn delete_tunnel(&self, name: String) -> Result<Result<(), Refusal>, Stopping> {
         self.ask(|reply| Command::DeleteTunnel(name, reply)).await
+    }
+
+    pub async fn apply(
+        &self,
+        wanted: Desired,
+        when: When,
+    ) -> Result<Result<Vec<Step>, Refusal>, Stopping> {
+        self.ask(|reply| Command::Apply(Box::new(wanted), when, reply)).await
+    }
+
+    pub async fn running(&self) -> Result<Vec<Tunnel>, Stopping> {
+        self.ask(Command::Running).await
     }
 
     pub async fn tunnels(&self) -> Result<Vec<TunnelInfo>, Stopping> {

@@ -5,34 +5,33 @@ pub mod handle;
 pub mod mismatch;
 
 mod alias;
+mod apply;
 mod change;
+mod check;
 mod describe;
+mod reload;
 mod slow;
 mod takeover;
 mod tunnels;
 mod world;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
-    control::server::Server,
-    dataplane::is_device,
-    instance::Instance,
-    loader::{self, Programs},
-    model::{Desired, XdpMode},
-    monitor,
-    netlink::Kernel,
-    observed::Snapshot,
-    reconcile,
-    slowpath::handle::PathMtu,
+    control::server::Server, instance::Instance, loader, model::Desired, monitor, netlink::Kernel,
+    observed::Snapshot, slowpath::handle::PathMtu,
 };
 
 use self::{
@@ -42,6 +41,8 @@ use self::{
 
 pub struct Options {
     pub desired: Desired,
+    /// Where `desired` is from, to be read again on SIGHUP.
+    pub config: PathBuf,
     pub instance: Instance,
     /// Remove everything at the end: programs, devices, maps, pins.
     pub teardown: bool,
@@ -53,13 +54,14 @@ pub struct Options {
 /// When anything that the configuration asks for cannot be had; then nothing is left behind that
 /// was not there before.
 pub async fn run(options: Options) -> Result<()> {
-    let Options { desired, instance, teardown } = options;
+    let Options { desired, config, instance, teardown } = options;
+    let hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     let kernel = Kernel::connect()?;
     let snapshots = monitor::watch(&kernel).await?;
-    check(&desired, &instance, &snapshots.borrow())?;
+    check::can_be(&desired, &instance, &snapshots.borrow())?;
 
     instance.prepare()?;
     let (handle, commands) = Handle::new();
@@ -83,7 +85,7 @@ pub async fn run(options: Options) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let result = tokio::select! {
-        result = serve(&mut world, snapshots, commands, path_mtus) => result,
+        result = serve(&mut world, Told { snapshots, commands, path_mtus, hangup }, &config, &instance) => result,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
@@ -102,13 +104,17 @@ pub async fn run(options: Options) -> Result<()> {
 /// How often the daemon vouches for the mirror of bridges.
 const VOUCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What the daemon listens to.
+struct Told {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    commands: mpsc::Receiver<Command>,
+    path_mtus: mpsc::UnboundedReceiver<PathMtu>,
+    hangup: Signal,
+}
+
 /// Answers commands and follows the kernel.
-async fn serve(
-    world: &mut World,
-    mut snapshots: watch::Receiver<Arc<Snapshot>>,
-    mut commands: mpsc::Receiver<Command>,
-    mut path_mtus: mpsc::UnboundedReceiver<PathMtu>,
-) -> Result<()> {
+async fn serve(world: &mut World, told: Told, config: &Path, instance: &Instance) -> Result<()> {
+    let Told { mut snapshots, mut commands, mut path_mtus, mut hangup } = told;
     let mut vouch = interval(VOUCH_INTERVAL);
     vouch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -120,6 +126,7 @@ async fn serve(
                 world.follow().await;
             }
             Some(learned) = path_mtus.recv() => world.learn(learned).await,
+            Some(()) = hangup.recv() => world.reload(config, instance).await,
             command = commands.recv() => {
                 match command.context("the control socket has ended")? {
                     Command::AddTunnel(tunnel, reply) => {
@@ -134,6 +141,12 @@ async fn serve(
                     Command::DeleteTunnel(name, reply) => {
                         let _ = reply.send(world.delete_tunnel(&name).await);
                     }
+                    Command::Apply(wanted, when, reply) => {
+                        let _ = reply.send(world.apply(*wanted, instance, when).await);
+                    }
+                    Command::Running(reply) => {
+                        let _ = reply.send(world.running());
+                    }
                     Command::Tunnels(reply) => {
                         let _ = reply.send(describe::tunnels(world));
                     }
@@ -147,48 +160,4 @@ async fn serve(
             }
         }
     }
-}
-
-/// Refuses a configuration that the machine cannot satisfy, before anything is changed.
-fn check(desired: &Desired, instance: &Instance, snapshot: &Snapshot) -> Result<()> {
-    let named = |name: &str| snapshot.links.values().find(|link| link.name == name);
-    for name in desired.ports.keys() {
-        if named(name).is_none() {
-            let links: Vec<_> = snapshot.links.values().map(|link| link.name.as_str()).collect();
-            bail!(
-                "[[port]] \"{name}\": no such interface; this network namespace has {}",
-                links.join(", ")
-            );
-        }
-    }
-    for tunnel in desired.tunnels.values() {
-        if let Some(link) = named(&tunnel.name)
-            && !is_device(link)
-        {
-            bail!(
-                "tunnel \"{0}\": an interface of that name exists and is not a tunnel of xgre: \
-                 `ip link del {0}`, or choose another name",
-                tunnel.name
-            );
-        }
-    }
-    for (ifindex, (name, mode)) in reconcile::ports(desired, snapshot) {
-        let link = &snapshot.links[&ifindex];
-        if let Some(xdp) = link.xdp
-            && mode != XdpMode::Off
-            && !Programs::is_pinned(&instance.pins, ifindex)
-        {
-            bail!(
-                "port {name}: it already has an XDP program (id {}): take it off with \
-                 `ip link set dev {name} {} off`, or leave the port to TC with [[port]] name = \
-                 \"{name}\", xdp = \"off\"",
-                xdp.program_id,
-                if xdp.generic { "xdpgeneric" } else { "xdp" },
-            );
-        }
-        if mode == XdpMode::Off && link.xdp.is_some() {
-            warn!(port = name, "its XDP program sees packets before xgre does");
-        }
-    }
-    Ok(())
 }

@@ -214,7 +214,7 @@ pub(super) fn clash<'a>(
     Some(Refusal::Exists(format!("tunnel \"{}\" has the same local, remote and key", other.name)))
 }
 
-fn device_named<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Link> {
+pub(super) fn device_named<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Link> {
     snapshot.links.values().find(|link| link.name == name)
 }
 

@@ -1,0 +1,75 @@
+//! `xgre save`: from what runs to the config file.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+
+use super::{Failure, output::print, with_daemon};
+use crate::config::{self, ConfigError, DEFAULT_PATH};
+
+#[derive(Debug, Args)]
+pub(super) struct Save {
+    /// The config file; comments and what is right stay in it
+    #[arg(value_name = "FILE", default_value = DEFAULT_PATH)]
+    file: PathBuf,
+    /// Print what would be written
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  xgre save --dry-run | diff /etc/xgre/xgre.toml -
+  xgre save
+
+Tunnels that `xgre tunnel add` made come back after a restart of the machine once they are saved, with
+the addresses that their devices have now. Routes are not saved: add them to the tunnel as
+`routes = [...]`, or leave them to whoever makes them now. The file is replaced as a whole or not at all.";
+
+impl Save {
+    pub(super) fn execute(self) -> Result<(), Failure> {
+        let name = self.file.display().to_string();
+        let old = match fs::read_to_string(&self.file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => {
+                let path = self.file.clone();
+                return Err(Failure::config(ConfigError::Read { path, source }));
+            }
+        };
+        let running = with_daemon(async |daemon| Ok(daemon.running().await?))?;
+        let new = config::save(&name, &old, &running).map_err(Failure::config)?;
+        if self.dry_run {
+            return Ok(print(&new)?);
+        }
+        if new == old {
+            return Ok(print(&format!("{name} says it all already\n"))?);
+        }
+        replace(&self.file, &new)
+            .map_err(|error| Failure::refused(format!("cannot write {name}: {error}")))?;
+        let tunnels = running.len();
+        let s = if tunnels == 1 { "" } else { "s" };
+        print(&format!("{name}: {tunnels} tunnel{s} saved\n"))?;
+        Ok(())
+    }
+}
+
+/// Writes beside the file and renames, so that there is at no time half a file.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| *parent != Path::new(""));
+    let directory = directory.unwrap_or(Path::new("."));
+    fs::create_dir_all(directory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    io::Write::write_all(&mut file, text.as_bytes())?;
+    let permissions = match fs::metadata(path) {
+        Ok(metadata) => metadata.permissions(),
+        Err(_) => std::os::unix::fs::PermissionsExt::from_mode(0o644),
+    };
+    file.as_file().set_permissions(permissions)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    fs::File::open(directory)?.sync_all()
+}
