@@ -7,6 +7,8 @@
 volatile const u32 TARGET = 0;
 /* Where the IPv4 header stands whose destination goes round. */
 volatile const u32 INNER = 0;
+/* Where the last two bytes of the MAC address stand that goes round with it; 0 is none. */
+volatile const u32 STATION = 0;
 /* Destinations, a power of two, less one: each in a /24 of its own. */
 volatile const u32 DESTINATIONS_MASK = 0;
 
@@ -52,5 +54,11 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	*(u16 *)(inner + 10) = ~fold(template->sum + destination);
 	*(u32 *)(inner + 16) = destination;
+	if (STATION) {
+		void *station = DATA(ctx) + STATION;
+		if (station + 2 > DATA_END(ctx))
+			return XDP_ABORTED;
+		*(u16 *)station = __builtin_bswap16(n);
+	}
 	return bpf_redirect_map(&GENERATOR_PORTS, TARGET, 0);
 }

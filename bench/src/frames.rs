@@ -4,11 +4,13 @@ use std::net::Ipv4Addr;
 
 use etherparse::{PacketBuilder, ip_number};
 use gre_ebpf_common::{
+    bridge::{self, Address, Member, Station},
     demux::{Key, Kind},
     next_hop::{self, NextHop},
     port::{self, Port},
     route::Entry,
     tunnel::{Addresses6, Ends, Expected, Flags, Outer, Tunnel},
+    wire::ethernet::Mac,
 };
 use gre_userspace::dataplane::DataPlane;
 
@@ -20,7 +22,7 @@ const FRAME: usize = 128;
 pub const ETHERNET: usize = 14;
 pub const IPV4: usize = 20;
 
-/// Each /24 of a /12 is a destination.
+/// Each /24 of a /12 is a destination, and so is each station behind a bridge's member.
 pub const DESTINATIONS: u32 = 4096;
 
 pub const PORT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -42,10 +44,12 @@ pub enum Network {
     Summed = 6,
     All = 7,
     Ipv6 = 8,
+    /// A tunnel of Ethernet, the member of a bridge.
+    Ethernet = 9,
 }
 
 impl Network {
-    const TUNNELS: [Self; 7] = [
+    const TUNNELS: [Self; 8] = [
         Self::Keyless,
         Self::Keyed,
         Self::Onward,
@@ -53,6 +57,7 @@ impl Network {
         Self::Summed,
         Self::All,
         Self::Ipv6,
+        Self::Ethernet,
     ];
 
     /// The first host.
@@ -90,23 +95,69 @@ pub fn plain(to: Network) -> Vec<u8> {
 
 /// A frame out of a tunnel, to be forwarded to another network.
 pub fn encapsulated(tunnel: Network, to: Network) -> Vec<u8> {
-    let gre = match tunnel.key() {
+    let mut packet = match tunnel.key() {
         Some(key) => [&[0x20, 0, 8, 0], &key.to_be_bytes()[..]].concat(),
         None => vec![0, 0, 8, 0],
     };
-    let inner_len = FRAME - ETHERNET - IPV4 - gre.len();
+    let inner_len = FRAME - ETHERNET - IPV4 - packet.len();
     let inner = PacketBuilder::ipv4([172, 17, 0, 1], to.host().octets(), 64).udp(7, 7);
     let payload = vec![0; inner_len - inner.size(0)];
-    let mut packet = gre;
     inner.write(&mut packet, &payload).expect("a vector takes all");
+    from_remote(tunnel, &packet)
+}
 
+/// A frame from a station behind the port to one behind the tunnel of Ethernet.
+pub fn bridged() -> Vec<u8> {
+    between(Side::Port, Side::Tunnel, FRAME)
+}
+
+/// The other way: out of the tunnel, with such a frame in it.
+pub fn bridged_out_of_tunnel() -> Vec<u8> {
+    let inner = between(Side::Tunnel, Side::Egress, FRAME - ETHERNET - IPV4 - 4);
+    from_remote(Network::Ethernet, &[&[0, 0, 0x65, 0x58], &inner[..]].concat())
+}
+
+/// The first station of one side to the first of the other, in a frame of `len` bytes.
+fn between(from: Side, to: Side, len: usize) -> Vec<u8> {
+    let host = Network::Ethernet.host().octets();
+    let builder = PacketBuilder::ethernet2(from.station(0), to.station(0))
+        .ipv4([172, 17, 0, 1], host, 64)
+        .udp(7, 7);
+    let payload = vec![0; len - builder.size(0)];
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &payload).expect("a vector takes all");
+    frame
+}
+
+/// A tunnel's packet, GRE header and all, as it comes in on the port.
+fn from_remote(tunnel: Network, packet: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(SENDER_MAC, PORT_MAC)
         .ipv4(tunnel.remote().octets(), LOCAL.octets(), 64)
-        .write(&mut frame, ip_number::GRE, &packet)
+        .write(&mut frame, ip_number::GRE, packet)
         .expect("a vector takes all");
     frame
 }
+
+/// Members of the bridge.
+#[derive(Clone, Copy)]
+enum Side {
+    /// Where frames come in. What is addressed to the port itself is no bridge's.
+    Port,
+    Tunnel,
+    Egress,
+}
+
+impl Side {
+    fn station(self, n: u32) -> [u8; 6] {
+        let [.., high, low] = n.to_be_bytes();
+        [2, 0, 1, self as u8, high, low]
+    }
+}
+
+/// Interface indices of no device here: the bridge's, and that of the tunnel's device.
+const BRIDGE: u32 = 200;
+const DEVICE_IFINDEX: u32 = 201;
 
 /// Next hop ids.
 const UNDERLAY: u32 = 1;
@@ -117,8 +168,13 @@ const DEVICE: u32 = 3;
 pub fn plane(ports: &[u32], out: u32) -> DataPlane {
     let mut plane = DataPlane::default();
     for &port in ports {
-        plane.ports.insert(port, Port::new(PORT_MAC, port::Flags::FORWARDING, port));
+        let flags = port::Flags::FORWARDING.with(port::Flags::BRIDGED, true);
+        plane.ports.insert(port, Port::new(PORT_MAC, flags, port));
+        join(&mut plane, port, Side::Port, Station::behind_port(port, 0, false));
     }
+    let device = Station::behind_tunnel(DEVICE_IFINDEX, Network::Ethernet as u32, DEVICE, false);
+    join(&mut plane, DEVICE_IFINDEX, Side::Tunnel, device);
+    join(&mut plane, out, Side::Egress, Station::behind_port(out, LAN, false));
     let flags = next_hop::Flags::RESOLVED.with(next_hop::Flags::NATIVE_REDIRECT, true);
     for id in [UNDERLAY, LAN, DEVICE] {
         let neighbour = [2, 0, 0, 0, 1, id as u8];
@@ -134,6 +190,7 @@ pub fn plane(ports: &[u32], out: u32) -> DataPlane {
             plane.addresses6.insert(id, addresses);
         }
         for kind in [Kind::from_key(network.key().map(u32::to_be)), Kind::PAIR] {
+            let kind = kind.of_ethernet(network == Network::Ethernet);
             plane.demux.insert(Key { ends, kind, link: 0 }, id);
         }
         plane.tunnels.insert(id, record);
@@ -141,6 +198,18 @@ pub fn plane(ports: &[u32], out: u32) -> DataPlane {
     }
     plane.routes.insert(Network::NextHop.prefix(), Entry::NextHop(LAN));
     plane
+}
+
+/// A member of the bridge, and where its stations are.
+fn join(plane: &mut DataPlane, ifindex: u32, side: Side, mut place: Station) {
+    let member = Member::new(BRIDGE, 0, bridge::Flags::default(), u32::MAX);
+    plane.members.insert(ifindex, member);
+    // The kernel need not see any of their frames.
+    place.refresh_at = u64::MAX;
+    for n in 0..DESTINATIONS {
+        let mac = Mac::from_bytes(side.station(n));
+        plane.stations.insert(Address::new(BRIDGE, 0, mac), place);
+    }
 }
 
 fn ends(network: Network) -> Ends {
@@ -156,10 +225,13 @@ fn record(network: Network) -> Tunnel {
     let key = network.key();
     let checksum = matches!(network, Network::Summed | Network::All);
     let sequence = matches!(network, Network::Numbered | Network::All);
-    let outer = Outer { ttl: 64, tos: 1, key, checksum, sequence, ..Outer::new(ends(network)) };
+    let ethernet = network == Network::Ethernet;
+    let outer =
+        Outer { ttl: 64, tos: 1, key, checksum, sequence, ethernet, ..Outer::new(ends(network)) };
     let expected = Expected { key, checksum, sequence, rfc2890: false };
     let mut record = Tunnel::new(outer, expected);
     record.flags = record.flags.with(Flags::UP, true).with(Flags::FORWARDING, true);
     (record.next_hop, record.device, record.mtu) = (UNDERLAY, DEVICE, 1472);
+    record.ifindex = DEVICE_IFINDEX;
     record
 }

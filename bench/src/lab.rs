@@ -55,6 +55,7 @@ impl Lab {
         let pins = PathBuf::from(format!("/sys/fs/bpf/xgre-bench-{}", std::process::id()));
         let (subjects, mut maps) = Subjects::load(&pins, earlier).inspect_err(|_| remove(&pins))?;
         maps.apply(frames::plane(&[LOOPBACK, ingress], egress)).inspect_err(|_| remove(&pins))?;
+        maps.bridges.vouch(u64::MAX);
         Ok(Self {
             subjects,
             maps,

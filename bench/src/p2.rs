@@ -24,22 +24,22 @@ struct Case {
     frame: Vec<u8>,
     /// Where its inner IPv4 header starts.
     inner: usize,
+    /// Where the last two bytes are of the MAC address that it is bridged to.
+    station: Option<usize>,
 }
 
 fn cases() -> Vec<Case> {
+    let routed = |name, frame, inner| Case { name, frame, inner, station: None };
+    let bridged =
+        |name, frame, inner| Case { name, frame, inner, station: Some(inner - ETHERNET + 4) };
     let inner = ETHERNET + IPV4 + 4;
+    let out_of = |to| frames::encapsulated(Network::Keyless, to);
     vec![
-        Case { name: "encap", frame: frames::plain(Network::Keyless), inner: ETHERNET },
-        Case {
-            name: "decap to next hop",
-            frame: frames::encapsulated(Network::Keyless, Network::NextHop),
-            inner,
-        },
-        Case {
-            name: "hub transit",
-            frame: frames::encapsulated(Network::Keyless, Network::Onward),
-            inner,
-        },
+        routed("encap", frames::plain(Network::Keyless), ETHERNET),
+        routed("decap to next hop", out_of(Network::NextHop), inner),
+        routed("hub transit", out_of(Network::Onward), inner),
+        bridged("bridge to tunnel", frames::bridged(), ETHERNET),
+        bridged("tunnel to bridge", frames::bridged_out_of_tunnel(), inner + ETHERNET),
     ]
 }
 
@@ -53,6 +53,8 @@ pub fn measure(lab: &mut Lab, rounds: u32, packets: u32) -> Result<Vec<Figure>> 
         for _ in 0..rounds {
             let ingress = lab.ingress;
             let mut subjects = lab.subjects.all()?;
+            // The comparator knows no bridges.
+            subjects.retain(|(name, _)| case.station.is_none() || *name != "c");
             subjects.push(("null", objects::program(&mut null, "null_redirect")?));
             for (i, (name, subject)) in subjects.into_iter().enumerate() {
                 let link = subject.attach_to_if_index(ingress, XdpMode::Driver)?;
@@ -103,9 +105,11 @@ impl Generator {
     fn new(lab: &Lab, case: &Case) -> Result<Self> {
         let mask = DESTINATIONS - 1;
         let inner = case.inner as u32;
+        let station = case.station.unwrap_or(0) as u32;
         let mut ebpf = EbpfLoader::new()
             .override_global("TARGET", &lab.generator, true)
             .override_global("INNER", &inner, true)
+            .override_global("STATION", &station, true)
             .override_global("DESTINATIONS_MASK", &mask, true)
             .load(GENERATOR)?;
         let generate = objects::program(&mut ebpf, "generate")?;

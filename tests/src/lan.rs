@@ -112,7 +112,7 @@ pub fn both([r1, r2]: [&str; 2], options: &[&str]) -> [Gateway; 2] {
 }
 
 /// A machine may have bridges' frames pass by netfilter (br_netfilter), which fragments and drops them.
-fn without_netfilter(gateway: &Namespace) -> Result<()> {
+pub fn without_netfilter(gateway: &Namespace) -> Result<()> {
     for key in ["iptables", "ip6tables", "arptables"] {
         if Path::new("/proc/sys/net/bridge").exists() {
             gateway.sysctl(&format!("net.bridge.bridge-nf-call-{key}"), 0)?;

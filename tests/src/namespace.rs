@@ -1,7 +1,7 @@
 //! Network namespaces that disappear with their last handle, and with them everything in them.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{self, Command},
@@ -9,11 +9,13 @@ use std::{
         Arc, Once,
         atomic::{AtomicU32, Ordering},
     },
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
+    sched::{CloneFlags, setns},
     sys::signal::kill,
     unistd::{Pid, geteuid},
 };
@@ -122,6 +124,19 @@ impl Namespace {
     /// Runs a command line, split at blanks, which must succeed; returns its stdout.
     pub fn run(&self, line: &str) -> Result<String> {
         self.attempt(line)?.success().with_context(|| format!("in namespace {}", self.0.name))
+    }
+
+    /// Does something in here. A socket stays in the namespace that it was made in.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let file = File::open(format!("/run/netns/{}", self.name()))?;
+        // The thread changes its namespace for good.
+        thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                setns(file, CloneFlags::CLONE_NEWNET)?;
+                work()
+            });
+            thread.join().expect("the thread does not panic")
+        })
     }
 
     /// `ip ARGUMENTS`.

@@ -24,6 +24,7 @@ use gre_userspace::{dataplane::DataPlane, loader, model::Limits};
 use tests::{
     config::Gateway,
     gateways::SOON,
+    lan::without_netfilter,
     namespace::Namespace,
     process::wait_until,
     xgre::{Daemon, tunnel, xgre},
@@ -87,13 +88,7 @@ struct Lab {
 impl Lab {
     fn new() -> Result<Self> {
         let gateway = Namespace::new("gateway")?;
-        // iptables sees no frames of bridges.
-        for tables in ["iptables", "ip6tables"] {
-            let key = format!("net.bridge.bridge-nf-call-{tables}");
-            if Path::new("/proc/sys/net/bridge").exists() {
-                gateway.sysctl(&key, 0)?;
-            }
-        }
+        without_netfilter(&gateway)?;
         for (port, end) in [("lan", "host"), ("wan", "far")] {
             gateway.ip(&format!("link add {port} type veth peer name {end}"))?;
             // XDP sends there, which the kernel takes into account when the port is brought up.

@@ -75,6 +75,14 @@ pub enum DumpFault {
     Undecodable(#[from] DecodeError),
 }
 
+impl DumpFault {
+    /// The kernel has no such table, and will not have it the next time.
+    pub(super) fn is_lasting(&self) -> bool {
+        let Self::Refused(errno) = self else { return false };
+        matches!(errno.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT))
+    }
+}
+
 /// NLMSGERR_ATTR_MSG of an extended acknowledgement. It follows the request's header: the sockets
 /// ask for capped acknowledgements, so that the request's body is not repeated in between.
 fn kernels_words(error: &ErrorMessage, flags: u16) -> Option<String> {

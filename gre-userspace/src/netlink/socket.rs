@@ -44,7 +44,7 @@ impl Dump {
     }
 
     /// Everything that `parse` makes of the table's entries. A dump that failed in any way is
-    /// thrown away and repeated.
+    /// thrown away and repeated, unless the kernel has no such table.
     pub(super) async fn read<T>(
         &self,
         parse: impl Fn(&[u8]) -> Result<Option<T>, DecodeError>,
@@ -53,7 +53,7 @@ impl Dump {
         loop {
             match self.read_once(&parse).await {
                 Ok(entries) => return Ok(entries),
-                Err(fault) if attempts == ATTEMPTS => {
+                Err(fault) if attempts == ATTEMPTS || fault.is_lasting() => {
                     return Err(NetlinkError::Dump { what: self.what, attempts, fault });
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(1 << attempts)).await,
@@ -242,6 +242,16 @@ mod tests {
             .collect();
 
         assert_eq!(found, [(24, vec![1, 2, 3, 4, 5]), (25, vec![6])]);
+    }
+
+    #[test]
+    fn a_table_that_the_kernel_does_not_have_is_asked_for_once() {
+        let refused = |errno| DumpFault::Refused(io::Error::from_raw_os_error(errno));
+        for errno in [nix::libc::EOPNOTSUPP, nix::libc::EAFNOSUPPORT] {
+            assert!(refused(errno).is_lasting());
+        }
+        assert!(!refused(nix::libc::ENOMEM).is_lasting());
+        assert!(!DumpFault::Interrupted.is_lasting());
     }
 
     #[test]

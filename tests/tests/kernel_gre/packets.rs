@@ -2,7 +2,6 @@
 //! time that it takes to start one program.
 
 use std::{
-    fs::File,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Shutdown, SocketAddr},
     thread,
@@ -10,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 use tests::{
     namespace::Namespace,
@@ -56,7 +54,7 @@ impl Pinger {
             IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
             IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
         };
-        within(namespace, || {
+        namespace.within(|| {
             // IPPROTO_RAW: the IP header is ours.
             let sender = Socket::new(domain, Type::RAW, Some(Protocol::from(255)))?;
             let receiver = Socket::new(domain, Type::RAW, Some(icmp))?;
@@ -203,27 +201,11 @@ pub fn stream(from: (&Namespace, IpAddr), to: (&Namespace, IpAddr)) -> Result<()
 }
 
 fn socket((namespace, address): (&Namespace, IpAddr)) -> Result<Socket> {
-    within(namespace, || {
+    namespace.within(|| {
         let address = SocketAddr::new(address, 0);
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.bind(&address.into()).with_context(|| format!("binding to {address}"))?;
         Ok(socket)
-    })
-}
-
-/// Does something in a namespace. A socket stays in the one that it was made in.
-pub fn within<T: Send>(
-    namespace: &Namespace,
-    work: impl FnOnce() -> Result<T> + Send,
-) -> Result<T> {
-    let file = File::open(format!("/run/netns/{}", namespace.name()))?;
-    // The thread changes its namespace for good.
-    thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            setns(file, CloneFlags::CLONE_NEWNET)?;
-            work()
-        });
-        thread.join().expect("the thread does not panic")
     })
 }
 

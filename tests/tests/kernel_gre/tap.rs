@@ -19,7 +19,7 @@ use nix::{
 };
 use tests::namespace::Namespace;
 
-use crate::packets::{checksum, within};
+use crate::packets::checksum;
 
 /// More than a stream and its acknowledgements.
 const ROOM: usize = 16 << 20;
@@ -29,7 +29,7 @@ pub struct Tap(OwnedFd);
 
 impl Tap {
     pub fn new(namespace: &Namespace) -> Result<Self> {
-        within(namespace, || {
+        namespace.within(|| {
             let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
             let (family, kind) = (AddressFamily::Packet, SockType::Raw);
             let socket = socket(family, kind, flags, SockProtocol::EthAll).context("a tap")?;

@@ -4,10 +4,11 @@
 //!  PC1 ---- lan R1[br0] gretap1 ====== router ====== gretap1 R2[br0] lan ---- PC2
 //!  192.168.110.20                                                  192.168.110.10
 //! ```
-//! The whole of it is drawn in `tests::lan`. Which tier carries a frame is no matter here.
+//! The whole of it is drawn in `tests::lan`. Which tier carries a frame is a matter of `fast` alone.
 
 mod bridging;
 mod dhcp;
+mod fast;
 mod mtu;
 mod removal;
 mod strange;

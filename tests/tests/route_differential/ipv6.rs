@@ -32,7 +32,8 @@ use nix::{
 use crate::{
     LOOKUPS, ROUTES, STEPS,
     kernel::{Answer, ask, compare_with_ip_route_get, ip},
-    routes::{Pool, Random},
+    random::Random,
+    routes::Pool,
     world::DEVICES,
 };
 

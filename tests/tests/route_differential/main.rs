@@ -10,6 +10,8 @@
 
 #[path = "../common/pins.rs"]
 mod pins;
+#[path = "../common/random.rs"]
+mod random;
 
 mod ipv6;
 mod kernel;
@@ -26,7 +28,8 @@ use futures_util::{StreamExt as _, stream};
 use rtnetlink::Handle;
 
 use kernel::{Answer, ask, compare_with_ip_route_get, ip};
-use routes::{Pool, Random, Route};
+use random::Random;
+use routes::{Pool, Route};
 use table::Table;
 use world::{Expected, World, is_unicast};
 

@@ -14,7 +14,7 @@ use nix::{
 
 use crate::{
     kernel::{Answer, ip},
-    routes::Random,
+    random::Random,
 };
 
 /// Plain devices, `d0` and on.
