@@ -14,6 +14,7 @@ pub mod model;
 pub mod monitor;
 pub mod netlink;
 pub mod observed;
+pub mod probe;
 pub mod reconcile;
 pub mod report;
 pub mod rib;
