@@ -449,7 +449,7 @@ INLINE u32 forward(struct xdp_md *ctx, u32 *blame)
 	return encapsulate(ctx, port, &header, (u32)(end - data) - sizeof(*ethernet));
 }
 
-SEC("xdp") int gateway(struct xdp_md *ctx)
+SEC("xdp.frags") int gateway(struct xdp_md *ctx)
 {
 	u32 blame = NO_TUNNEL;
 	u32 outcome = forward(ctx, &blame);

@@ -213,6 +213,8 @@ outcomes! {
         "A fragment of a tunnel's packet, kept until the other one comes.";
     Fragmented = 102, "fragmented", Forward, Transmit,
         "Encapsulated and, being too long for the path, sent in two outer fragments, as ignore-df or, of frames, nopmtudisc asks.";
+    InPieces = 103, "in-pieces", Pass, Transmit,
+        "A jumbo frame in several buffers, which has a checksum, or whose next device takes one buffer only: TC handles it.";
 }
 
 /// Counters there are room for: a power of two, by which a code is bounded.

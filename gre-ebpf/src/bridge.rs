@@ -148,6 +148,7 @@ fn station(address: &Address) -> Option<&'static mut Station> {
 /// The next hop of a port that takes a frame of `len` bytes, if XDP can send it there.
 #[inline(always)]
 pub fn out_of(
+    packet: &Packet,
     ingress: &Port,
     id: u32,
     len: u32,
@@ -159,9 +160,7 @@ pub fn out_of(
     if len > next_hop.mtu + HEADER_LEN as u32 + tag {
         return Err(Outcome::TooBig);
     }
-    if !forward::can_redirect(ingress, next_hop) {
-        return Err(Outcome::EgressWithoutXdp);
-    }
+    forward::can_redirect(packet, ingress, next_hop)?;
     Ok(next_hop)
 }
 
@@ -173,7 +172,7 @@ pub fn xdp(ctx: &XdpContext, packet: &Packet, port: &Port) -> Result<Outcome, St
     match way(port.ifindex, &seen)? {
         Way::Tunnel(id) => frames::into_xdp(ctx, packet, port, id, &header),
         Way::Port(id) => {
-            let next_hop = out_of(port, id, packet.len(), is_tag(header.ethertype()))?;
+            let next_hop = out_of(packet, port, id, packet.len(), is_tag(header.ethertype()))?;
             if !forward::redirect(next_hop) {
                 return Err(Outcome::EgressWithoutXdp.into());
             }

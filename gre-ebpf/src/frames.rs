@@ -70,7 +70,8 @@ pub fn out_xdp(
     let seen = Seen::of_frame(packet, &header, received.inner_offset);
     let len = packet.len() - received.inner_offset as u32;
     if let Ok(Way::Port(id)) = bridge::way(received.tunnel.ifindex, &seen)
-        && let Ok(next_hop) = bridge::out_of(frame.port, id, len, vlan::is_tag(header.ethertype()))
+        && let Ok(next_hop) =
+            bridge::out_of(packet, frame.port, id, len, vlan::is_tag(header.ethertype()))
     {
         if !forward::redirect(next_hop) {
             return Err(Outcome::EgressWithoutXdp.into());
@@ -83,7 +84,8 @@ pub fn out_xdp(
         return Err(Outcome::TooBig.into());
     }
     let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
-    if !forward::can_redirect(frame.port, device) || !forward::redirect(device) {
+    forward::can_redirect(packet, frame.port, device)?;
+    if !forward::redirect(device) {
         return Err(Outcome::EgressWithoutXdp.into());
     }
     take_out(ctx, received, judged)?;
@@ -118,7 +120,7 @@ pub fn into_xdp(
 ) -> Result<Outcome, Stop> {
     let on = |outcome| Stop::on(id, outcome);
     let len = packet.len();
-    let (tunnel, next_hop) = encap::ready::<true>(port, id, len - HEADER_LEN as u32)?;
+    let (tunnel, next_hop) = encap::ready::<true>(packet, port, id, len - HEADER_LEN as u32)?;
     if len + u32::from(tunnel.overhead) > next_hop.mtu {
         return Err(Outcome::TooBig.into());
     }

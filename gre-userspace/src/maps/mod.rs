@@ -177,13 +177,14 @@ impl Maps {
 
 /// The redirect targets.
 pub struct TxPorts {
-    map: DevMap<MapData>,
+    /// That of programs for native mode, and that of programs for generic mode.
+    maps: [DevMap<MapData>; 2],
     filled: BTreeSet<u32>,
 }
 
 impl TxPorts {
-    pub fn new(map: DevMap<MapData>) -> Self {
-        Self { map, filled: BTreeSet::new() }
+    pub fn new(maps: [DevMap<MapData>; 2]) -> Self {
+        Self { maps, filled: BTreeSet::new() }
     }
 
     /// Writes all of them each time: the kernel takes a device out when it goes, and another may
@@ -211,7 +212,7 @@ impl TxPorts {
 
     /// An interface index of 0 empties the slot.
     fn set(&mut self, slot: u32, ifindex: u32) -> Result<(), XdpMapError> {
-        self.map.set(slot, ifindex, None, 0)
+        self.maps.iter_mut().try_for_each(|map| map.set(slot, ifindex, None, 0))
     }
 }
 
