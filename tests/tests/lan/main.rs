@@ -9,5 +9,6 @@
 mod bridging;
 mod dhcp;
 mod mtu;
+mod networkd;
 mod removal;
 mod strange;
