@@ -78,10 +78,10 @@ pub enum LoadError {
 
 pub struct Programs {
     pub(crate) ebpf: Ebpf,
-    /// The XDP programs for ports in generic mode, which are loaded once there is one.
-    generic: Ebpf,
-    generic_is_loaded: bool,
+    /// The XDP programs for ports in generic mode, once there is one.
+    generic: Option<Ebpf>,
     pub(crate) pins: PathBuf,
+    limits: Limits,
     /// TC attachments of kernels before 6.6, which cannot be pinned.
     pub(crate) filters: HashMap<(u32, Hook), SchedClassifierLink>,
 }
@@ -181,10 +181,10 @@ pub fn load(limits: &Limits, pins: &Path) -> Result<(Programs, Maps, ForDaemon),
     load_xdp(&mut ebpf)?;
     load_tc(&mut ebpf)?;
     lay_detours(&mut ebpf)?;
-    let generic = prepare(&for_generic_mode(OBJECT), limits, cpus, &maps, GENERIC)?;
     let (maps, for_daemon) = take_maps(&mut ebpf, &maps, &sizes, limits, cpus)?;
-    let (pins, filters) = (pins.to_owned(), HashMap::new());
-    Ok((Programs { ebpf, generic, generic_is_loaded: false, pins, filters }, maps, for_daemon))
+    let (pins, limits) = (pins.to_owned(), *limits);
+    let programs = Programs { ebpf, generic: None, pins, limits, filters: HashMap::new() };
+    Ok((programs, maps, for_daemon))
 }
 
 fn cpus() -> Result<u32, LoadError> {
@@ -288,11 +288,8 @@ fn take_maps(
     };
     let (tx_ports, _) = take(TX_PORTS)?;
     let failed = |name| move |source| LoadError::Map { name, source };
-    // The programs for generic mode keep their own handle of the map until they are loaded.
-    let generic = MapData::from_pin(pins.join(TX_PORTS.to_owned() + GENERIC));
-    let tx_ports = [tx_ports, Map::DevMap(generic.map_err(failed(TX_PORTS))?)];
-    let [native, generic] = tx_ports.map(|map| DevMap::try_from(map).map_err(failed(TX_PORTS)));
-    let tx_ports = [native?, generic?];
+    let tx_ports = DevMap::try_from(tx_ports).map_err(failed(TX_PORTS))?;
+    let generic_pin = pins.join(TX_PORTS.to_owned() + GENERIC);
     let (vlans, size) = take("VLANS")?;
     let vlans = Vlans::new(vlans, size.entries).map_err(failed("VLANS"))?;
     let (hosts6, size) = take("HOSTS6")?;
@@ -323,7 +320,7 @@ fn take_maps(
         vlans,
         next_hops: Table::new(mapping("NEXT_HOPS")?, limits.next_hops, "next hop", "next_hops"),
         demux: Demux::new(mapping("DEMUX")?, buckets),
-        tx_ports: TxPorts::new(tx_ports),
+        tx_ports: TxPorts::new(tx_ports, generic_pin),
         routes: RouteTable::new(mapping("ROUTES")?, limits.route_blocks),
         routes6: RouteTable6::new(mapping("ROUTES6")?, limits.route6_nodes),
         hosts6,
@@ -364,12 +361,14 @@ fn check_layout(data: &MapData, size: &Size) -> Result<(), LoadError> {
 impl Programs {
     /// The XDP program for ports in generic mode; loads it and those that it goes on with if need be.
     pub(crate) fn generic_xdp(&mut self) -> Result<&mut Xdp, LoadError> {
-        if !self.generic_is_loaded {
-            load_xdp(&mut self.generic)?;
-            lay_detours(&mut self.generic)?;
-            self.generic_is_loaded = true;
+        if self.generic.is_none() {
+            let (object, maps) = (for_generic_mode(OBJECT), self.pins.join("maps"));
+            let mut ebpf = prepare(&object, &self.limits, cpus()?, &maps, GENERIC)?;
+            load_xdp(&mut ebpf)?;
+            lay_detours(&mut ebpf)?;
+            self.generic = Some(ebpf);
         }
-        program(&mut self.generic, XDP)
+        program(self.generic.as_mut().ok_or(LoadError::Missing(XDP))?, XDP)
     }
 
     /// The kernel's number of the XDP program of this build.
