@@ -80,6 +80,8 @@ pub fn way(ingress: u32, seen: &Seen) -> Result<Way, Outcome> {
         TO_TUNNEL => Ok(Way::Tunnel(id)),
         REFRESH => Err(Outcome::BridgeRefresh),
         DOUBT => Err(Outcome::BridgeDoubt),
+        GROUP if seen.destination.is_broadcast() => Err(Outcome::BridgeBroadcast),
+        GROUP => Err(Outcome::BridgeMulticast),
         _ => Err(Outcome::BridgeUnknown),
     }
 }
@@ -89,6 +91,7 @@ const REFRESH: u64 = 1;
 const DOUBT: u64 = 2;
 const TO_PORT: u64 = 3;
 const TO_TUNNEL: u64 = 4;
+const GROUP: u64 = 5;
 
 /// A function of its own, which the verifier looks at once. Says two half words: what, and which.
 #[unsafe(no_mangle)]
@@ -104,9 +107,12 @@ extern "C" fn xgre_bridge(ingress: u32, source: u64, destination: u64, tag: u64)
         (true, 0) => member.pvid,
         (true, id) => id,
     };
+    if destination.is_group() {
+        return GROUP << 32;
+    }
     // The kernel puts the VLAN into a tag that has a priority alone.
     let incomplete = vlan == 0 || tagged && id == 0;
-    if destination.is_group() || member.filters_vlans() && incomplete {
+    if member.filters_vlans() && incomplete {
         return UNKNOWN << 32;
     }
     let Some(from) = station(&Address::new(member.bridge, vlan, source)) else {

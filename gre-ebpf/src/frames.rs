@@ -89,7 +89,20 @@ pub fn out_xdp(
         return Err(Outcome::EgressWithoutXdp.into());
     }
     take_out(ctx, received, judged)?;
-    Ok(Outcome::ToDevice)
+    Ok(to_device(&header))
+}
+
+/// What becomes of a frame that the tunnel's device gets: storms are told apart from what is for one station.
+#[inline(always)]
+fn to_device(header: &EthernetHeader) -> Outcome {
+    let destination = header.destination();
+    if destination.is_broadcast() {
+        Outcome::BroadcastToDevice
+    } else if destination.is_group() {
+        Outcome::MulticastToDevice
+    } else {
+        Outcome::ToDevice
+    }
 }
 
 /// Takes the outer header off a frame whose redirect is armed, and counts it.
@@ -184,7 +197,8 @@ pub fn out_tc(ctx: &TcContext, inside: &Inside<'_>) -> Result<Outcome, Stop> {
     counters::receive(Tier::Tc, received.id, inside.packets, received.inner_len);
     sequence::accept(received.id, inside.judged);
     Packet::of_tc(ctx, packet::INNER).write(0, header.words()).ok_or(on(Outcome::Aborted))?;
-    decap::hand_over(ctx, inside)
+    decap::hand_over(ctx, inside)?;
+    Ok(to_device(&header))
 }
 
 /// What is changed in the IP packet of a frame: congestion that the outer header tells of, and TCP's

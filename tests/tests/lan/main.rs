@@ -8,6 +8,7 @@
 
 mod bridging;
 mod dhcp;
+mod floods;
 mod mtu;
 mod networkd;
 mod removal;
