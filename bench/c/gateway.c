@@ -430,7 +430,7 @@ INLINE u32 forward(struct xdp_md *ctx)
 	return decapsulate(ctx, port, data, end, &received);
 }
 
-SEC("xdp") int gateway(struct xdp_md *ctx)
+SEC("xdp.frags") int gateway(struct xdp_md *ctx)
 {
 	u32 outcome = forward(ctx);
 	if (outcome == DETOUR)

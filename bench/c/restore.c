@@ -18,7 +18,7 @@ struct {
 	UINT(value_size, 4);
 } SUBJECT SEC(".maps");
 
-SEC("xdp") int restore(struct xdp_md *ctx)
+SEC("xdp.frags") int restore(struct xdp_md *ctx)
 {
 	u32 zero = 0;
 	struct template *template = bpf_map_lookup_elem(&TEMPLATE, &zero);
@@ -42,7 +42,7 @@ SEC("xdp") int restore(struct xdp_md *ctx)
 }
 
 /* The subject whose cost is that of restoring. */
-SEC("xdp") int nothing(struct xdp_md *ctx)
+SEC("xdp.frags") int nothing(struct xdp_md *ctx)
 {
 	return XDP_PASS;
 }

@@ -32,6 +32,8 @@ impl Flags {
     pub const RESOLVED: Self = Self(1);
     /// Natively received frames can be redirected out of the interface (NETDEV_XDP_ACT_NDO_XMIT).
     pub const NATIVE_REDIRECT: Self = Self(1 << 1);
+    /// Frames in several buffers can be redirected too (NETDEV_XDP_ACT_NDO_XMIT_SG).
+    pub const REDIRECT_IN_PIECES: Self = Self(1 << 2);
 
     #[inline(always)]
     pub const fn has(self, flag: Self) -> bool {

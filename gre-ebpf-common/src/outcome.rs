@@ -202,7 +202,7 @@ outcomes! {
     Bridged = 96, "bridged", Forward, Transmit,
         "A frame that went from one port of a bridge to another.";
     BridgeUnknown = 97, "bridge-unknown", Pass, Transmit,
-        "A frame that only the kernel's bridge can forward: to a group, or of addresses it has not learned here.";
+        "A frame of addresses that the kernel's bridge has not learned here, or that only it can forward; to an unknown station it floods.";
     BridgeRefresh = 98, "bridge-refresh", Pass, Transmit,
         "A frame that the kernel's bridge must see now and then, or it would forget where its source is.";
     BridgeDoubt = 99, "bridge-doubt", Pass, Transmit,
@@ -213,6 +213,16 @@ outcomes! {
         "A fragment of a tunnel's packet, kept until the other one comes.";
     Fragmented = 102, "fragmented", Forward, Transmit,
         "Encapsulated and, being too long for the path, sent in two outer fragments, as ignore-df or, of frames, nopmtudisc asks.";
+    InPieces = 103, "in-pieces", Pass, Transmit,
+        "A jumbo frame in several buffers, which has a checksum, or whose next device takes one buffer only: TC handles it.";
+    BridgeBroadcast = 104, "bridge-broadcast", Pass, Transmit,
+        "A broadcast frame from a bridge's port, which the kernel's bridge floods: many are a storm, or a loop.";
+    BridgeMulticast = 105, "bridge-multicast", Pass, Transmit,
+        "A multicast frame from a bridge's port, which the kernel's bridge floods or snoops.";
+    BroadcastToDevice = 106, "broadcast-to-device", Forward, Receive,
+        "A broadcast frame out of a tunnel, handed to the tunnel's device: many are a storm from the far side, or a loop.";
+    MulticastToDevice = 107, "multicast-to-device", Forward, Receive,
+        "A multicast frame out of a tunnel, handed to the tunnel's device.";
 }
 
 /// Counters there are room for: a power of two, by which a code is bounded.

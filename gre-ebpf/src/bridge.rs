@@ -80,6 +80,8 @@ pub fn way(ingress: u32, seen: &Seen) -> Result<Way, Outcome> {
         TO_TUNNEL => Ok(Way::Tunnel(id)),
         REFRESH => Err(Outcome::BridgeRefresh),
         DOUBT => Err(Outcome::BridgeDoubt),
+        GROUP if seen.destination.is_broadcast() => Err(Outcome::BridgeBroadcast),
+        GROUP => Err(Outcome::BridgeMulticast),
         _ => Err(Outcome::BridgeUnknown),
     }
 }
@@ -89,6 +91,7 @@ const REFRESH: u64 = 1;
 const DOUBT: u64 = 2;
 const TO_PORT: u64 = 3;
 const TO_TUNNEL: u64 = 4;
+const GROUP: u64 = 5;
 
 /// A function of its own, which the verifier looks at once. Says two half words: what, and which.
 #[unsafe(no_mangle)]
@@ -104,9 +107,12 @@ extern "C" fn xgre_bridge(ingress: u32, source: u64, destination: u64, tag: u64)
         (true, 0) => member.pvid,
         (true, id) => id,
     };
+    if destination.is_group() {
+        return GROUP << 32;
+    }
     // The kernel puts the VLAN into a tag that has a priority alone.
     let incomplete = vlan == 0 || tagged && id == 0;
-    if destination.is_group() || member.filters_vlans() && incomplete {
+    if member.filters_vlans() && incomplete {
         return UNKNOWN << 32;
     }
     let Some(from) = station(&Address::new(member.bridge, vlan, source)) else {
@@ -148,6 +154,7 @@ fn station(address: &Address) -> Option<&'static mut Station> {
 /// The next hop of a port that takes a frame of `len` bytes, if XDP can send it there.
 #[inline(always)]
 pub fn out_of(
+    packet: &Packet,
     ingress: &Port,
     id: u32,
     len: u32,
@@ -159,9 +166,7 @@ pub fn out_of(
     if len > next_hop.mtu + HEADER_LEN as u32 + tag {
         return Err(Outcome::TooBig);
     }
-    if !forward::can_redirect(ingress, next_hop) {
-        return Err(Outcome::EgressWithoutXdp);
-    }
+    forward::can_redirect(packet, ingress, next_hop)?;
     Ok(next_hop)
 }
 
@@ -173,7 +178,7 @@ pub fn xdp(ctx: &XdpContext, packet: &Packet, port: &Port) -> Result<Outcome, St
     match way(port.ifindex, &seen)? {
         Way::Tunnel(id) => frames::into_xdp(ctx, packet, port, id, &header),
         Way::Port(id) => {
-            let next_hop = out_of(port, id, packet.len(), is_tag(header.ethertype()))?;
+            let next_hop = out_of(packet, port, id, packet.len(), is_tag(header.ethertype()))?;
             if !forward::redirect(next_hop) {
                 return Err(Outcome::EgressWithoutXdp.into());
             }

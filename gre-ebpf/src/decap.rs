@@ -139,13 +139,13 @@ fn way<H: Header, const ANY: bool>(
             Some(next_hop)
                 if next_hop.flags.has(next_hop::Flags::RESOLVED)
                     && len <= next_hop.mtu
-                    && forward::can_redirect(frame.port, next_hop) =>
+                    && forward::can_redirect(packet, frame.port, next_hop).is_ok() =>
             {
                 Way::NextHop(next_hop)
             }
             _ => Way::Device,
         },
-        Entry::Tunnel(id) => match encap::ready::<ANY>(frame.port, id, len) {
+        Entry::Tunnel(id) => match encap::ready::<ANY>(packet, frame.port, id, len) {
             Ok((tunnel, _)) if ANY && nesting::xdp(id, tunnel, inner).is_err() => Way::Device,
             Ok((tunnel, next_hop)) => Way::Tunnel(id, tunnel, next_hop),
             Err(_) if !ANY => return Err(Outcome::Detour.into()),
@@ -174,6 +174,15 @@ fn frame_len(packet: &Packet, received: &Received) -> u32 {
     packet.len() - received.inner_offset as u32
 }
 
+/// A checksum is over all of a packet, and only the first piece can be read.
+#[inline(always)]
+fn can_be_summed(packet: &Packet, received: &Received) -> Result<(), Outcome> {
+    if packet.is_in_pieces() && received.gre.has_checksum() {
+        return Err(Outcome::InPieces);
+    }
+    Ok(())
+}
+
 /// XDP: takes the outer header off and sends the packet on.
 #[inline(always)]
 pub fn xdp<const ANY: bool>(
@@ -185,6 +194,7 @@ pub fn xdp<const ANY: bool>(
     if !ANY {
         return through::<Ipv4Header, ANY>(ctx, packet, frame, received, None);
     }
+    can_be_summed(packet, received)?;
     let (payload, judged) =
         accept(packet, received, 1, |offset, len| checksum::sum_xdp(ctx, offset, len))
             .map_err(|outcome| Stop::on(received.id, outcome))?;
@@ -208,6 +218,7 @@ pub fn frame(
     frame: &Frame,
     received: &Received,
 ) -> Result<Outcome, Stop> {
+    can_be_summed(packet, received)?;
     let sum = |offset, len| checksum::sum_xdp(ctx, offset, len);
     let accepted = accept(packet, received, 1, sum);
     match accepted.map_err(|outcome| Stop::on(received.id, outcome))? {
@@ -309,7 +320,8 @@ fn deliver<const ANY: bool>(
     }
     let device =
         forward::next_hop(received.tunnel.device).ok_or(detour::or::<ANY>(Outcome::TunnelDown))?;
-    if !forward::can_redirect(frame.port, device) || !forward::redirect(device) {
+    forward::can_redirect(packet, frame.port, device).map_err(detour::or::<ANY>)?;
+    if !forward::redirect(device) {
         return Err(detour::or::<ANY>(Outcome::EgressWithoutXdp));
     }
     strip::<ANY>(ctx, received.inner_offset as i32 - ethernet::HEADER_LEN as i32)?;

@@ -44,6 +44,7 @@ use crate::{
 /// them: the inner packet, and what may be behind it.
 #[inline(always)]
 pub fn ready<const ANY: bool>(
+    packet: &Packet,
     port: &Port,
     id: u32,
     len: u32,
@@ -65,8 +66,9 @@ pub fn ready<const ANY: bool>(
     if len > u32::from(tunnel.mtu) || len + u32::from(tunnel.overhead) > next_hop.mtu {
         return Err(Outcome::TooBig);
     }
-    if !forward::can_redirect(port, next_hop) {
-        return Err(Outcome::EgressWithoutXdp);
+    forward::can_redirect(packet, port, next_hop)?;
+    if packet.is_in_pieces() && tunnel.flags.has(Flags::CHECKSUM_SENT) {
+        return Err(Outcome::InPieces);
     }
     Ok((tunnel, next_hop))
 }
@@ -97,8 +99,9 @@ pub fn xdp<H: Header, const ANY: bool>(
     if inner.has_options() {
         return Err(detour::or::<ANY>(Outcome::Ipv6Extension));
     }
-    let (tunnel, next_hop) = ready::<ANY>(frame.port, id, packet.len() - frame.header_len as u32)
-        .map_err(detour::or::<ANY>)?;
+    let (tunnel, next_hop) =
+        ready::<ANY>(packet, frame.port, id, packet.len() - frame.header_len as u32)
+            .map_err(detour::or::<ANY>)?;
     if ANY {
         nesting::xdp(id, tunnel, inner)?;
     }

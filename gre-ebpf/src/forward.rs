@@ -9,12 +9,13 @@ use aya_ebpf::{
 };
 use gre_ebpf_common::{
     next_hop::{Flags, NextHop},
+    outcome::Outcome,
     port::{self, Port},
     route::{self, Block, Entry, Slot},
     route6,
 };
 
-use crate::verdict;
+use crate::{packet::Packet, verdict};
 
 #[map]
 static ROUTES: Array<Block> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -83,10 +84,17 @@ pub fn next_hop(id: u32) -> Option<&'static NextHop> {
     NEXT_HOPS.get(id)
 }
 
-/// Whether frames that XDP received on `ingress` can be redirected out of the next hop's interface.
+/// Whether a packet that XDP received on `ingress` can be redirected out of the next hop's interface.
 #[inline(always)]
-pub fn can_redirect(ingress: &Port, next_hop: &NextHop) -> bool {
-    next_hop.flags.has(Flags::NATIVE_REDIRECT) || ingress.flags.has(port::Flags::GENERIC)
+pub fn can_redirect(packet: &Packet, ingress: &Port, next_hop: &NextHop) -> Result<(), Outcome> {
+    if !next_hop.flags.has(Flags::NATIVE_REDIRECT) && !ingress.flags.has(port::Flags::GENERIC) {
+        return Err(Outcome::EgressWithoutXdp);
+    }
+    // What a device cannot send is lost, and counted nowhere.
+    if packet.is_in_pieces() && !next_hop.flags.has(Flags::REDIRECT_IN_PIECES) {
+        return Err(Outcome::InPieces);
+    }
+    Ok(())
 }
 
 /// Arms a redirect out of the interface; the packet is untouched whatever the answer.

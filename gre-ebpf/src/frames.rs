@@ -70,7 +70,8 @@ pub fn out_xdp(
     let seen = Seen::of_frame(packet, &header, received.inner_offset);
     let len = packet.len() - received.inner_offset as u32;
     if let Ok(Way::Port(id)) = bridge::way(received.tunnel.ifindex, &seen)
-        && let Ok(next_hop) = bridge::out_of(frame.port, id, len, vlan::is_tag(header.ethertype()))
+        && let Ok(next_hop) =
+            bridge::out_of(packet, frame.port, id, len, vlan::is_tag(header.ethertype()))
     {
         if !forward::redirect(next_hop) {
             return Err(Outcome::EgressWithoutXdp.into());
@@ -83,11 +84,25 @@ pub fn out_xdp(
         return Err(Outcome::TooBig.into());
     }
     let device = forward::next_hop(received.tunnel.device).ok_or(Outcome::TunnelDown)?;
-    if !forward::can_redirect(frame.port, device) || !forward::redirect(device) {
+    forward::can_redirect(packet, frame.port, device)?;
+    if !forward::redirect(device) {
         return Err(Outcome::EgressWithoutXdp.into());
     }
     take_out(ctx, received, judged)?;
-    Ok(Outcome::ToDevice)
+    Ok(to_device(&header))
+}
+
+/// What becomes of a frame that the tunnel's device gets: storms are told apart from what is for one station.
+#[inline(always)]
+fn to_device(header: &EthernetHeader) -> Outcome {
+    let destination = header.destination();
+    if destination.is_broadcast() {
+        Outcome::BroadcastToDevice
+    } else if destination.is_group() {
+        Outcome::MulticastToDevice
+    } else {
+        Outcome::ToDevice
+    }
 }
 
 /// Takes the outer header off a frame whose redirect is armed, and counts it.
@@ -118,7 +133,7 @@ pub fn into_xdp(
 ) -> Result<Outcome, Stop> {
     let on = |outcome| Stop::on(id, outcome);
     let len = packet.len();
-    let (tunnel, next_hop) = encap::ready::<true>(port, id, len - HEADER_LEN as u32)?;
+    let (tunnel, next_hop) = encap::ready::<true>(packet, port, id, len - HEADER_LEN as u32)?;
     if len + u32::from(tunnel.overhead) > next_hop.mtu {
         return Err(Outcome::TooBig.into());
     }
@@ -182,7 +197,8 @@ pub fn out_tc(ctx: &TcContext, inside: &Inside<'_>) -> Result<Outcome, Stop> {
     counters::receive(Tier::Tc, received.id, inside.packets, received.inner_len);
     sequence::accept(received.id, inside.judged);
     Packet::of_tc(ctx, packet::INNER).write(0, header.words()).ok_or(on(Outcome::Aborted))?;
-    decap::hand_over(ctx, inside)
+    decap::hand_over(ctx, inside)?;
+    Ok(to_device(&header))
 }
 
 /// What is changed in the IP packet of a frame: congestion that the outer header tells of, and TCP's

@@ -41,7 +41,7 @@ use tunnels::Gre;
 /// Tier 1, on every port: out of a tunnel, into one, or both; what it cannot finish it passes on
 /// as it came. It handles untagged IPv4 through IPv4 tunnels without options but a key, which most
 /// packets are, and leaves the rest to `xgre_xdp_any`: so small a program is the faster one.
-#[xdp]
+#[xdp(frags)]
 #[inline(always)]
 pub fn xgre_xdp(ctx: XdpContext) -> u32 {
     let result = forward_plain(&ctx);
@@ -50,7 +50,7 @@ pub fn xgre_xdp(ctx: XdpContext) -> u32 {
 }
 
 /// The same for every IP packet, tunnel and option.
-#[xdp]
+#[xdp(frags)]
 #[inline(always)]
 pub fn xgre_xdp_any(ctx: XdpContext) -> u32 {
     let result = forward_any(&ctx);
@@ -59,7 +59,7 @@ pub fn xgre_xdp_any(ctx: XdpContext) -> u32 {
 }
 
 /// For Ethernet frames: those in tunnels, and those that a bridge forwards.
-#[xdp]
+#[xdp(frags)]
 #[inline(always)]
 pub fn xgre_xdp_frames(ctx: XdpContext) -> u32 {
     let result = forward_ethernet(&ctx);
@@ -69,7 +69,7 @@ pub fn xgre_xdp_frames(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn forward_ethernet(ctx: &XdpContext) -> Result<Outcome, Stop> {
-    let packet = Packet::of_xdp(ctx);
+    let packet = Packet::in_pieces(ctx)?;
     let ifindex = ctx.ingress_ifindex() as u32;
     if let Some(port) = parse::bridged(&packet, ifindex) {
         return bridge::xdp(ctx, &packet, port);
@@ -96,6 +96,7 @@ fn forward_ethernet(ctx: &XdpContext) -> Result<Outcome, Stop> {
 /// What is not of the plainest kind ends as a `Detour`.
 #[inline(always)]
 fn forward_plain(ctx: &XdpContext) -> Result<Outcome, Stop> {
+    // One in pieces looks cut short, and takes the detour.
     let packet = Packet::of_xdp(ctx);
     let frame = parse::frame::<false>(&packet, ctx.ingress_ifindex() as u32)?;
     let ip = parse::plain_ipv4(&packet, &frame).ok_or(Outcome::Detour)?;
@@ -107,7 +108,7 @@ fn forward_plain(ctx: &XdpContext) -> Result<Outcome, Stop> {
 
 #[inline(always)]
 fn forward_any(ctx: &XdpContext) -> Result<Outcome, Stop> {
-    let packet = Packet::of_xdp(ctx);
+    let packet = Packet::in_pieces(ctx)?;
     let ifindex = ctx.ingress_ifindex() as u32;
     if parse::bridged(&packet, ifindex).is_some() {
         return Err(Outcome::DetourOfFrames.into());

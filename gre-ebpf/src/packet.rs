@@ -2,9 +2,13 @@
 
 use core::ptr;
 
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::{
+    helpers::generated::bpf_xdp_get_buff_len,
+    programs::{TcContext, XdpContext},
+};
 use gre_ebpf_common::{
     checksum::fold,
+    outcome::Outcome,
     wire::{
         ethernet::{self, EthernetHeader},
         gre::{self, GreBase},
@@ -53,11 +57,33 @@ pub const OUTER_AND_INNER: u32 = INNER + (gre::MAX_LEN + ipv6::HEADER_LEN) as u3
 /// Bytes of an IP header, and of what is read of TCP's.
 pub const INNER_HEADERS: u32 = ipv6::HEADER_LEN as u32 + 20;
 
+/// Bytes of all that the programs read of a packet that comes in pieces: drivers put more into the first.
+const FIRST_PIECE: usize = 256;
+
 impl Packet {
+    /// The first piece of a packet, which is mostly all of it.
     #[inline(always)]
     pub fn of_xdp(ctx: &XdpContext) -> Self {
         let (data, end) = (ctx.data(), ctx.data_end());
         Self { data, end, len: (end - data) as u32 }
+    }
+
+    /// A packet of which only the first piece can be read directly: a jumbo frame, which drivers receive
+    /// into several buffers.
+    #[inline(always)]
+    pub fn in_pieces(ctx: &XdpContext) -> Result<Self, Outcome> {
+        // SAFETY: the context is the program's own.
+        let len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as u32;
+        let packet = Self { len, ..Self::of_xdp(ctx) };
+        if packet.is_in_pieces() && packet.end - packet.data < FIRST_PIECE {
+            return Err(Outcome::InPieces);
+        }
+        Ok(packet)
+    }
+
+    #[inline(always)]
+    pub fn is_in_pieces(&self) -> bool {
+        self.len != (self.end - self.data) as u32
     }
 
     /// Brings the first `wanted` bytes together, should the kernel hold them in pieces.

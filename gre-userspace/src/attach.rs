@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     programs::{
-        ProgramError, SchedClassifier, TcAttachType, Xdp,
+        ProgramError, SchedClassifier, TcAttachType,
         links::{FdLink, LinkError, PinnedLink},
         tc::{self, SchedClassifierLink, TcError},
         xdp::XdpMode as AyaMode,
@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::{
     dataplane::Attachment,
-    loader::{Programs, TC_DELIVER, TC_IN, TC_OUT, XDP, program},
+    loader::{LoadError, Programs, TC_DELIVER, TC_IN, TC_OUT, program},
     model::XdpMode,
 };
 
@@ -32,6 +32,8 @@ pub enum AttachError {
     Link { hook: &'static str, interface: String, source: LinkError },
     #[error("pinning {path}: {source}")]
     Pin { path: PathBuf, source: aya::pin::PinError },
+    #[error(transparent)]
+    Load(#[from] LoadError),
     #[error("adding the clsact queueing discipline to {interface}: {source}")]
     Clsact { interface: String, source: TcError },
 }
@@ -40,6 +42,7 @@ pub enum AttachError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Hook {
     Xdp,
+    XdpGeneric,
     Ingress,
     Egress,
     /// Of the other end of a tunnel's device.
@@ -48,12 +51,19 @@ pub(crate) enum Hook {
 }
 
 impl Hook {
-    const ALL: [Self; 5] =
-        [Self::Xdp, Self::Ingress, Self::Egress, Self::PeerIngress, Self::PeerEgress];
+    const ALL: [Self; 6] = [
+        Self::Xdp,
+        Self::XdpGeneric,
+        Self::Ingress,
+        Self::Egress,
+        Self::PeerIngress,
+        Self::PeerEgress,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Xdp => "xdp",
+            Self::XdpGeneric => "xdp-generic",
             Self::Ingress => "tc-ingress",
             Self::Egress => "tc-egress",
             Self::PeerIngress => "tc-peer-ingress",
@@ -98,11 +108,13 @@ impl Programs {
         mode: XdpMode,
     ) -> Result<(Attachment, Option<String>), AttachError> {
         self.attach_tc(ifindex, interface, Hook::Ingress)?;
-        let native = |programs: &mut Self| programs.attach_xdp(ifindex, interface, AyaMode::Driver);
-        let generic = |programs: &mut Self| programs.attach_xdp(ifindex, interface, AyaMode::Skb);
+        let native = |programs: &mut Self| programs.attach_xdp(ifindex, interface, Hook::Xdp);
+        let generic =
+            |programs: &mut Self| programs.attach_xdp(ifindex, interface, Hook::XdpGeneric);
         match mode {
             XdpMode::Off => {
                 self.unpin(ifindex, Hook::Xdp);
+                self.unpin(ifindex, Hook::XdpGeneric);
                 Ok((Attachment::Off, Some("XDP is off for this port in the config".into())))
             }
             XdpMode::Native => native(self).map(|()| (Attachment::Native, None)),
@@ -139,19 +151,23 @@ impl Programs {
 
     /// Whether the XDP program on an interface is one that an earlier daemon left there.
     pub fn is_pinned(pins: &Path, ifindex: u32) -> bool {
-        pin(pins, ifindex, Hook::Xdp).exists()
+        [Hook::Xdp, Hook::XdpGeneric].iter().any(|&hook| pin(pins, ifindex, hook).exists())
     }
 
-    fn attach_xdp(
-        &mut self,
-        ifindex: u32,
-        interface: &str,
-        mode: AyaMode,
-    ) -> Result<(), AttachError> {
-        let place = Place { ifindex, interface, hook: Hook::Xdp };
+    /// In native mode, or in generic mode: an interface runs XDP in one of them, and a link stays in its own.
+    fn attach_xdp(&mut self, ifindex: u32, interface: &str, hook: Hook) -> Result<(), AttachError> {
+        let (mode, other) = match hook {
+            Hook::XdpGeneric => (AyaMode::Skb, Hook::Xdp),
+            _ => (AyaMode::Driver, Hook::XdpGeneric),
+        };
+        self.unpin(ifindex, other);
+        let place = Place { ifindex, interface, hook };
         let earlier = self.pinned(place);
-        let path = pin(&self.pins, ifindex, Hook::Xdp);
-        let program: &mut Xdp = program(&mut self.ebpf, XDP).expect("it was loaded");
+        let path = pin(&self.pins, ifindex, hook);
+        let program = match hook {
+            Hook::XdpGeneric => self.generic_xdp()?,
+            _ => self.xdp()?,
+        };
         if let Some(link) = earlier {
             let link = link.try_into().map_err(place.unlinked())?;
             if let Ok(id) = program.attach_to_link(link) {
@@ -170,7 +186,7 @@ impl Programs {
             Hook::Egress => (TC_OUT, TcAttachType::Egress),
             Hook::PeerIngress => (TC_OUT, TcAttachType::Ingress),
             Hook::PeerEgress => (TC_DELIVER, TcAttachType::Egress),
-            Hook::Ingress | Hook::Xdp => (TC_IN, TcAttachType::Ingress),
+            Hook::Ingress | Hook::Xdp | Hook::XdpGeneric => (TC_IN, TcAttachType::Ingress),
         };
         let place = Place { ifindex, interface, hook };
         let earlier = self.pinned(place);

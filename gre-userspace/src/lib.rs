@@ -15,6 +15,7 @@ pub mod monitor;
 pub mod netlink;
 pub mod observed;
 pub mod plan;
+pub mod probe;
 pub mod reconcile;
 pub mod report;
 pub mod rib;

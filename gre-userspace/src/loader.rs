@@ -78,7 +78,10 @@ pub enum LoadError {
 
 pub struct Programs {
     pub(crate) ebpf: Ebpf,
+    /// The XDP programs for ports in generic mode, once there is one.
+    generic: Option<Ebpf>,
     pub(crate) pins: PathBuf,
+    limits: Limits,
     /// TC attachments of kernels before 6.6, which cannot be pinned.
     pub(crate) filters: HashMap<(u32, Hook), SchedClassifierLink>,
 }
@@ -97,6 +100,14 @@ const EVENTS: &str = "EVENTS";
 
 /// The map of programs that XDP goes on with.
 const DETOURS: &str = "DETOURS";
+
+/// The map of devices that XDP redirects to.
+const TX_PORTS: &str = "TX_PORTS";
+
+/// Where the maps are pinned, of those above, that only programs of one kind may use: those that take
+/// frames in several buffers, or those that do not.
+const NATIVE: &str = "";
+const GENERIC: &str = "_GENERIC";
 
 /// Fragments that wait for the other one of their packet: the programs' alone.
 const HELD: &str = "HELD";
@@ -118,7 +129,7 @@ fn sizes(limits: &Limits, cpus: u32) -> [Size; 22] {
     let size = |name, entries, bytes| Size { name, entries, bytes };
     [
         size("PORTS", limits.interfaces, size_of::<Port>()),
-        size("TX_PORTS", limits.interfaces, 8),
+        size(TX_PORTS, limits.interfaces, 8),
         size("TUNNELS", limits.tunnels, size_of::<Tunnel>()),
         size("TUNNELS6", limits.tunnels, size_of::<Addresses6>()),
         size("VLANS", limits.vlans, size_of::<Port>()),
@@ -158,14 +169,38 @@ pub fn load(limits: &Limits, pins: &Path) -> Result<(Programs, Maps, ForDaemon),
     if KernelVersion::current().is_ok_and(|version| version < OLDEST_KERNEL) {
         return Err(LoadError::OldKernel);
     }
-    let cpus = nr_cpus()
-        .map_err(|(_, error)| LoadError::Files("/sys/devices/system/cpu".into(), error))?
-        as u32;
     let maps = pins.join("maps");
     for directory in [&maps, &pins.join("links")] {
         fs::create_dir_all(directory).map_err(|e| LoadError::Files(directory.clone(), e))?;
     }
 
+    let cpus = cpus()?;
+    let sizes = sizes(limits, cpus);
+    let mut ebpf = prepare(OBJECT, limits, cpus, &maps, NATIVE)?;
+    // The programs name their maps by descriptors, which the maps own.
+    load_xdp(&mut ebpf)?;
+    load_tc(&mut ebpf)?;
+    lay_detours(&mut ebpf)?;
+    let (maps, for_daemon) = take_maps(&mut ebpf, &maps, &sizes, limits, cpus)?;
+    let (pins, limits) = (pins.to_owned(), *limits);
+    let programs = Programs { ebpf, generic: None, pins, limits, filters: HashMap::new() };
+    Ok((programs, maps, for_daemon))
+}
+
+fn cpus() -> Result<u32, LoadError> {
+    let cpus = nr_cpus();
+    cpus.map(|cpus| cpus as u32)
+        .map_err(|(_, error)| LoadError::Files("/sys/devices/system/cpu".into(), error))
+}
+
+/// Makes the maps of an object, or opens those that are pinned in the directory `maps`.
+fn prepare(
+    object: &[u8],
+    limits: &Limits,
+    cpus: u32,
+    maps: &Path,
+    kind: &str,
+) -> Result<Ebpf, LoadError> {
     let mask = demux::buckets(limits.tunnels) - 1;
     let sizes = sizes(limits, cpus);
     let mut loader = EbpfLoader::new();
@@ -175,22 +210,37 @@ pub fn load(limits: &Limits, pins: &Path) -> Result<(Programs, Maps, ForDaemon),
         .override_global("DEMUX_MASK", &mask, true)
         .override_global("HELD_BUCKETS", &buckets, true);
     for size in &sizes {
+        let kind = if [DETOURS, TX_PORTS].contains(&size.name) { kind } else { "" };
         loader.map_max_entries(size.name, size.entries);
-        loader.map_pin_path(size.name, maps.join(size.name));
+        loader.map_pin_path(size.name, maps.join(size.name.to_owned() + kind));
     }
-    let mut ebpf = loader.load(OBJECT)?;
-    // The programs name their maps by descriptors, which the maps own.
-    load_programs(&mut ebpf)?;
-    lay_detours(&mut ebpf)?;
-    let (maps, for_daemon) = take_maps(&mut ebpf, &sizes, limits, cpus)?;
-    Ok((Programs { ebpf, pins: pins.to_owned(), filters: HashMap::new() }, maps, for_daemon))
+    Ok(loader.load(object)?)
 }
 
-fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+/// The same programs for generic mode, where they must not declare that they take frames in several
+/// buffers: Linux then copies each packet, and forgets how long its Ethernet header is
+/// (skb_pp_cow_data, since 6.9), so that TC behind XDP finds no frame. The declaration is the name of
+/// their section.
+fn for_generic_mode(object: &[u8]) -> Vec<u8> {
+    const DECLARED: &[u8] = b"xdp.frags\0";
+    let mut object = object.to_vec();
+    let mut at = 0;
+    while let Some(found) = object[at..].windows(DECLARED.len()).position(|name| name == DECLARED) {
+        at += found + b"xdp".len();
+        object[at] = 0;
+    }
+    object
+}
+
+fn load_xdp(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     for name in [XDP, XDP_ANY, XDP_FRAMES] {
         let program: &mut Xdp = program(ebpf, name)?;
         program.load().map_err(|source| LoadError::Program { name, source })?;
     }
+    Ok(())
+}
+
+fn load_tc(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     for name in [TC_IN, TC_OUT, TC_DELIVER] {
         let program: &mut SchedClassifier = self::program(ebpf, name)?;
         program.load().map_err(|source| LoadError::Program { name, source })?;
@@ -224,6 +274,7 @@ where
 
 fn take_maps(
     ebpf: &mut Ebpf,
+    pins: &Path,
     sizes: &[Size; 22],
     limits: &Limits,
     cpus: u32,
@@ -235,9 +286,10 @@ fn take_maps(
         let size = sizes.iter().find(|size| size.name == name).ok_or(LoadError::Missing(name))?;
         Ok((ebpf.take_map(name).ok_or(LoadError::Missing(name))?, size))
     };
-    let (tx_ports, _) = take("TX_PORTS")?;
+    let (tx_ports, _) = take(TX_PORTS)?;
     let failed = |name| move |source| LoadError::Map { name, source };
-    let tx_ports = DevMap::try_from(tx_ports).map_err(failed("TX_PORTS"))?;
+    let tx_ports = DevMap::try_from(tx_ports).map_err(failed(TX_PORTS))?;
+    let generic_pin = pins.join(TX_PORTS.to_owned() + GENERIC);
     let (vlans, size) = take("VLANS")?;
     let vlans = Vlans::new(vlans, size.entries).map_err(failed("VLANS"))?;
     let (hosts6, size) = take("HOSTS6")?;
@@ -268,7 +320,7 @@ fn take_maps(
         vlans,
         next_hops: Table::new(mapping("NEXT_HOPS")?, limits.next_hops, "next hop", "next_hops"),
         demux: Demux::new(mapping("DEMUX")?, buckets),
-        tx_ports: TxPorts::new(tx_ports),
+        tx_ports: TxPorts::new(tx_ports, generic_pin),
         routes: RouteTable::new(mapping("ROUTES")?, limits.route_blocks),
         routes6: RouteTable6::new(mapping("ROUTES6")?, limits.route6_nodes),
         hosts6,
@@ -307,6 +359,18 @@ fn check_layout(data: &MapData, size: &Size) -> Result<(), LoadError> {
 }
 
 impl Programs {
+    /// The XDP program for ports in generic mode; loads it and those that it goes on with if need be.
+    pub(crate) fn generic_xdp(&mut self) -> Result<&mut Xdp, LoadError> {
+        if self.generic.is_none() {
+            let (object, maps) = (for_generic_mode(OBJECT), self.pins.join("maps"));
+            let mut ebpf = prepare(&object, &self.limits, cpus()?, &maps, GENERIC)?;
+            load_xdp(&mut ebpf)?;
+            lay_detours(&mut ebpf)?;
+            self.generic = Some(ebpf);
+        }
+        program(self.generic.as_mut().ok_or(LoadError::Missing(XDP))?, XDP)
+    }
+
     /// The kernel's number of the XDP program of this build.
     pub fn xdp(&mut self) -> Result<&mut Xdp, LoadError> {
         program(&mut self.ebpf, XDP)

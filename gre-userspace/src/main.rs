@@ -6,7 +6,9 @@ fn main() -> ExitCode {
     match Cli::from_args(env::args_os()).execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            if !failure.is_told() {
+                eprintln!("{failure}");
+            }
             failure.exit_code()
         }
     }

@@ -77,6 +77,8 @@ pub mod xdp_features {
     pub const REDIRECT: u64 = 2;
     /// Packets can be redirected out of the device.
     pub const NDO_XMIT: u64 = 4;
+    /// Those in several buffers too.
+    pub const NDO_XMIT_SG: u64 = 64;
 }
 
 /// A tag that the link puts on what the port below sends.

@@ -7,8 +7,9 @@ use std::{
 };
 
 use gre_userspace::{
-    cli::{self, Clock, Output, Paint, Sample},
+    cli::{self, Clock, Output, Paint, Probed, Sample},
     model::{FlowLabel, Mode, Mss, SeqMode, Tunnel},
+    probe::{ALL_NODES, Verdict},
     report::{
         Count, Direction, Mismatch, PathMtu, PortInfo, Sequence, Stats, TierOutcomes, Traffic,
         TunnelInfo, TunnelStats,
@@ -760,6 +761,66 @@ fn rfc7676_3_a_path_that_takes_less_than_ipv6_is_promised_is_shown() {
     let line = "    path too narrow for IPv6: it takes 1236 of 1280 bytes in one piece, so that longer \
                 packets go in outer fragments; raise the underlay's MTU by 44\n";
     assert!(shown.ends_with(line), "{shown}");
+}
+
+#[test]
+fn rfc7676_3_a_probe_says_what_is_wrong_and_what_to_do() {
+    let by = "2001:db8:168::1".parse().unwrap();
+    let within = Duration::from_micros(1234);
+    let carried = Verdict::Carried { by, within };
+    let narrow = TunnelInfo { payload_mtu: Some(1236), ..fast() };
+    let said = |tunnel: &TunnelInfo, verdict| {
+        let probed = Probed { tunnel, address: ALL_NODES, overhead: 28, verdict };
+        let json = Output { json: true, ..Output::default() }.json(&cli::probe_json(&probed));
+        (cli::probe_text(&probed, Paint(false)), json.unwrap())
+    };
+    let carried_line =
+        "tunnel0: carried: 2001:db8:168::1 answered an IPv6 packet of 1280 bytes, 1.2 ms\n";
+    let asked = r#"{"ifname":"tunnel0","address":"ff02::1","bytes":1280,"result":"#;
+    let answered = r#""answered_by":"2001:db8:168::1""#;
+    for (tunnel, verdict, text, json) in [
+        (
+            fast(),
+            carried,
+            carried_line.to_owned(),
+            format!(r#""carried",{answered},"milliseconds":1.234,"outer_fragments":false"#),
+        ),
+        (
+            narrow.clone(),
+            carried,
+            format!(
+                "{carried_line}    in outer fragments, which is slow: in one piece the path takes \
+                 1236 bytes; raise the underlay's MTU to 1308\n"
+            ),
+            format!(r#""carried",{answered},"milliseconds":1.234,"outer_fragments":true"#),
+        ),
+        (
+            fast(),
+            Verdict::TooLong { by },
+            "\
+tunnel0: not carried: 2001:db8:168::1 answers IPv6 packets of 64 bytes, but none of 1280
+    a link of the path, there or back, takes less than 1308 bytes, and no router says so
+    raise its MTU to 1308, or let its router's ICMP through, or have both ends cut the outer packet:
+      ip link set tunnel0 mtu 1280 && ip route add 10.56.88.66/32 via 192.168.22.1 dev wan0 mtu MTU
+"
+            .to_owned(),
+            format!(r#""not-carried",{answered},"outer_fragments":false"#),
+        ),
+        (
+            narrow,
+            Verdict::Silent,
+            "\
+tunnel0: no answer: ff02::1 does not answer ICMPv6 echo requests, not even of 64 bytes
+    has the far end an IPv6 address on its tunnel, and does `xgre tunnel show tunnel0` show a mismatch?
+    or name who answers: xgre tunnel probe tunnel0 ADDRESS
+"
+            .to_owned(),
+            r#""no-answer","outer_fragments":false"#.to_owned(),
+        ),
+    ] {
+        let json = format!("{asked}{json},\"needed_path_mtu\":1308}}\n");
+        assert_eq!(said(&tunnel, verdict), (text, json));
+    }
 }
 
 #[test]

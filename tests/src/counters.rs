@@ -57,7 +57,8 @@ impl Packets {
         Self::both_ways(xdp, count, 104)
     }
 
-    fn both_ways(xdp: Xdp, count: u64, len: u64) -> Self {
+    /// And of packets of `len` bytes.
+    pub fn both_ways(xdp: Xdp, count: u64, len: u64) -> Self {
         let packets = Self { rx_bytes: len * count, tx_bytes: len * count, ..Self::default() };
         match xdp {
             Xdp::Off => Self { rx_tc: count, tx_tc: count, ..packets },

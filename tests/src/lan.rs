@@ -93,6 +93,11 @@ impl Lan {
         Ok(lan)
     }
 
+    /// All of it, in the order of the drawing.
+    pub fn namespaces(&self) -> [&Namespace; 5] {
+        [&self.pc1, &self.r1, &self.router, &self.r2, &self.pc2]
+    }
+
     /// The same, and PC1 and PC2 have their addresses.
     pub fn new() -> Result<Self> {
         let lan = Self::bare()?;

@@ -11,6 +11,7 @@ pub mod interrupt;
 pub mod ipv6;
 pub mod lan;
 pub mod namespace;
+pub mod networkd;
 pub mod process;
 pub mod topology;
 pub mod traffic;

@@ -160,6 +160,12 @@ impl Namespace {
         Ok(text.lines().filter_map(name).filter(|name| name != "lo").collect())
     }
 
+    /// Of all its network devices, loopback aside, in bytes.
+    pub fn set_mtu(&self, mtu: u32) -> Result<()> {
+        let set = |device: String| self.ip(&format!("link set {device} mtu {mtu}")).map(drop);
+        self.devices()?.into_iter().try_for_each(set)
+    }
+
     /// The hardware address of a device.
     pub fn mac(&self, device: &str) -> Result<String> {
         let text = self.ip(&format!("-o link show dev {device}"))?;

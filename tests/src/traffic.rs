@@ -182,6 +182,28 @@ pub fn tcp(
     Iperf::start(client, server, address, load, flow)?.finish()
 }
 
+/// Prints the rates of streams from one host to an address of another in segments of two sizes, which is
+/// what follows IP and TCP, options included: in turn, seven times, and the median of their ratios.
+pub fn compare_segments(
+    what: &str,
+    (client, server, address): (&Namespace, &Namespace, &str),
+    sizes: [u32; 2],
+) -> Result<()> {
+    let mut ratios = Vec::new();
+    for round in 0..7 {
+        let mut rates = [0.0; 2];
+        for (rate, size) in rates.iter_mut().zip(sizes) {
+            *rate = tcp(client, server, address, Load::OfSegments(size), Flow::ToServer)? / 1e6;
+        }
+        let [one, other] = rates;
+        println!("{what} {round}: {one:.0} of {other:.0} Mbit/s, {:.3}", one / other);
+        ratios.push(one / other);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("{what}: {:.3} ({:.3}..{:.3})", ratios[3], ratios[0], ratios[6]);
+    Ok(())
+}
+
 /// Sends `count` datagrams of `bytes` each to `address`, 5000 a second. Not all of them need be read: a
 /// busy machine looks into a socket too seldom.
 pub fn udp(

@@ -17,7 +17,10 @@ use tests::{
     namespace::Namespace,
     process::wait_until,
     topology::{Lab, PC1, PC2, R1_TUNNEL, R1_WAN, R2_LAN, R2_TUNNEL, R2_WAN},
-    traffic::{Flow, Load, ping_all, ping_exact, ping_until_answered, scapy_send, snmp, tcp, udp},
+    traffic::{
+        Flow, Load, compare_segments, ping_all, ping_exact, ping_until_answered, scapy_send, snmp,
+        tcp, udp,
+    },
     xgre::{outcome, tunnel, xgre},
 };
 
@@ -394,20 +397,8 @@ fn full_size_datagrams_arrive_in_fragments_all_of_them(xdp: Xdp) -> Result<()> {
 fn what_fragments_cost(xdp: Xdp) -> Result<()> {
     let gateways = over_ipv4(xdp, &IGNORE_DF)?;
     let Gateways { lab, .. } = &gateways;
-    let mut ratios = Vec::new();
-    for round in 0..7 {
-        let mut rates = [0.0; 2];
-        // What follows IP and TCP, options included: 1500 and 1476 bytes in all.
-        for (rate, size) in rates.iter_mut().zip([1460, 1436]) {
-            *rate = tcp(&lab.pc1, &lab.pc2, PC2, Load::OfSegments(size), Flow::ToServer)?;
-        }
-        let [cut, whole] = rates.map(|rate| rate / 1e6);
-        println!("{xdp:?} {round}: {cut:.0} of {whole:.0} Mbit/s, {:.3}", cut / whole);
-        ratios.push(cut / whole);
-    }
-    ratios.sort_by(f64::total_cmp);
-    println!("{xdp:?}: {:.3} ({:.3}..{:.3})", ratios[3], ratios[0], ratios[6]);
-    Ok(())
+    // 1500 and 1476 bytes in all.
+    compare_segments(&format!("{xdp:?}"), (&lab.pc1, &lab.pc2, PC2), [1460, 1436])
 }
 
 /// What the programs do not cut, the far ones do not join.

@@ -22,13 +22,15 @@ pub(crate) struct Tool {
 }
 
 /// What is run, and not built.
-pub(crate) const TOOLS: [Tool; 16] = [
+pub(crate) const TOOLS: [Tool; 17] = [
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "bridge", package: "iproute2" },
     Tool { program: "brctl", package: "bridge-utils" },
     Tool { program: "dnsmasq", package: "dnsmasq-base" },
     Tool { program: "udhcpc", package: "udhcpc" },
     Tool { program: "radvd", package: "radvd" },
+    // Not in any PATH is /lib/systemd/systemd-networkd, of the same package.
+    Tool { program: "networkctl", package: "systemd" },
     Tool { program: "ethtool", package: "ethtool" },
     Tool { program: "ping", package: "iputils-ping" },
     Tool { program: "iperf3", package: "iperf3" },

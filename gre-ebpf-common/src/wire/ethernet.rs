@@ -93,6 +93,11 @@ impl Mac {
     }
 
     #[inline(always)]
+    pub const fn is_broadcast(&self) -> bool {
+        self.0[0] & self.0[1] & self.0[2] == u16::MAX
+    }
+
+    #[inline(always)]
     pub const fn is_zero(&self) -> bool {
         self.0[0] | self.0[1] | self.0[2] == 0
     }
@@ -142,6 +147,13 @@ mod tests {
     fn groups_and_zero_are_told_from_stations() {
         let of = |first| Mac::from_bytes([first, 0, 0, 0, 0, 0]);
         assert!(of(1).is_group() && of(0xff).is_group() && !of(2).is_group());
+        let broadcast = Mac::from_bytes([0xff; 6]);
+        assert!(broadcast.is_broadcast() && broadcast.is_group());
+        for byte in 0..6 {
+            let mut bytes = [0xff; 6];
+            bytes[byte] = 0x7f;
+            assert!(!Mac::from_bytes(bytes).is_broadcast());
+        }
         assert!(of(0).is_zero() && !of(2).is_zero());
     }
 

@@ -29,6 +29,15 @@ impl Failure {
         Self::refused(format!("{:?}", miette::Report::new(error)))
     }
 
+    /// What was to be said is in what was printed.
+    pub(super) fn told() -> Self {
+        Self::refused("")
+    }
+
+    pub fn is_told(&self) -> bool {
+        self.text.is_empty()
+    }
+
     pub fn exit_code(&self) -> ExitCode {
         self.code.into()
     }

@@ -27,7 +27,7 @@ pub use self::{
     output::{Output, Paint},
     port::text as ports_text,
     stats::{Sample, text as stats_text},
-    tunnel::{json as tunnels_json, text as tunnels_text},
+    tunnel::{Probed, json as tunnels_json, probe_json, probe_text, text as tunnels_text},
     words::{change as change_of_words, link as link_of_words, tunnel as tunnel_of_words},
 };
 use crate::{control::client::Client, instance::Instance};

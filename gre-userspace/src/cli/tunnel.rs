@@ -2,12 +2,17 @@
 
 mod iproute2;
 mod json;
+mod probe;
 mod show;
 
 use clap::Subcommand;
 use nix::net::if_::if_nametoindex;
 
-pub use self::{json::json, show::text};
+pub use self::{
+    json::json,
+    probe::{Probed, json as probe_json, text as probe_text},
+    show::text,
+};
 use super::{
     Clock, Failure, Output,
     output::{colour, print},
@@ -53,6 +58,9 @@ pub(super) enum Verb {
         #[arg(value_name = "NAME")]
         words: Vec<String>,
     },
+    /// See whether IPv6 packets of 1280 bytes pass through a tunnel and back
+    #[command(after_help = probe::EXAMPLES)]
+    Probe(probe::Probe),
 }
 
 impl Default for Verb {
@@ -112,6 +120,7 @@ pub(super) fn execute(verb: Verb, output: Output) -> Result<(), Failure> {
         Verb::Change { words } => change(&words),
         Verb::Delete { words } => delete(&words),
         Verb::Show { words } => show(&words, output),
+        Verb::Probe(probe) => probe.execute(output),
     }
 }
 

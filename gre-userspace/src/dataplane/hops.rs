@@ -56,9 +56,7 @@ impl Compiler<'_> {
             (Some(destination), Some(source), Some((base, tags))) => {
                 let attachment = self.ports.get(&base.ifindex).copied();
                 let ready = link.up && base.up && !self.is_tunnel(hop.ifindex);
-                let flags = next_hop::Flags::default()
-                    .with(next_hop::Flags::RESOLVED, ready)
-                    .with(next_hop::Flags::NATIVE_REDIRECT, can_redirect(base, attachment));
+                let flags = redirects(base, attachment).with(next_hop::Flags::RESOLVED, ready);
                 self.plane.tx_ports.insert(base.ifindex);
                 NextHop { tags, ..NextHop::new(destination, source, base.ifindex, mtu, flags) }
             }
@@ -72,8 +70,7 @@ impl Compiler<'_> {
     pub(super) fn port_hop(&mut self, port: &Link) -> u32 {
         let id = self.allocated.next_hops.get(&HopKey::Port(port.ifindex)) + 1;
         let attachment = self.ports.get(&port.ifindex).copied();
-        let flags = next_hop::Flags::RESOLVED
-            .with(next_hop::Flags::NATIVE_REDIRECT, can_redirect(port, attachment));
+        let flags = redirects(port, attachment).with(next_hop::Flags::RESOLVED, true);
         let record = NextHop::new([0; 6], [0; 6], port.ifindex, port.mtu, flags);
         self.plane.next_hops.insert(id, record);
         self.plane.tx_ports.insert(port.ifindex);
@@ -84,12 +81,10 @@ impl Compiler<'_> {
     pub(super) fn device(&mut self, name: &str, device: Device<'_>) -> u32 {
         let id = self.allocated.next_hops.get(&HopKey::Device(name.to_owned())) + 1;
         let mac = |link: &Link| link.mac.unwrap_or_default();
-        let flags = next_hop::Flags::RESOLVED
+        let flags = redirects(device.peer, None)
+            .with(next_hop::Flags::RESOLVED, true)
             // Where the kernel does not say: GRO is on at the device, since we turned it on.
-            .with(
-                next_hop::Flags::NATIVE_REDIRECT,
-                is_unsure(device.peer) || can_redirect(device.peer, None),
-            );
+            .with(next_hop::Flags::NATIVE_REDIRECT, is_unsure(device.peer));
         let record =
             NextHop::new(mac(device.link), mac(device.peer), device.peer.ifindex, 65_535, flags);
         self.plane.next_hops.insert(id, record);
@@ -111,6 +106,15 @@ pub fn wire(snapshot: &Snapshot, ifindex: u32) -> Option<(u32, [Tag; 2])> {
         link = snapshot.links.get(&link.link?)?;
     }
     Some((link.ifindex, tags))
+}
+
+/// What can be redirected out of a device with this attachment. Kernels that do not say of frames in
+/// several buffers redirect none (before 6.3).
+fn redirects(link: &Link, attachment: Option<Attachment>) -> next_hop::Flags {
+    let in_pieces = link.xdp_features.is_some_and(|bits| bits & xdp_features::NDO_XMIT_SG != 0);
+    next_hop::Flags::default()
+        .with(next_hop::Flags::NATIVE_REDIRECT, can_redirect(link, attachment))
+        .with(next_hop::Flags::REDIRECT_IN_PIECES, in_pieces)
 }
 
 /// Whether frames that XDP received natively can be redirected out of the device, which is a port

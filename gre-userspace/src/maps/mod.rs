@@ -8,9 +8,12 @@ pub mod mapping;
 pub mod routes;
 pub mod routes6;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
-use aya::maps::{DevMap, MapData, MapError, xdp::XdpMapError};
+use aya::maps::{DevMap, Map, MapData, MapError, xdp::XdpMapError};
 use gre_ebpf_common::{
     mismatch::Mismatch,
     next_hop::NextHop,
@@ -177,18 +180,25 @@ impl Maps {
 
 /// The redirect targets.
 pub struct TxPorts {
-    map: DevMap<MapData>,
+    /// That of programs for native mode, and that of programs for generic mode once there are such.
+    maps: Vec<DevMap<MapData>>,
+    generic_pin: PathBuf,
     filled: BTreeSet<u32>,
 }
 
 impl TxPorts {
-    pub fn new(map: DevMap<MapData>) -> Self {
-        Self { map, filled: BTreeSet::new() }
+    pub fn new(native: DevMap<MapData>, generic_pin: PathBuf) -> Self {
+        Self { maps: vec![native], generic_pin, filled: BTreeSet::new() }
     }
 
     /// Writes all of them each time: the kernel takes a device out when it goes, and another may
     /// since have come with its index.
     fn fill(&mut self, wanted: &BTreeSet<u32>) -> Result<(), MapsError> {
+        if self.maps.len() == 1 && self.generic_pin.exists() {
+            let generic = MapData::from_pin(&self.generic_pin).map(Map::DevMap);
+            let failed = |source| MapsError::Hash { map: "TX_PORTS", source };
+            self.maps.push(generic.and_then(DevMap::try_from).map_err(failed)?);
+        }
         for &ifindex in wanted {
             match self.set(ifindex, ifindex) {
                 // The device went after the snapshot was taken; the next snapshot says so.
@@ -211,7 +221,7 @@ impl TxPorts {
 
     /// An interface index of 0 empties the slot.
     fn set(&mut self, slot: u32, ifindex: u32) -> Result<(), XdpMapError> {
-        self.map.set(slot, ifindex, None, 0)
+        self.maps.iter_mut().try_for_each(|map| map.set(slot, ifindex, None, 0))
     }
 }
 

@@ -9,6 +9,8 @@
 mod bridging;
 mod dhcp;
 mod fast;
+mod floods;
 mod mtu;
+mod networkd;
 mod removal;
 mod strange;

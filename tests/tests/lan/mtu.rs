@@ -10,7 +10,9 @@ use tests::{
     lan::{Bridged, Carried, Lan, OVER_IPV4, OVER_IPV6, PC1, PC2, TUNNEL},
     process::wait_until,
     topology::{R1_WAN, R2_WAN},
-    traffic::{Flow, Load, ping_exact, ping_until_answered, scapy_send_frames, tcp},
+    traffic::{
+        Flow, Load, compare_segments, ping_exact, ping_until_answered, scapy_send_frames, tcp,
+    },
     xgre::{Daemon, attempt, outcome},
 };
 
@@ -22,6 +24,8 @@ in_each_xdp_mode!(
     d10_what_may_be_cut_arrives_by_inner_fragments,
     pmtu5_nothing_is_told_to_groups_loopback_or_of_errors,
     mss_auto_clamps_bridged_tcp,
+    #[ignore = "a measurement"]
+    what_fragments_of_frames_cost,
 );
 
 /// IPv4 header and ICMP header.
@@ -117,6 +121,15 @@ fn d10_full_frames_arrive_in_outer_fragments_where_nopmtudisc_allows(xdp: Xdp) -
         tcp(pc1, pc2, PC2, Load::OneMegabyte, flow)?;
     }
     Ok(())
+}
+
+/// TCP between the hosts, in frames of which each goes in two outer fragments and in those that just go
+/// whole, in turn: the ratio of the rates.
+fn what_fragments_of_frames_cost(xdp: Xdp) -> Result<()> {
+    let bridged = Bridged::joined(xdp, OVER_IPV4, &WITH_NOPMTUDISC)?;
+    let Lan { pc1, pc2, .. } = &bridged.lan;
+    // 1500 and 1462 bytes with IP and TCP.
+    compare_segments(&format!("{xdp:?}"), (pc1, pc2, PC2), [1460, 1422])
 }
 
 fn d10_pmtu5_the_sender_of_a_full_frame_is_told_through_the_bridge(xdp: Xdp) -> Result<()> {

@@ -18,6 +18,7 @@ mod frame;
 mod gre_header;
 mod handed_up;
 mod inner;
+mod jumbo;
 mod legs;
 mod lookup;
 mod many;

@@ -13,7 +13,7 @@ use object::{
 use crate::bench::bench;
 
 /// Sections that hold programs, and the one that holds the functions they call.
-const SECTIONS: [&str; 2] = ["xdp", "classifier"];
+const SECTIONS: [&str; 2] = ["xdp.frags", "classifier"];
 const CALLED: &str = ".text";
 
 /// Bytes of stack that a program may use, with all that it calls (MAX_BPF_STACK).

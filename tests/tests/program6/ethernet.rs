@@ -80,8 +80,13 @@ fn comes_out(case: Case, hook: Hook, tunnel: Spec, inner: &[u8]) -> Case {
     if matches!(hook, Hook::TcIn(_)) {
         out.resize(out.len().max(SMALLEST), 0);
     }
+    let outcome = match inner {
+        [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, ..] => BroadcastToDevice,
+        [first, ..] if first & 1 != 0 => MulticastToDevice,
+        _ => ToDevice,
+    };
     case.given(carries_frames(tunnel))
-        .sends(ToDevice, tunnel.peer(), move |_| out.clone())
+        .sends(outcome, tunnel.peer(), move |_| out.clone())
         .received(tunnel, inner.len())
 }
 
