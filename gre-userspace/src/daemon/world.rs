@@ -155,10 +155,10 @@ impl World {
                     }
                 }
                 Change::AttachPort { ifindex, name, mode } => {
-                    let unsure = snapshot.links.get(&ifindex).is_some_and(dataplane::is_unsure);
+                    let link = snapshot.links.get(&ifindex);
                     let port = match vlan_base(snapshot, &self.desired, ifindex) {
                         Some(base) => attach_vlan(programs, ifindex, &name, mode, &base),
-                        None => attach_port(programs, ifindex, &name, mode, unsure),
+                        None => attach_port(programs, ifindex, &name, mode, link),
                     }
                     .inspect(|port| info!(port = name, xdp = ?port.attachment, "attached"));
                     match port {
@@ -250,7 +250,14 @@ impl World {
             .chain(members.map(|link| link.ifindex))
             .filter(|port| self.attached.ports.contains_key(port))
             .collect();
-        for port in tagged {
+        // What arrives on a bond has had its tag taken out, if at all, by a member.
+        let is_of_bond = |link: &&Link| {
+            let master = link.master.filter(|master| tagged.contains(master));
+            let master = master.and_then(|master| snapshot.links.get(&master));
+            master.is_some_and(dataplane::is_of_several)
+        };
+        let below = snapshot.links.values().filter(is_of_bond).map(|link| link.ifindex);
+        for port in tagged.iter().copied().chain(below) {
             if self.untagged.insert(port)
                 && let Err(error) = self.kernel.leave_vlan_tags(port).await
             {
@@ -345,17 +352,31 @@ fn attach_port(
     ifindex: u32,
     name: &str,
     mode: XdpMode,
-    unsure: bool,
+    link: Option<&Link>,
 ) -> Result<AttachedPort> {
-    let (attachment, note) = match mode {
-        XdpMode::Auto if unsure => {
-            let (attachment, _) = programs.attach_port(ifindex, name, XdpMode::Generic)?;
-            (attachment, Some(UNSURE.to_owned()))
+    let instead = match mode {
+        XdpMode::Auto if link.is_some_and(dataplane::is_of_several) => {
+            Some((XdpMode::Generic, OF_SEVERAL))
         }
-        mode => programs.attach_port(ifindex, name, mode)?,
+        XdpMode::Native if link.is_some_and(dataplane::is_of_several) => {
+            Some((XdpMode::Off, OF_SEVERAL))
+        }
+        XdpMode::Auto if link.is_some_and(dataplane::is_unsure) => Some((XdpMode::Generic, UNSURE)),
+        _ => None,
+    };
+    let (attachment, note) = match instead {
+        Some((possible, why)) => {
+            let (attachment, _) = programs.attach_port(ifindex, name, possible)?;
+            (attachment, Some(why.to_owned()))
+        }
+        None => programs.attach_port(ifindex, name, mode)?,
     };
     Ok(AttachedPort { mode, attachment, note })
 }
+
+/// Why XDP is not native on a bond; see [`dataplane::is_of_several`].
+const OF_SEVERAL: &str = "native XDP sees a frame as come in on a member of this interface, not on it: ask for \
+                          `xdp = \"generic\"`, or for no mode";
 
 /// Why a port is no better than generic; see [`dataplane::is_unsure`].
 const UNSURE: &str = "this kernel, older than 6.3, does not say whether the other end of this veth \

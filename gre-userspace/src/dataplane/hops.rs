@@ -116,14 +116,21 @@ pub fn wire(snapshot: &Snapshot, ifindex: u32) -> Option<(u32, [Tag; 2])> {
 /// Whether frames that XDP received natively can be redirected out of the device, which is a port
 /// with this attachment or none.
 ///
-/// Where the kernel does not say, it is taken for granted, except on veth, where it depends on the
+/// Where the kernel does not say, it is taken for granted, except on bonds and on veth. There it depends on the
 /// other end: there only a port that XDP runs on natively, which then the config asks for in so many
 /// words (see [`is_unsure`]), is trusted.
 pub fn can_redirect(link: &Link, attachment: Option<Attachment>) -> bool {
     match link.xdp_features {
         Some(features) => features & xdp_features::NDO_XMIT != 0,
+        None if is_of_several(link) => false,
         None => !is_unsure(link) || attachment == Some(Attachment::Native),
     }
+}
+
+/// A bond or a team. XDP sees frames natively as come in on a member of it, which is not a port; and whether
+/// it can send depends on its members.
+pub fn is_of_several(link: &Link) -> bool {
+    matches!(link.kind.as_deref(), Some("bond" | "team"))
 }
 
 /// A veth on a kernel before 6.3, which has no family "netdev" to say whether the other end receives

@@ -18,6 +18,10 @@
 use std::{fmt::Write as _, fs};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tests::{
     config::{Gateway, Xdp},
@@ -258,9 +262,22 @@ fn up(lines: &mut String, row: &Row) {
 }
 
 /// Many commands of `ip` by one process: a guest starts few a second.
-fn batch(namespace: &Namespace, lines: &str) -> Result<()> {
+pub fn batch(namespace: &Namespace, lines: &str) -> Result<()> {
+    batch_of("ip", namespace, lines)
+}
+
+/// The same of another program of iproute2.
+pub fn batch_of(program: &str, namespace: &Namespace, lines: &str) -> Result<()> {
     let file = namespace.scratch().join("batch");
     fs::write(&file, lines).with_context(|| format!("writing {}", file.display()))?;
-    let result = namespace.ip(&format!("-batch {}", file.display()));
+    let result = namespace.run(&format!("{program} -batch {}", file.display()));
     result.with_context(|| format!("of these lines:\n{lines}")).map(drop)
+}
+
+/// This thread, what it starts, and so what the kernel does for them. Two CPUs that send through one of
+/// the kernel's tunnels take its sequence numbers one before the other, and send the other way round.
+pub fn on_one_cpu() -> Result<()> {
+    let mut one = CpuSet::new();
+    one.set(0)?;
+    sched_setaffinity(Pid::from_raw(0), &one).context("staying on one CPU")
 }

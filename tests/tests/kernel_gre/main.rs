@@ -14,12 +14,18 @@
 //!
 //! Many kernels lack `ip_gre`, or cannot load it here: `cargo xtask test --vm` runs these in guests.
 
+mod bond;
+mod bridge;
+mod checks;
 mod headers;
 mod lab;
+mod lan;
 mod matrix;
 mod packets;
 mod rows;
+mod stations;
 mod tap;
+mod vlans;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::{
@@ -34,13 +40,20 @@ use tests::{
     xgre::Daemon,
 };
 
-use crate::matrix::every_combination_works_both_ways;
+use crate::{
+    bridge::a_bridge_treats_xgres_gretap_as_the_kernels, matrix::every_combination_works_both_ways,
+    vlans::vlans_and_qinq_on_both_ports_are_forwarded_and_kept_apart,
+};
 
 in_each_xdp_mode!(
     #[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
     a_tunnel_with_a_key_carries_pings_and_tcp_both_ways,
     #[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
     every_combination_works_both_ways,
+    #[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
+    a_bridge_treats_xgres_gretap_as_the_kernels,
+    #[ignore = "for a kernel with VLANs: cargo xtask test --vm"]
+    vlans_and_qinq_on_both_ports_are_forwarded_and_kept_apart,
 );
 
 const PC1: &str = "192.168.150.10";
