@@ -213,7 +213,8 @@ impl Kept {
         env::var_os(KEPT).map(|directory| Self::new(Path::new(&directory))).transpose()
     }
 
-    fn new(directory: &Path) -> Result<Self> {
+    /// In this directory.
+    pub fn new(directory: &Path) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{}-{}.pcap", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         Ok(Self { file: directory.join(name), cells: Vec::new(), wrong_sums: Vec::new() })

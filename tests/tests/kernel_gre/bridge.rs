@@ -13,6 +13,7 @@ use tests::{
 };
 
 use crate::{
+    bond,
     checks::{Checks, FROM_KERNEL, TO_KERNEL},
     lab::{batch, on_one_cpu},
     lan::{
@@ -54,7 +55,7 @@ static KERNEL: Mutex<Option<[Found; 2]>> = Mutex::new(None);
 
 pub fn a_bridge_treats_xgres_gretap_as_the_kernels(xdp: Xdp) -> Result<()> {
     on_one_cpu()?;
-    let lan = Lan::new()?;
+    let mut lan = Lan::new()?;
     let [by_vlans, by_groups] = of_kernel(&lan)?;
     let daemon = lan.xgre(xdp)?;
     let mut checks = Checks::new(xdp)?;
@@ -81,13 +82,14 @@ pub fn a_bridge_treats_xgres_gretap_as_the_kernels(xdp: Xdp) -> Result<()> {
     change.filtering(&mut checks)?;
     change.state_of_a_port(&mut checks)?;
     change.key_of_the_peer(&mut checks)?;
-    change.spanning_tree(&mut checks)?;
+    bond::forwards_or_is_declined_with_a_reason(&mut lan, &daemon, xdp, &mut checks)?;
+    Change { lan: &lan, daemon: &daemon, xdp }.spanning_tree(&mut checks)?;
     daemon.stop()?;
     checks.conclude()
 }
 
 /// A row of the table.
-fn cell(what: &str) -> [&str; 3] {
+pub fn cell(what: &str) -> [&str; 3] {
     ["gretap, bridge", what, "-"]
 }
 
@@ -424,12 +426,12 @@ impl Change<'_> {
             Ok([self.daemon.packets("gretap1")?, self.daemon.packets("gretap2")?])
         };
         checks.check(cell("two tunnels, STP"), TO_KERNEL, "one is blocked", || {
-            let open = ["gretap1", "lan", "lan2"].map(|port| (port, "forwarding"));
+            let open = ["gretap1", "bond0", "lan2"].map(|port| (port, "forwarding"));
             settle(r1, &[&open[..], &[("gretap2", "blocking")]].concat())?;
             settle(r2, &["gretap1", "gretap2", "lan"].map(|port| (port, "forwarding")))?;
-            self.flows(Flow::new(a, c, &[]))?;
+            self.flows(Flow::new(b, c, &[]))?;
             let before = carried()?;
-            for (from, to) in [(a, c), (c, a), (c, b)] {
+            for (from, to) in [(b, c), (c, b), (c, a)] {
                 let flow = Flow::broadcast(from, to);
                 let arrived = self.lan.burst(flow, flow)?;
                 ensure!(arrived == BURST, "{arrived} of {BURST} from {from:?} at {to:?}");
@@ -444,7 +446,7 @@ impl Change<'_> {
         r1.ip("link set gretap1 down")?;
         checks.check(cell("two tunnels, STP"), TO_KERNEL, "the other takes over", || {
             settle(r1, &[("gretap2", "forwarding")])?;
-            for (from, to) in [(a, c), (c, a)] {
+            for (from, to) in [(b, c), (c, b)] {
                 wait_until("all frames arrive by the other tunnel", SOON, || {
                     let flow = Flow::new(from, to, &[]);
                     self.lan.teach(flow)?;

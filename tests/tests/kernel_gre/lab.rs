@@ -174,7 +174,8 @@ fn host(rows: &[Row]) -> String {
 }
 
 fn near(rows: &[Row]) -> String {
-    let mut lines = "addr add 192.168.150.1/24 dev lan\naddr add fd50::1/64 dev lan nodad\n\
+    let mut lines = "addr add 10.150.1.1/32 dev lo\n\
+                     addr add 192.168.150.1/24 dev lan\naddr add fd50::1/64 dev lan nodad\n\
                      addr add 10.56.88.66/24 dev wan\naddr add fd56::66/64 dev wan nodad\n\
                      route add 10.150.0.0/24 via 192.168.150.10\nroute add fd15::/64 via fd50::10\n"
         .to_owned();
@@ -196,6 +197,9 @@ fn far(rows: &[Row]) -> String {
     lines + &far_tunnels(rows)
 }
 
+/// R1's own address, which R2 reaches by the first row's tunnel.
+pub const OWN: &str = "10.150.1.1";
+
 fn far_tunnels(rows: &[Row]) -> String {
     let mut lines = String::new();
     for row in rows {
@@ -210,6 +214,8 @@ fn far_tunnels(rows: &[Row]) -> String {
             _ = writeln!(lines, "route add {host} {via} dev {} src {target}", row.device());
         }
     }
+    let first = &rows[0];
+    _ = writeln!(lines, "route add {OWN} dev {} src {}", first.device(), first.target(Inner::Ipv4));
     lines
 }
 

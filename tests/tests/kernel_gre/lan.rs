@@ -165,6 +165,7 @@ impl Lan {
         }
         let [a, b, c] = [a, b, c].map(|host| Station::new(host, "eth0"));
         let lan = Self { stations: [a?, b?, c?], hosts, r1, r2, next: Cell::new(NUMBERS) };
+        lan.r1.ip("link add bond0 type bond mode active-backup miimon 20")?;
         let remote = format!("local {R2} remote {R1}");
         batch(
             &lan.r2,
@@ -205,7 +206,8 @@ impl Lan {
     /// Makes R1's tunnel xgre's; returns when frames between learned addresses take the tier of the mode.
     pub fn xgre(&self, xdp: Xdp) -> Result<Daemon> {
         let tunnel = Gateway::new(R1, R2).name("gretap1").ethernet();
-        let daemon = Daemon::start(&self.r1, &tunnel.ports(&["wan", "lan", "lan2"]).xdp(xdp))?;
+        let daemon =
+            Daemon::start(&self.r1, &tunnel.ports(&["wan", "lan", "lan2", "bond0"]).xdp(xdp))?;
         self.bridge()?;
         if xdp != Xdp::Off {
             let [a, b, c] = Host::ALL;

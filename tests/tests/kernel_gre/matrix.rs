@@ -13,7 +13,7 @@ use tests::{
 use crate::{
     checks::{Checks, FROM_KERNEL, TO_KERNEL},
     headers,
-    lab::{Lab, on_one_cpu},
+    lab::{Lab, OWN, on_one_cpu},
     packets::{Answer, Echo, Pinger, stream},
     rows::{Ends, Inner, RUNS, Row, rows},
     tap::Tap,
@@ -91,6 +91,12 @@ fn traffic(checks: &mut Checks, lab: &Lab, pingers: &Pingers, rows: &[Row]) -> R
                 }
             }
         }
+    }
+    // The gateway's own is encapsulated by TC, and delivered through the device.
+    let own = (&lab.r1, OWN.parse()?);
+    let far = (&lab.r2, rows[0].target(Inner::Ipv4).parse()?);
+    for (direction, from, to) in [(TO_KERNEL, own, far), (FROM_KERNEL, far, own)] {
+        checks.check(rows[0].cell(Inner::Ipv4), direction, "own TCP", || stream(from, to))?;
     }
     tap.finish()?;
     Ok(wrong_sums)
