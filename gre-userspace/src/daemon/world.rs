@@ -250,14 +250,7 @@ impl World {
             .chain(members.map(|link| link.ifindex))
             .filter(|port| self.attached.ports.contains_key(port))
             .collect();
-        // What arrives on a bond has had its tag taken out, if at all, by a member.
-        let is_of_bond = |link: &&Link| {
-            let master = link.master.filter(|master| tagged.contains(master));
-            let master = master.and_then(|master| snapshot.links.get(&master));
-            master.is_some_and(dataplane::is_of_several)
-        };
-        let below = snapshot.links.values().filter(is_of_bond).map(|link| link.ifindex);
-        for port in tagged.iter().copied().chain(below) {
+        for port in tagged {
             if self.untagged.insert(port)
                 && let Err(error) = self.kernel.leave_vlan_tags(port).await
             {
@@ -355,10 +348,9 @@ fn attach_port(
     link: Option<&Link>,
 ) -> Result<AttachedPort> {
     let instead = match mode {
-        XdpMode::Auto if link.is_some_and(dataplane::is_of_several) => {
-            Some((XdpMode::Generic, OF_SEVERAL))
-        }
-        XdpMode::Native if link.is_some_and(dataplane::is_of_several) => {
+        XdpMode::Auto | XdpMode::Native | XdpMode::Generic
+            if link.is_some_and(dataplane::is_of_several) =>
+        {
             Some((XdpMode::Off, OF_SEVERAL))
         }
         XdpMode::Auto if link.is_some_and(dataplane::is_unsure) => Some((XdpMode::Generic, UNSURE)),
@@ -374,10 +366,9 @@ fn attach_port(
     Ok(AttachedPort { mode, attachment, note })
 }
 
-/// Why XDP is not native on a bond; see [`dataplane::is_of_several`].
-const OF_SEVERAL: &str = "native XDP sees a frame as come in on a member of this interface, not on it: ask for \
-                          `xdp = \"generic\"`, or for no mode";
-
+/// Why XDP is off on a bond; see [`dataplane::is_of_several`].
+const OF_SEVERAL: &str = "XDP sees the frames of this interface as come in on a member of it, or without their \
+                          VLAN tags";
 /// Why a port is no better than generic; see [`dataplane::is_unsure`].
 const UNSURE: &str = "this kernel, older than 6.3, does not say whether the other end of this veth \
                       receives redirected packets: where it has GRO or an XDP program, ask for \

@@ -127,8 +127,8 @@ pub fn can_redirect(link: &Link, attachment: Option<Attachment>) -> bool {
     }
 }
 
-/// A bond or a team. XDP sees frames natively as come in on a member of it, which is not a port; and whether
-/// it can send depends on its members.
+/// A bond or a team. Native XDP sees its frames as come in on a member, which is not a port; generic XDP after
+/// the kernel has taken their VLAN tags out, and so as of no VLAN. Whether it can send depends on its members.
 pub fn is_of_several(link: &Link) -> bool {
     matches!(link.kind.as_deref(), Some("bond" | "team"))
 }

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Puts A's link into a bond with another, and that into the bridge.
-pub fn forwards_or_is_declined_with_a_reason(
+pub fn is_declined_with_a_reason(
     lan: &mut Lan,
     daemon: &Daemon,
     xdp: Xdp,
@@ -44,19 +44,20 @@ pub fn forwards_or_is_declined_with_a_reason(
     let [a, _, c] = Host::ALL;
     let (out, back) = (Flow::new(a, c, VLAN_10), Flow::new(c, a, VLAN_10));
     // Declined, its frames are the kernel's.
-    let tier = if xdp == Xdp::Native { Xdp::Off } else { xdp };
+    let tier = Xdp::Off;
 
     checks.check(cell("bond"), TO_KERNEL, "port show", || {
         let ports: Value = serde_json::from_str(&xgre(&lan.r1, "port show -j")?)?;
         let ports = ports.as_array().context("no list")?;
         let port = ports.iter().find(|port| port["name"] == "bond0").context("no bond0")?;
         let note = port["note"].as_str().unwrap_or_default();
-        let (mode, said) = match xdp {
-            Xdp::Native => ("off", "native XDP sees a frame as come in on a member"),
-            Xdp::Generic => ("generic", "generic"),
-            Xdp::Off => ("off", "off"),
+        let said = match xdp {
+            Xdp::Native | Xdp::Generic => {
+                "as come in on a member of it, or without their VLAN tags"
+            }
+            Xdp::Off => "XDP is off for this port in the config",
         };
-        ensure!(port["xdp"] == mode && note.contains(said), "{port}");
+        ensure!(port["xdp"] == "off" && note.contains(said), "{port}");
         Ok(())
     })?;
     let change = Change { lan, daemon, xdp: tier };

@@ -82,7 +82,7 @@ pub fn a_bridge_treats_xgres_gretap_as_the_kernels(xdp: Xdp) -> Result<()> {
     change.filtering(&mut checks)?;
     change.state_of_a_port(&mut checks)?;
     change.key_of_the_peer(&mut checks)?;
-    bond::forwards_or_is_declined_with_a_reason(&mut lan, &daemon, xdp, &mut checks)?;
+    bond::is_declined_with_a_reason(&mut lan, &daemon, xdp, &mut checks)?;
     Change { lan: &lan, daemon: &daemon, xdp }.spanning_tree(&mut checks)?;
     daemon.stop()?;
     checks.conclude()
