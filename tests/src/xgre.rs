@@ -19,8 +19,9 @@ use crate::{
     process::{Finished, wait_until},
 };
 
-/// Loading the programs and creating the maps takes a second or two on a busy machine.
-const START: Duration = Duration::from_secs(20);
+/// Loading the programs and creating the maps takes a second or two on a busy machine, and of a guest ten:
+/// the verifier is emulated, too.
+const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(10);
 const CLIENT: Duration = Duration::from_secs(10);
 
