@@ -391,6 +391,21 @@ impl Front {
     }
 }
 
+/// Whether a frame has more tags than [`Front`] takes, 0 or 1: the kernel, which moves each next one beside
+/// the frame, would send the third outside. Such are the frames of whom a bridge gives a VLAN to, and who
+/// have two tags of their own. A function of its own, so that none of its tests are taken for later ones.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xgre_has_more_tags(ctx: *mut __sk_buff) -> u64 {
+    let ctx = &TcContext::new(ctx);
+    let packet = Packet::of_tc(ctx, FRONT + TAG_LEN as u32);
+    let is_tag = |depth| {
+        let ethertype = packet.read::<u16>(HEADER_LEN - 2 + depth * TAG_LEN);
+        ethertype.is_some_and(vlan::is_tag)
+    };
+    u64::from(is_tag(0) && is_tag(1) && (skb(ctx).vlan_present != 0 || is_tag(2)))
+}
+
 /// Two half words in memory order as one word.
 #[inline(always)]
 const fn words(first: u16, second: u16) -> u32 {
@@ -427,6 +442,9 @@ pub fn into_tc(
 ) -> Result<Outcome, Stop> {
     let stop = |outcome| Stop::on(id, outcome);
     let next_hop = encap::underlay(id, tunnel)?;
+    if xgre_has_more_tags(ctx.skb.skb) != 0 {
+        return Err(encap::other_protocol(ctx, id, tags_beside(ctx)));
+    }
     let front = Front::take(ctx).ok_or(stop(Outcome::Aborted))?;
     let len = ctx.len() + front.tags_len() as u32;
     let packet = Packet::of_tc(ctx, packet::INNER);

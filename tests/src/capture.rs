@@ -1,8 +1,18 @@
 //! Captures by tcpdump, judged by tshark: what is on the wire, according to others.
+//!
+//! A guest has no tshark. There the same captures are kept, in the directory that `XGRE_CAPTURES` names, and
+//! `cargo xtask test` judges them when the guest has ended ([`judge_kept`]).
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
 
 use crate::{
     namespace::{Namespace, Resident},
@@ -24,14 +34,13 @@ pub struct Capture {
 pub enum Unjudged {
     /// It is to complain.
     WrongOnPurpose,
-    /// A guest has none: the test looks at each frame itself.
-    NoTshark,
 }
 
 /// A capture that has ended.
 pub struct Frames {
     file: PathBuf,
-    _namespace: Namespace,
+    /// Whose scratch directory holds the file.
+    _namespace: Option<Namespace>,
 }
 
 impl Capture {
@@ -56,8 +65,16 @@ impl Capture {
 
     /// Ends the capture once it holds `count` frames. It is an error if tshark complains of any.
     pub fn finish(self, count: usize) -> Result<Frames> {
-        let frames = self.end(count, |_| true)?;
-        frames.no_complaints()?;
+        self.finish_with(count, |_| true)
+    }
+
+    /// The same with `count` of the frames that are waited for.
+    pub fn finish_with(self, count: usize, wanted: impl Fn(&[u8]) -> bool) -> Result<Frames> {
+        let frames = self.end(count, wanted)?;
+        match env::var_os(KEPT) {
+            Some(directory) => frames.keep(Path::new(&directory))?,
+            None => frames.no_complaints()?,
+        }
         Ok(frames)
     }
 
@@ -85,7 +102,7 @@ impl Capture {
         if !said.contains("\n0 packets dropped by kernel") {
             bail!("the capture is not whole:\n{said}");
         }
-        Ok(Frames { file: self.file, _namespace: self._namespace })
+        Ok(Frames { file: self.file, _namespace: Some(self._namespace) })
     }
 }
 
@@ -108,14 +125,51 @@ impl Frames {
 
     /// An error that shows the frames of which tshark says "malformed" or "bad checksum".
     pub fn no_complaints(&self) -> Result<()> {
-        let bad = "_ws.malformed || ip.checksum.status == 0 || tcp.checksum.status == 0 \
-                   || udp.checksum.status == 0 || icmp.checksum.status == 0 \
-                   || icmpv6.checksum.status == 0 || gre.checksum.status == 0 || _ws.expert.severity == error";
-        let complaints = self.tshark(&["-Y", bad, "-V"])?;
-        if !complaints.is_empty() {
-            bail!("tshark complains about these frames:\n{complaints}");
+        self.complaints_only_of(&[])
+    }
+
+    /// The same, and of exactly the frames with these numbers, from 1, that their GRE checksum is wrong.
+    fn complaints_only_of(&self, wrong_sums: &[u64]) -> Result<()> {
+        let complaints = self.tshark(&[
+            "-Y",
+            &format!("{BAD} || {BAD_GRE}"),
+            "-T",
+            "fields",
+            "-e",
+            "frame.number",
+        ])?;
+        let complaints: Vec<u64> = complaints.lines().map(str::parse).collect::<Result<_, _>>()?;
+        if complaints == wrong_sums {
+            if wrong_sums.is_empty() {
+                return Ok(());
+            }
+            // Nothing else is wrong with them.
+            let others = self.tshark(&["-Y", BAD, "-V"])?;
+            ensure!(others.is_empty(), "tshark complains about these frames:\n{others}");
+            return Ok(());
         }
-        Ok(())
+        let expected = |number: &u64| !wrong_sums.contains(number);
+        let numbers: Vec<_> = complaints.iter().filter(|number| expected(number)).collect();
+        let first = numbers.iter().take(SHOWN).map(|number| format!("frame.number == {number}"));
+        let shown = first.collect::<Vec<_>>().join(" || ");
+        let shown = if shown.is_empty() { shown } else { self.tshark(&["-Y", &shown, "-V"])? };
+        bail!(
+            "tshark complains about frames {complaints:?}, expected {wrong_sums:?}; the first of the others:\n\
+             {shown}"
+        );
+    }
+
+    /// Keeps a copy, all of which tshark must find right.
+    fn keep(&self, directory: &Path) -> Result<()> {
+        let mut kept = Kept::new(directory)?;
+        fs::copy(&self.file, &kept.file)
+            .with_context(|| format!("keeping {}", self.file.display()))?;
+        kept.cell("all", frames(&fs::read(&self.file)?).count());
+        kept.finish()
+    }
+
+    fn count(&self) -> Result<u64> {
+        Ok(self.fields(&["frame.number"])?.len() as u64)
     }
 
     fn tshark(&self, arguments: &[&str]) -> Result<String> {
@@ -131,6 +185,121 @@ impl Frames {
         command.arg("-r").arg(&self.file).args(arguments);
         run(command, Duration::from_secs(60))
     }
+}
+
+/// What tshark must say of no frame at all.
+const BAD: &str = "_ws.malformed || ip.checksum.status == 0 || tcp.checksum.status == 0 \
+                   || udp.checksum.status == 0 || icmp.checksum.status == 0 \
+                   || icmpv6.checksum.status == 0 || (_ws.expert.severity == error && !(gre.checksum.status == 0))";
+/// And of none but those that are known to be wrong.
+const BAD_GRE: &str = "gre.checksum.status == 0";
+/// Frames that are shown when there are many to complain of.
+const SHOWN: usize = 3;
+
+/// Names the directory in which a guest keeps its captures.
+const KEPT: &str = "XGRE_CAPTURES";
+
+/// A capture that is kept to be judged later, and what is known of it: how many frames are of what, and which
+/// are wrong.
+pub struct Kept {
+    pub file: PathBuf,
+    cells: Vec<(String, usize)>,
+    wrong_sums: Vec<u64>,
+}
+
+impl Kept {
+    /// None where captures are judged at once.
+    pub fn wanted() -> Result<Option<Self>> {
+        env::var_os(KEPT).map(|directory| Self::new(Path::new(&directory))).transpose()
+    }
+
+    /// In this directory.
+    pub fn new(directory: &Path) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}-{}.pcap", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Ok(Self { file: directory.join(name), cells: Vec::new(), wrong_sums: Vec::new() })
+    }
+
+    /// The next so many frames are of this.
+    pub fn cell(&mut self, name: &str, frames: usize) {
+        self.cells.push((name.to_owned(), frames));
+    }
+
+    /// The GRE checksum of the frame with this number, from 1, is wrong, and that is no fault of xgre's.
+    pub fn wrong_sum(&mut self, number: u64) {
+        self.wrong_sums.push(number);
+    }
+
+    /// Writes what is known of it beside the file.
+    pub fn finish(self) -> Result<()> {
+        let known = json!({ "cells": self.cells, "wrong_sums": self.wrong_sums });
+        let file = self.file.with_extension("json");
+        fs::write(&file, known.to_string()).with_context(|| format!("writing {}", file.display()))
+    }
+}
+
+/// What has been judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Judged {
+    pub captures: usize,
+    pub cells: usize,
+    pub frames: u64,
+    /// Of these, GRE checksums that are wrong and known to be.
+    pub wrong_sums: usize,
+}
+
+/// Judges the captures that a guest has kept. That there are none, or nothing in one, is an error.
+pub fn judge_kept(directory: &Path) -> Result<Judged> {
+    let mut judged = Judged::default();
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
+    for entry in entries {
+        let known = entry?.path();
+        if known.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let one = judge(&known).with_context(|| format!("the capture {}", known.display()))?;
+        judged.captures += 1;
+        judged.cells += one.cells;
+        judged.frames += one.frames;
+        judged.wrong_sums += one.wrong_sums;
+    }
+    ensure!(judged.captures > 0, "there is no capture in {} to judge", directory.display());
+    Ok(judged)
+}
+
+/// The capture that something is known of.
+fn judge(known: &Path) -> Result<Judged> {
+    let frames = Frames { file: known.with_extension("pcap"), _namespace: None };
+    let known: Value = serde_json::from_slice(&fs::read(known)?)?;
+    let cells: Vec<(String, u64)> = serde_json::from_value(known["cells"].clone())?;
+    let wrong_sums: Vec<u64> = serde_json::from_value(known["wrong_sums"].clone())?;
+    ensure!(!cells.is_empty(), "there is nothing in it");
+    for (name, count) in &cells {
+        ensure!(*count > 0, "nothing of {name} is in it");
+    }
+    let expected: u64 = cells.iter().map(|(_, count)| count).sum();
+    let found = frames.count()?;
+    ensure!(found == expected, "there are {found} frames in it, not {expected}");
+    frames.complaints_only_of(&wrong_sums)?;
+    Ok(Judged { captures: 1, cells: cells.len(), frames: found, wrong_sums: wrong_sums.len() })
+}
+
+/// The header of a file in the classic pcap format, of Ethernet frames.
+pub fn file_header() -> [u8; 24] {
+    let mut header = [0; 24];
+    header[..4].copy_from_slice(&0xa1b2_c3d4_u32.to_ne_bytes());
+    header[4..6].copy_from_slice(&2_u16.to_ne_bytes());
+    header[6..8].copy_from_slice(&4_u16.to_ne_bytes());
+    header[16..20].copy_from_slice(&65_535_u32.to_ne_bytes());
+    header[20..24].copy_from_slice(&1_u32.to_ne_bytes());
+    header
+}
+
+/// A frame in such a file, without its time.
+pub fn record(frame: &[u8]) -> Vec<u8> {
+    let length = (frame.len() as u32).to_ne_bytes();
+    [&[0; 8], &length[..], &length, frame].concat()
 }
 
 /// Those of a file in the classic pcap format, which has a 24-byte header, and before each frame 16

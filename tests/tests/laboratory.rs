@@ -1,11 +1,11 @@
 //! The laboratory by itself, with the kernel's own routing and no xgre: what the other suites take
 //! for granted. The topology is drawn in `tests::topology`.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::Result;
 use tests::{
-    capture::{Capture, Unjudged},
+    capture::{Capture, Judged, Kept, Unjudged, file_header, judge_kept, record},
     namespace::Namespace,
     topology::{Lab, PC1, PC2, R1_WAN, R2_WAN, wire},
     traffic::{Flow, Load, ping_all, ping_exact, ping_none, tcp},
@@ -58,6 +58,52 @@ fn a_wrong_checksum_is_complained_about() -> Result<()> {
     let frames = capture.finish_unjudged(Unjudged::WrongOnPurpose, 10, |_| true)?;
     let error = frames.no_complaints().unwrap_err();
     assert!(error.to_string().contains("complains"), "{error}");
+    Ok(())
+}
+
+/// GRE with a checksum and eight bytes of a protocol for experiments, between two hosts.
+fn gre(checksum: u16) -> Vec<u8> {
+    let mut packet =
+        vec![0x45, 0, 0, 36, 0, 1, 0, 0, 64, 47, 0xf6, 0xa6, 192, 0, 2, 1, 192, 0, 2, 2];
+    packet.extend([0x80, 0, 0x88, 0xb5]);
+    packet.extend(checksum.to_be_bytes());
+    packet.extend([0; 10]);
+    [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0][..], &packet].concat()
+}
+
+/// What guests keep is judged as what is captured here.
+#[test]
+fn of_kept_captures_exactly_the_known_frames_are_wrong() -> Result<()> {
+    // The sum of 0x8000 and 0x88b5, inverted.
+    let (right, wrong) = (gre(!0x08b6), gre(0x1234));
+    let scratch = Namespace::new("kept")?;
+    let judged = |name: &str, cells: &[(&str, usize)], wrong_sums: &[u64], frames: &[&Vec<u8>]| {
+        let directory = scratch.scratch().join(name);
+        fs::create_dir(&directory)?;
+        let mut kept = Kept::new(&directory)?;
+        let records = frames.iter().flat_map(|frame| record(frame));
+        fs::write(&kept.file, file_header().into_iter().chain(records).collect::<Vec<_>>())?;
+        cells.iter().for_each(|(name, count)| kept.cell(name, *count));
+        wrong_sums.iter().for_each(|number| kept.wrong_sum(*number));
+        kept.finish()?;
+        judge_kept(&directory)
+    };
+    let all = judged("all", &[("a", 1), ("b", 2)], &[2], &[&right, &wrong, &right])?;
+    assert_eq!(all, Judged { captures: 1, cells: 2, frames: 3, wrong_sums: 1 });
+    for (name, cells, wrong_sums, frames, said) in [
+        ("unknown", &[("a", 2)][..], &[][..], &[&right, &wrong][..], "tshark complains"),
+        ("other", &[("a", 2)], &[1], &[&right, &wrong], "tshark complains"),
+        ("more", &[("a", 2)], &[1, 2], &[&right, &wrong], "tshark complains"),
+        ("cell", &[("a", 1), ("b", 0)], &[], &[&right], "nothing of b is in it"),
+        ("count", &[("a", 2)], &[], &[&right], "there are 1 frames"),
+        ("none", &[], &[], &[], "there is nothing in it"),
+    ] {
+        let error = format!("{:#}", judged(name, cells, wrong_sums, frames).unwrap_err());
+        assert!(error.contains(said), "{name}: {error}");
+    }
+    let empty = scratch.scratch().join("empty");
+    fs::create_dir(&empty)?;
+    assert!(judge_kept(&empty).unwrap_err().to_string().contains("no capture"));
     Ok(())
 }
 

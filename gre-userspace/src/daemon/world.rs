@@ -155,10 +155,10 @@ impl World {
                     }
                 }
                 Change::AttachPort { ifindex, name, mode } => {
-                    let unsure = snapshot.links.get(&ifindex).is_some_and(dataplane::is_unsure);
+                    let link = snapshot.links.get(&ifindex);
                     let port = match vlan_base(snapshot, &self.desired, ifindex) {
                         Some(base) => attach_vlan(programs, ifindex, &name, mode, &base),
-                        None => attach_port(programs, ifindex, &name, mode, unsure),
+                        None => attach_port(programs, ifindex, &name, mode, link),
                     }
                     .inspect(|port| info!(port = name, xdp = ?port.attachment, "attached"));
                     match port {
@@ -345,18 +345,30 @@ fn attach_port(
     ifindex: u32,
     name: &str,
     mode: XdpMode,
-    unsure: bool,
+    link: Option<&Link>,
 ) -> Result<AttachedPort> {
-    let (attachment, note) = match mode {
-        XdpMode::Auto if unsure => {
-            let (attachment, _) = programs.attach_port(ifindex, name, XdpMode::Generic)?;
-            (attachment, Some(UNSURE.to_owned()))
+    let instead = match mode {
+        XdpMode::Auto | XdpMode::Native | XdpMode::Generic
+            if link.is_some_and(dataplane::is_of_several) =>
+        {
+            Some((XdpMode::Off, OF_SEVERAL))
         }
-        mode => programs.attach_port(ifindex, name, mode)?,
+        XdpMode::Auto if link.is_some_and(dataplane::is_unsure) => Some((XdpMode::Generic, UNSURE)),
+        _ => None,
+    };
+    let (attachment, note) = match instead {
+        Some((possible, why)) => {
+            let (attachment, _) = programs.attach_port(ifindex, name, possible)?;
+            (attachment, Some(why.to_owned()))
+        }
+        None => programs.attach_port(ifindex, name, mode)?,
     };
     Ok(AttachedPort { mode, attachment, note })
 }
 
+/// Why XDP is off on a bond; see [`dataplane::is_of_several`].
+const OF_SEVERAL: &str = "XDP sees the frames of this interface as come in on a member of it, or without their \
+                          VLAN tags";
 /// Why a port is no better than generic; see [`dataplane::is_unsure`].
 const UNSURE: &str = "this kernel, older than 6.3, does not say whether the other end of this veth \
                       receives redirected packets: where it has GRO or an XDP program, ask for \

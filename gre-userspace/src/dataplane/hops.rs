@@ -120,14 +120,21 @@ fn redirects(link: &Link, attachment: Option<Attachment>) -> next_hop::Flags {
 /// Whether frames that XDP received natively can be redirected out of the device, which is a port
 /// with this attachment or none.
 ///
-/// Where the kernel does not say, it is taken for granted, except on veth, where it depends on the
+/// Where the kernel does not say, it is taken for granted, except on bonds and on veth. There it depends on the
 /// other end: there only a port that XDP runs on natively, which then the config asks for in so many
 /// words (see [`is_unsure`]), is trusted.
 pub fn can_redirect(link: &Link, attachment: Option<Attachment>) -> bool {
     match link.xdp_features {
         Some(features) => features & xdp_features::NDO_XMIT != 0,
+        None if is_of_several(link) => false,
         None => !is_unsure(link) || attachment == Some(Attachment::Native),
     }
+}
+
+/// A bond or a team. Native XDP sees its frames as come in on a member, which is not a port; generic XDP after
+/// the kernel has taken their VLAN tags out, and so as of no VLAN. Whether it can send depends on its members.
+pub fn is_of_several(link: &Link) -> bool {
+    matches!(link.kind.as_deref(), Some("bond" | "team"))
 }
 
 /// A veth on a kernel before 6.3, which has no family "netdev" to say whether the other end receives

@@ -24,7 +24,7 @@ use gre_ebpf_common::{
 
 pub use self::{
     bridges::bridges_of_tunnels,
-    hops::{Hop, HopKey, can_redirect, is_unsure, no_redirect, wire},
+    hops::{Hop, HopKey, can_redirect, is_of_several, is_unsure, no_redirect, wire},
 };
 use crate::{
     ids::Ids,

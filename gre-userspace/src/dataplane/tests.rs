@@ -3,7 +3,7 @@ use gre_ebpf_common::{demux::Kind, next_hop, route::Entry};
 use super::*;
 use crate::{
     model::{Mode, Tunnel},
-    observed::{Neighbour, Route, RouteTarget},
+    observed::{Neighbour, Route, RouteTarget, xdp_features},
     testing::{desired, link, tunnel, veth},
 };
 
@@ -141,6 +141,18 @@ fn a_veth_of_which_the_kernel_does_not_tell_is_trusted_where_native_xdp_was_aske
     let record = &plane.tunnels[&state.id];
     assert!(native(record.next_hop) && native(record.device));
     assert_eq!(state.why_not, None);
+}
+
+#[test]
+fn frames_are_sent_out_of_a_bond_only_where_the_kernel_says_that_its_members_can() {
+    let bond =
+        |xdp_features| Link { kind: Some("bond".to_owned()), xdp_features, ..link(WAN, "bond0") };
+    for attachment in [None, Some(Attachment::Native), Some(Attachment::Generic)] {
+        assert!(can_redirect(&bond(Some(xdp_features::NDO_XMIT)), attachment));
+        assert!(!can_redirect(&bond(Some(0)), attachment));
+        assert!(!can_redirect(&bond(None), attachment), "before Linux 6.3");
+    }
+    assert!(is_of_several(&bond(None)) && !is_of_several(&link(WAN, "wan")));
 }
 
 /// As the kernel's NBMA tunnels do; of a neighbour that nobody has made the kernel tells the device's

@@ -81,7 +81,8 @@ impl Kernel {
     /// Frames arrive with their VLAN tag in them, where XDP sees it. A device that never takes it out
     /// needs no telling.
     pub async fn leave_vlan_tags(&self, ifindex: u32) -> Result<(), NetlinkError> {
-        self.set_features(ifindex, &["rx-vlan-hw-parse"], false).await
+        let of_both_kinds = ["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
+        self.set_features(ifindex, &of_both_kinds, false).await
     }
 
     async fn set_features(

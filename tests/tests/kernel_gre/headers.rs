@@ -4,7 +4,7 @@
 use std::{fmt, net::IpAddr, sync::Mutex};
 
 use anyhow::{Context as _, Result, ensure};
-use tests::capture::{Capture, Unjudged};
+use tests::capture::Capture;
 
 use crate::{
     lab::Lab,
@@ -71,7 +71,7 @@ pub fn sent(lab: &Lab, pingers: &[Pinger; 2], rows: &[Row]) -> Result<Vec<Result
     let answered: Vec<_> = rows.iter().map(&mut answered).collect();
     // Others are the hosts' own: group memberships of the tunnels' devices.
     let wanted = |frame: &[u8]| Sent::read(frame).is_some();
-    let frames = capture.finish_unjudged(Unjudged::NoTshark, count, wanted)?.bytes()?;
+    let frames = capture.finish_with(count, wanted)?.bytes()?;
     let frames: Vec<_> = frames.iter().filter_map(|frame| Sent::read(frame)).collect();
     let of = |(row, answered): (&Row, Result<()>)| -> Result<Vec<Sent>> {
         answered.with_context(|| row.xgre_words())?;

@@ -18,6 +18,10 @@
 use std::{fmt::Write as _, fs};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tests::{
     config::{Gateway, Xdp},
@@ -170,7 +174,8 @@ fn host(rows: &[Row]) -> String {
 }
 
 fn near(rows: &[Row]) -> String {
-    let mut lines = "addr add 192.168.150.1/24 dev lan\naddr add fd50::1/64 dev lan nodad\n\
+    let mut lines = "addr add 10.150.1.1/32 dev lo\n\
+                     addr add 192.168.150.1/24 dev lan\naddr add fd50::1/64 dev lan nodad\n\
                      addr add 10.56.88.66/24 dev wan\naddr add fd56::66/64 dev wan nodad\n\
                      route add 10.150.0.0/24 via 192.168.150.10\nroute add fd15::/64 via fd50::10\n"
         .to_owned();
@@ -192,6 +197,9 @@ fn far(rows: &[Row]) -> String {
     lines + &far_tunnels(rows)
 }
 
+/// R1's own address, which R2 reaches by the first row's tunnel.
+pub const OWN: &str = "10.150.1.1";
+
 fn far_tunnels(rows: &[Row]) -> String {
     let mut lines = String::new();
     for row in rows {
@@ -206,6 +214,8 @@ fn far_tunnels(rows: &[Row]) -> String {
             _ = writeln!(lines, "route add {host} {via} dev {} src {target}", row.device());
         }
     }
+    let first = &rows[0];
+    _ = writeln!(lines, "route add {OWN} dev {} src {}", first.device(), first.target(Inner::Ipv4));
     lines
 }
 
@@ -258,9 +268,22 @@ fn up(lines: &mut String, row: &Row) {
 }
 
 /// Many commands of `ip` by one process: a guest starts few a second.
-fn batch(namespace: &Namespace, lines: &str) -> Result<()> {
+pub fn batch(namespace: &Namespace, lines: &str) -> Result<()> {
+    batch_of("ip", namespace, lines)
+}
+
+/// The same of another program of iproute2.
+pub fn batch_of(program: &str, namespace: &Namespace, lines: &str) -> Result<()> {
     let file = namespace.scratch().join("batch");
     fs::write(&file, lines).with_context(|| format!("writing {}", file.display()))?;
-    let result = namespace.ip(&format!("-batch {}", file.display()));
+    let result = namespace.run(&format!("{program} -batch {}", file.display()));
     result.with_context(|| format!("of these lines:\n{lines}")).map(drop)
+}
+
+/// This thread, what it starts, and so what the kernel does for them. Two CPUs that send through one of
+/// the kernel's tunnels take its sequence numbers one before the other, and send the other way round.
+pub fn on_one_cpu() -> Result<()> {
+    let mut one = CpuSet::new();
+    one.set(0)?;
+    sched_setaffinity(Pid::from_raw(0), &one).context("staying on one CPU")
 }

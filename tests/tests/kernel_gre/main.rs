@@ -14,15 +14,22 @@
 //!
 //! Many kernels lack `ip_gre`, or cannot load it here: `cargo xtask test --vm` runs these in guests.
 
+mod bond;
+mod bridge;
+mod checks;
 mod headers;
 mod lab;
+mod lan;
 mod matrix;
 mod packets;
 mod rows;
+mod stations;
 mod tap;
+mod vlans;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::{
+    capture::Capture,
     config::{Gateway, Xdp},
     counters::Packets,
     gateways::SOON,
@@ -34,13 +41,18 @@ use tests::{
     xgre::Daemon,
 };
 
-use crate::matrix::every_combination_works_both_ways;
+use crate::{
+    bridge::a_bridge_treats_xgres_gretap_as_the_kernels, matrix::every_combination_works_both_ways,
+    vlans::vlans_and_qinq_on_both_ports_are_forwarded_and_kept_apart,
+};
 
 in_each_xdp_mode!(
     #[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
-    a_tunnel_with_a_key_carries_pings_and_tcp_both_ways,
-    #[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
     every_combination_works_both_ways,
+    #[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
+    a_bridge_treats_xgres_gretap_as_the_kernels,
+    #[ignore = "for a kernel with VLANs: cargo xtask test --vm"]
+    vlans_and_qinq_on_both_ports_are_forwarded_and_kept_apart,
 );
 
 const PC1: &str = "192.168.150.10";
@@ -50,6 +62,7 @@ const R2: &str = "10.56.88.67";
 const R1_TUNNEL: &str = "172.16.168.2";
 const R2_TUNNEL: &str = "172.16.168.1";
 const FAR: &str = "192.168.110.70";
+const KEY: u32 = 42;
 
 struct Lab {
     pc1: Namespace,
@@ -59,7 +72,7 @@ struct Lab {
 
 impl Lab {
     /// Everything but R1's tunnel. R2's has the key, and otherwise what both ends need not agree on.
-    fn new(key: Option<u32>) -> Result<Self> {
+    fn new() -> Result<Self> {
         let lab = Self {
             pc1: Namespace::new("pc1")?,
             r1: Namespace::new("r1")?,
@@ -77,38 +90,24 @@ impl Lab {
         r2.ip(&format!("addr add {R2}/24 dev wan"))?;
         r1.sysctl("net.ipv4.ip_forward", 1)?;
         r2.ip(&format!("addr add {FAR}/32 dev lo"))?;
-        kernel_tunnel(r2, &format!("remote {R1} local {R2} ttl 245 {}", key_words(key)))?;
+        let words = format!("mode gre remote {R1} local {R2} ttl 245 key {KEY}");
+        r2.ip(&format!("tunnel add tunnel0 {words}")).context("the kernel's GRE")?;
+        r2.ip("link set tunnel0 up")?;
         r2.ip(&format!("addr add {R2_TUNNEL}/30 dev tunnel0"))?;
         r2.ip(&format!("route add {NEAR} dev tunnel0 src {FAR}"))?;
         Ok(lab)
     }
 }
 
-fn key_words(key: Option<u32>) -> String {
-    key.map_or_else(String::new, |key| format!("key {key}"))
-}
-
-fn kernel_tunnel(namespace: &Namespace, words: &str) -> Result<()> {
-    namespace.ip(&format!("tunnel add tunnel0 mode gre {words}")).context("the kernel's GRE")?;
-    namespace.ip("link set tunnel0 up").map(drop)
-}
-
-/// In one mode: the matrix has each.
+/// In one mode, with real programs: the matrix has each.
 #[test]
 #[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
-fn a_tunnel_without_a_key_carries_pings_and_tcp_both_ways() -> Result<()> {
-    carries(Xdp::Native, None)
-}
-
-fn a_tunnel_with_a_key_carries_pings_and_tcp_both_ways(xdp: Xdp) -> Result<()> {
-    carries(xdp, Some(42))
-}
-
-fn carries(xdp: Xdp, key: Option<u32>) -> Result<()> {
-    let lab = Lab::new(key)?;
+fn a_tunnel_with_a_key_carries_pings_and_tcp_both_ways() -> Result<()> {
+    let xdp = Xdp::Native;
+    let lab = Lab::new()?;
     let Lab { pc1, r1, r2 } = &lab;
     let config = Gateway::new(R1, R2)
-        .key(key)
+        .key(Some(KEY))
         .address(R1_TUNNEL, R2_TUNNEL)
         .routes(&[&format!("{FAR}/32")])
         .xdp(xdp);
@@ -124,8 +123,10 @@ fn carries(xdp: Xdp, key: Option<u32>) -> Result<()> {
         Ok(())
     };
     wait_until("all packets take the expected tier", SOON, || counted(pc1, FAR, 2))?;
+    let capture = Capture::start(r2, "wan", "ip proto 47")?;
     counted(pc1, FAR, 10)?;
     counted(r2, PC1, 10)?;
+    capture.finish(40)?;
     tcp(pc1, r2, FAR, Load::OneMegabyte, Flow::ToServer)?;
     tcp(pc1, r2, FAR, Load::OneMegabyte, Flow::ToClient)?;
     // The gateway's own traffic is encapsulated by TC, and delivered through the device.

@@ -1,13 +1,9 @@
 //! Every combination of [`crate::rows`]: headers, pings, TCP and what is too big, from xgre to the
-//! kernel and back. The result of each check is a line of the file that `XGRE_INTEROP` names, if any.
+//! kernel and back.
 
-use std::{env, fs::OpenOptions, io::Write as _, net::IpAddr, time::Instant};
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
-};
 use serde_json::Value;
 use tests::{
     config::Xdp, counters::Packets, gateways::SOON, namespace::Namespace, process::wait_until,
@@ -15,8 +11,9 @@ use tests::{
 };
 
 use crate::{
+    checks::{Checks, FROM_KERNEL, TO_KERNEL},
     headers,
-    lab::Lab,
+    lab::{Lab, OWN, on_one_cpu},
     packets::{Answer, Echo, Pinger, stream},
     rows::{Ends, Inner, RUNS, Row, rows},
     tap::Tap,
@@ -35,14 +32,14 @@ pub fn every_combination_works_both_ways(xdp: Xdp) -> Result<()> {
     let pingers = Pingers::new(&lab)?;
     let kernel = headers::of_kernel(&lab, &pingers.near, &rows)?;
     let daemon = lab.xgre(xdp)?;
-    let mut checks = Checks::new(&format!("{xdp:?}").to_lowercase())?;
+    let mut checks = Checks::new(xdp)?;
     // Neighbours are resolved on the way, and until then packets are passed on.
     warm_up(&pingers, &rows[0])?;
     let before = stats(&lab.r1)?;
     let sent = headers::sent(&lab, &pingers.near, &rows)?;
     for ((row, kernel), sent) in rows.iter().zip(&kernel).zip(&sent) {
         for inner in row.inner {
-            checks.check(row, *inner, TO_KERNEL, "headers", || match sent {
+            checks.check(row.cell(*inner), TO_KERNEL, "headers", || match sent {
                 Ok(sent) => headers::compare(kernel, sent, *inner),
                 Err(error) => bail!("{error:#}"),
             })?;
@@ -53,7 +50,7 @@ pub fn every_combination_works_both_ways(xdp: Xdp) -> Result<()> {
     for (row, wrong_sums) in rows.iter().zip(wrong_sums) {
         let carried = Packets::of(&after, &row.device())? - Packets::of(&before, &row.device())?;
         for inner in row.inner {
-            checks.check(row, *inner, TO_KERNEL, "tier", || {
+            checks.check(row.cell(*inner), TO_KERNEL, "tier", || {
                 let mut carried = carried;
                 // Of them some came before these packets.
                 let unroutable = unroutable(&after, row) - unroutable(&before, row);
@@ -64,28 +61,22 @@ pub fn every_combination_works_both_ways(xdp: Xdp) -> Result<()> {
             })?;
         }
     }
-    daemon.stop()?;
+    // Removing so many devices one by one would take seconds, and shows nothing.
+    daemon.kill()?;
     checks.conclude()
-}
-
-/// This thread, what it starts, and so what the kernel does for them. Two CPUs that send through one of
-/// the kernel's tunnels take its sequence numbers one before the other, and send the other way round.
-fn on_one_cpu() -> Result<()> {
-    let mut one = CpuSet::new();
-    one.set(0)?;
-    sched_setaffinity(Pid::from_raw(0), &one).context("staying on one CPU")
 }
 
 /// Pings and streams through every tunnel; how many packets of each the kernel sent with a wrong
 /// checksum.
 fn traffic(checks: &mut Checks, lab: &Lab, pingers: &Pingers, rows: &[Row]) -> Result<Vec<u64>> {
-    for row in rows {
+    let mut tap = Tap::new(&lab.switch)?;
+    let mut wrong_sums = vec![0; rows.len()];
+    for (row, wrong_sums) in rows.iter().zip(&mut wrong_sums) {
         for inner in row.inner {
             pings(checks, pingers, row, *inner)?;
+            *wrong_sums += tap.look(&cell(row, *inner, "pings"), &row.near().parse()?)?;
         }
     }
-    let tap = Tap::new(&lab.switch)?;
-    let mut wrong_sums = vec![0; rows.len()];
     for (what, offloads, segments) in OFFLOADS {
         lab.r2.offloads("wan", offloads)?;
         lab.far_segments(segments)?;
@@ -93,17 +84,27 @@ fn traffic(checks: &mut Checks, lab: &Lab, pingers: &Pingers, rows: &[Row]) -> R
             for inner in row.inner {
                 let near = (&lab.pc1, row.host(*inner).parse()?);
                 let far = (&lab.r2, row.target(*inner).parse()?);
-                checks.check(row, *inner, TO_KERNEL, what, || stream(near, far))?;
-                checks.check(row, *inner, FROM_KERNEL, what, || stream(far, near))?;
-                *wrong_sums += tap.wrong_sums(&row.near().parse()?);
+                for (direction, from, to) in [(TO_KERNEL, near, far), (FROM_KERNEL, far, near)] {
+                    checks.check(row.cell(*inner), direction, what, || stream(from, to))?;
+                    let cell = cell(row, *inner, &format!("{direction} the kernel, {what}"));
+                    *wrong_sums += tap.look(&cell, &row.near().parse()?)?;
+                }
             }
         }
     }
+    // The gateway's own is encapsulated by TC, and delivered through the device.
+    let own = (&lab.r1, OWN.parse()?);
+    let far = (&lab.r2, rows[0].target(Inner::Ipv4).parse()?);
+    for (direction, from, to) in [(TO_KERNEL, own, far), (FROM_KERNEL, far, own)] {
+        checks.check(rows[0].cell(Inner::Ipv4), direction, "own TCP", || stream(from, to))?;
+    }
+    tap.finish()?;
     Ok(wrong_sums)
 }
 
-const TO_KERNEL: &str = "to";
-const FROM_KERNEL: &str = "from";
+fn cell(row: &Row, inner: Inner, what: &str) -> String {
+    format!("{} {what}", row.cell(inner).join(", "))
+}
 
 /// At PC1 and R2, of both versions.
 struct Pingers {
@@ -158,17 +159,18 @@ fn pings(checks: &mut Checks, pingers: &Pingers, row: &Row, inner: Inner) -> Res
         ensure!(answer == Answer::Reply, "{answer:?} to {echo:?}");
         Ok(())
     };
-    checks.check(row, inner, TO_KERNEL, "ping", || replied(near, out))?;
-    checks.check(row, inner, FROM_KERNEL, "ping", || replied(far, Echo { number: 2, ..back }))?;
+    checks.check(row.cell(inner), TO_KERNEL, "ping", || replied(near, out))?;
+    checks
+        .check(row.cell(inner), FROM_KERNEL, "ping", || replied(far, Echo { number: 2, ..back }))?;
     // The answer to a packet of the near MTU must fit the far one too, or be fragmented.
-    checks.check(row, inner, TO_KERNEL, "largest ping", || {
+    checks.check(row.cell(inner), TO_KERNEL, "largest ping", || {
         replied(near, Echo { size: mtu.min(far_mtu), number: 3, ..out })
     })?;
-    checks.check(row, inner, FROM_KERNEL, "largest ping", || {
+    checks.check(row.cell(inner), FROM_KERNEL, "largest ping", || {
         replied(far, Echo { size: mtu.min(far_mtu), number: 4, ..back })
     })?;
     if mtu < 1500 {
-        checks.check(row, inner, TO_KERNEL, "too big", || {
+        checks.check(row.cell(inner), TO_KERNEL, "too big", || {
             let answer = near.ping(&Echo { size: mtu + 1, number: 5, ..out })?;
             let expected = Answer::TooBig(mtu as u32);
             ensure!(answer == expected, "{answer:?}, expected {expected:?}");
@@ -176,7 +178,7 @@ fn pings(checks: &mut Checks, pingers: &Pingers, row: &Row, inner: Inner) -> Res
         })?;
         if inner == Inner::Ipv4 {
             // Both the request and its answer are too big for a tunnel, and in pieces there.
-            checks.check(row, inner, TO_KERNEL, "fragmented", || {
+            checks.check(row.cell(inner), TO_KERNEL, "fragmented", || {
                 replied(near, Echo { size: 1500, dont_fragment: false, number: 6, ..out })
             })?;
         }
@@ -228,75 +230,4 @@ fn reasons(stats: &Value, device: &str) -> String {
     let tunnels = stats["tunnels"].as_array().map_or(&[][..], Vec::as_slice);
     let tunnel = tunnels.iter().find(|tunnel| tunnel["name"] == device).unwrap_or(&Value::Null);
     format!("drops: rx {}, tx {}", tunnel["rx"]["drops"], tunnel["tx"]["drops"])
-}
-
-/// What has been checked, and what of it failed.
-struct Checks {
-    /// What is at R1: xgre in one of its modes, or the kernel.
-    near: String,
-    log: Log,
-    failures: Vec<String>,
-}
-
-impl Checks {
-    fn new(near: &str) -> Result<Self> {
-        Ok(Self { near: near.into(), log: Log::new()?, failures: Vec::new() })
-    }
-
-    fn check(
-        &mut self,
-        row: &Row,
-        inner: Inner,
-        direction: &str,
-        what: &str,
-        work: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
-        let started = Instant::now();
-        let result = work();
-        let milliseconds = started.elapsed().as_millis().to_string();
-        let (outer, options, inner) = (row.outer.name(), row.options.name, inner.name());
-        let result = result.map_err(|error| format!("{error:#}").replace(['\n', '\t'], " "));
-        let said = result.as_ref().map_or_else(|error| error.as_str(), |()| "ok");
-        self.log.line(&[
-            "check",
-            &self.near,
-            outer,
-            options,
-            inner,
-            direction,
-            what,
-            &milliseconds,
-            said,
-        ])?;
-        if let Err(error) = result {
-            tests::interrupt::check()?;
-            self.failures.push(format!(
-                "{outer}, {options}, {inner} {direction} the kernel, {what}: {error}"
-            ));
-        }
-        Ok(())
-    }
-
-    fn conclude(self) -> Result<()> {
-        ensure!(self.failures.is_empty(), "these failed:\n{}", self.failures.join("\n"));
-        Ok(())
-    }
-}
-
-/// Lines of words with tabs between them.
-struct Log(Option<std::fs::File>);
-
-impl Log {
-    fn new() -> Result<Self> {
-        let Some(path) = env::var_os("XGRE_INTEROP") else { return Ok(Self(None)) };
-        let file = OpenOptions::new().append(true).create(true).open(&path);
-        Ok(Self(Some(file.with_context(|| format!("opening {}", path.display()))?)))
-    }
-
-    fn line(&mut self, words: &[&str]) -> Result<()> {
-        if let Some(file) = &mut self.0 {
-            file.write_all((words.join("\t") + "\n").as_bytes())?;
-        }
-        Ok(())
-    }
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 use tests::{
     namespace::Namespace,
@@ -65,6 +65,12 @@ impl Pinger {
 
     /// The answer; that there is none is an error.
     pub fn ping(&self, echo: &Echo) -> Result<Answer> {
+        let answer = self.answer(echo, PATIENCE)?;
+        answer.with_context(|| format!("no answer within {PATIENCE:?}"))
+    }
+
+    /// The answer, if there is one soon enough.
+    pub fn answer(&self, echo: &Echo, within: Duration) -> Result<Option<Answer>> {
         let mut buffer = [0; 65536];
         // What others have sent here since; too much of it would leave no room for the answer.
         self.receiver.set_nonblocking(true)?;
@@ -73,11 +79,11 @@ impl Pinger {
         let target = SocketAddr::new(echo.target, 0);
         let sent = self.sender.send_to(&echo.packet(), &target.into());
         sent.with_context(|| format!("sending {echo:?}"))?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + within;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("no answer within {PATIENCE:?}");
+                return Ok(None);
             }
             self.receiver.set_read_timeout(Some(left))?;
             let length = match (&self.receiver).read(&mut buffer) {
@@ -85,7 +91,7 @@ impl Pinger {
                 read => read?,
             };
             if let Some(answer) = echo.answered_by(&buffer[..length]) {
-                return Ok(answer);
+                return Ok(Some(answer));
             }
         }
     }
@@ -175,10 +181,11 @@ pub fn checksum(data: &[u8]) -> u16 {
 /// A TCP stream of 256 KiB from one address to another, each of its namespace; all of it must arrive
 /// as it was sent.
 pub fn stream(from: (&Namespace, IpAddr), to: (&Namespace, IpAddr)) -> Result<()> {
-    let server = socket(to)?;
+    // Of this port tshark makes no guess what is in the stream.
+    let server = socket(to, 5201)?;
     server.listen(1)?;
     let target = server.local_addr()?;
-    let client = socket(from)?;
+    let client = socket(from, 0)?;
     client.connect_timeout(&target, PATIENCE).context("connecting")?;
     let (accepted, _) = server.accept()?;
     for socket in [&client, &accepted] {
@@ -200,10 +207,12 @@ pub fn stream(from: (&Namespace, IpAddr), to: (&Namespace, IpAddr)) -> Result<()
     Ok(())
 }
 
-fn socket((namespace, address): (&Namespace, IpAddr)) -> Result<Socket> {
+fn socket((namespace, address): (&Namespace, IpAddr), port: u16) -> Result<Socket> {
     namespace.within(|| {
-        let address = SocketAddr::new(address, 0);
+        let address = SocketAddr::new(address, port);
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        // A stream before this one may still linger.
+        socket.set_reuse_address(true)?;
         socket.bind(&address.into()).with_context(|| format!("binding to {address}"))?;
         Ok(socket)
     })

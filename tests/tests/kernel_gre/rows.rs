@@ -249,6 +249,11 @@ impl Inner {
 }
 
 impl Row {
+    /// How a table calls it.
+    pub fn cell(&self, inner: Inner) -> [&'static str; 3] {
+        [self.outer.name(), self.options.name, inner.name()]
+    }
+
     pub fn device(&self) -> String {
         format!("t{}", self.number)
     }

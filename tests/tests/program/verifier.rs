@@ -155,7 +155,7 @@ fn deepest(name: &str, stacks: &BTreeMap<String, i32>, calls: &[(String, String)
 }
 
 /// Functions that are called, and why they are: for the plainest packets none is.
-const FUNCTIONS: [(&str, &str); 25] = [
+const FUNCTIONS: [(&str, &str); 26] = [
     ("encap::options", "few tunnels have more than a key"),
     ("encap::outer6", "shared by all ways into a tunnel over IPv6"),
     ("mismatch::note", "for what is refused"),
@@ -168,6 +168,7 @@ const FUNCTIONS: [(&str, &str); 25] = [
     ("xgre_candidates", "called for each level"),
     ("xgre_clamp_tc", "the verifier looks at its loop once; SYNs are few"),
     ("xgre_clamp_xdp", "the verifier looks at its loop once; SYNs are few"),
+    ("xgre_has_more_tags", "its tests are not to be taken for later ones"),
     ("xgre_hash6", "called for each level"),
     ("xgre_is6", "called for each level"),
     ("xgre_is_own4", "called for levels with any local address"),

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tests::{interrupt, process::Process};
 
-use super::{Suite, kernel::Kernel};
+use super::{Suite, captures, kernel::Kernel};
 
 /// A guest that has not ended by then never will.
 const DEADLINE: Duration = Duration::from_secs(900);
@@ -44,7 +44,7 @@ pub(super) fn run(kernel: &Kernel, initramfs: &Path, suites: &[Suite]) -> Result
         results.tests.len(),
         started.elapsed().as_secs_f64()
     );
-    Ok(())
+    captures::judge(kernel)
 }
 
 /// Runs a program on a kernel, and shows what it prints as it does.
@@ -83,6 +83,7 @@ fn boot(kernel: &Kernel, initramfs: &Path, mut told: impl FnMut(&str)) -> Result
     for file in [&console, &report, &interop] {
         fs::write(file, "").with_context(|| format!("writing {}", file.display()))?;
     }
+    captures::make_disk(kernel)?;
     let started = Instant::now();
     let command = machine(kernel, initramfs, [&console, &report, &interop])?;
     let mut machine = Process::spawn(command)?;
@@ -119,6 +120,8 @@ fn machine(kernel: &Kernel, initramfs: &Path, files: [&PathBuf; 3]) -> Result<Co
     for file in files {
         command.arg("-serial").arg(format!("file:{}", file.display()));
     }
+    let disk = captures::disk(kernel).display().to_string();
+    command.args(["-drive", &format!("file={disk},format=raw,if=virtio,cache=unsafe")]);
     Ok(command)
 }
 

@@ -13,8 +13,20 @@ use super::{Suite, kernel::Kernel};
 use crate::{packages, progress::step};
 
 /// What the tests make the kernel do; modules that these need come along.
-const MODULES: [&str; 8] =
-    ["veth", "ip_gre", "ip6_gre", "bridge", "tun", "sch_ingress", "cls_bpf", "act_gact"];
+const MODULES: [&str; 12] = [
+    "virtio_pci",
+    "virtio_blk",
+    "veth",
+    "ip_gre",
+    "ip6_gre",
+    "bridge",
+    "8021q",
+    "bonding",
+    "tun",
+    "sch_ingress",
+    "cls_bpf",
+    "act_gact",
+];
 
 /// What the tests run, with its libraries.
 const PROGRAMS: [&str; 10] = [

@@ -173,10 +173,12 @@ impl Kernel {
                     String::from_utf8_lossy(&output.stderr).trim()
                 );
             }
-            // Others are "builtin NAME".
+            // Others are "builtin NAME". Behind the file may be parameters, which are this machine's wish.
             let text = String::from_utf8_lossy(&output.stdout);
             for line in text.lines().filter_map(|line| line.strip_prefix("insmod ")) {
-                let file = PathBuf::from(line.trim());
+                let Some(file) = line.split_whitespace().next().map(PathBuf::from) else {
+                    continue;
+                };
                 if !files.contains(&file) {
                     files.push(file);
                 }

@@ -4,6 +4,7 @@
 //! in it but xgre, the tests and the programs that they run.
 
 mod apt;
+mod captures;
 mod guest;
 mod initramfs;
 mod interop;
