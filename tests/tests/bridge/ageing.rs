@@ -8,7 +8,7 @@ use tests::{config::Xdp, gateways::SOON, process::wait_until};
 
 use crate::{
     frames::{EVERYONE, frame, station},
-    lab::{Lab, Place, mac},
+    lab::{Filtering, Lab, Place, mac},
 };
 
 const NEAR: [u8; 6] = station(1);
@@ -21,7 +21,7 @@ const IN_USE: Duration = Duration::from_secs(8);
 
 #[test]
 fn an_address_in_use_stays_and_one_that_is_not_goes() -> Result<()> {
-    let lab = Lab::new(Xdp::Native)?;
+    let lab = Lab::new(Xdp::Native, Filtering::Off)?;
     lab.gateway.ip(&format!("link set br0 type bridge ageing_time {AGEING_TIME}"))?;
     let monitor = lab.gateway.spawn("bridge", &["monitor", "fdb"])?;
     let mut places = [Place::Lan1, Place::Lan2].into_iter().cycle();

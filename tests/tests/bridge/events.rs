@@ -6,6 +6,9 @@ use crate::{
     random::Random,
 };
 
+/// Beside VLAN 1, which is that of untagged frames at first.
+pub const VLANS: [u16; 2] = [5, 6];
+
 /// What happens in one step.
 pub enum Event {
     /// Commands; and what mends it, if it breaks something.
@@ -55,6 +58,44 @@ impl Event {
                 let flag = random.pick(&["isolated", "hairpin", "locked"]);
                 Self::switch(&format!("bridge link set dev {device} {flag}"), ["on", "off"])
             }
+        }
+    }
+
+    /// What happens to the VLANs of a bridge that filters them.
+    pub fn of_vlans(random: &mut Random) -> Self {
+        let device = random.pick(&PLACES).device();
+        let bridge = random.pick(&["br0", "br1"]);
+        let vlan = random.pick(&VLANS);
+        let vlans = |words: &str| format!("bridge vlan {words}");
+        match random.below(12) {
+            0..3 => Self::last(vlans(&format!("add dev {device} vid {vlan}"))),
+            3..6 => Self::Commands {
+                commands: vec![vlans(&format!("del dev {device} vid {vlan}"))],
+                mend: vec![vlans(&format!("add dev {device} vid {vlan}"))],
+            },
+            6 => Self::Commands {
+                commands: vec![vlans(&format!("del dev {device} vid 1"))],
+                mend: vec![vlans(&format!("add dev {device} vid 1 pvid untagged"))],
+            },
+            7..9 => Self::Commands {
+                commands: vec![vlans(&format!("add dev {device} vid {vlan} pvid untagged"))],
+                mend: vec![
+                    vlans(&format!("add dev {device} vid {vlan}")),
+                    vlans(&format!("add dev {device} vid 1 pvid untagged")),
+                ],
+            },
+            9 => Self::Commands {
+                commands: vec![vlans(&format!("add dev {device} vid {vlan} untagged"))],
+                mend: vec![vlans(&format!("add dev {device} vid {vlan}"))],
+            },
+            10 => Self::switch(
+                &format!("ip link set {bridge} type bridge vlan_filtering"),
+                ["0", "1"],
+            ),
+            _ => Self::switch(
+                &format!("ip link set {bridge} type bridge vlan_protocol"),
+                ["802.1ad", "802.1Q"],
+            ),
         }
     }
 

@@ -29,6 +29,12 @@ pub fn frame(source: Mac, destination: Mac, number: u32) -> Vec<u8> {
     frame
 }
 
+/// The same in a VLAN (IEEE 802.1Q).
+pub fn tagged(vlan: u16, frame: &[u8]) -> Vec<u8> {
+    let [high, low] = vlan.to_be_bytes();
+    [&frame[..12], &[0x81, 0, high, low], &frame[12..]].concat()
+}
+
 /// A configuration BPDU (IEEE 802.1D, 9.3.1) of the root of the spanning tree, out of one of its ports.
 pub fn bpdu(port: u8) -> Vec<u8> {
     let root = [0, 0, 2, 0, 0, 0, 7, 1];

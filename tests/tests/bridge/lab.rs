@@ -16,6 +16,7 @@ use tests::{
 
 use crate::{
     counts::Counts,
+    events::VLANS,
     frames::STATIONS,
     wires::{self, Sent, Tap},
 };
@@ -73,6 +74,13 @@ impl fmt::Debug for Delivered {
     }
 }
 
+/// Whether the bridges tell VLANs apart (`vlan_filtering`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filtering {
+    On,
+    Off,
+}
+
 pub struct Lab {
     _daemon: Daemon,
     pub gateway: Namespace,
@@ -85,7 +93,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    pub fn new(xdp: Xdp) -> Result<Self> {
+    pub fn new(xdp: Xdp, filtering: Filtering) -> Result<Self> {
         let gateway = Namespace::new("gateway")?;
         without_netfilter(&gateway)?;
         let tap = |name| Tap::new(&gateway, name);
@@ -115,7 +123,15 @@ impl Lab {
             gateway.ip(&format!("link set {} master {}", place.device(), place.bridge()))?;
         }
         for bridge in ["br0", "br1"] {
+            if filtering == Filtering::On {
+                gateway.ip(&format!("link set {bridge} type bridge vlan_filtering 1"))?;
+            }
             gateway.ip(&format!("link set {bridge} up"))?;
+        }
+        for place in PLACES.iter().filter(|_| filtering == Filtering::On) {
+            for vlan in VLANS {
+                gateway.run(&format!("bridge vlan add dev {} vid {vlan}", place.device()))?;
+            }
         }
         let counts = Counts::open(&gateway.pins())?;
         let text = gateway.ip("-j link show dev wan")?;
@@ -150,11 +166,10 @@ impl Lab {
 
     /// Runs commands, and says of each with which status it ended.
     pub fn run(&self, commands: &[String]) -> Result<Vec<String>> {
-        let script: Vec<_> =
-            commands.iter().map(|line| format!("{line} >&2; echo \"$?: {line}\"")).collect();
-        let shell = self.gateway.spawn("sh", &["-c", &script.join("\n")])?;
-        let said = shell.process.finish(SOON)?.success()?;
-        Ok(said.lines().map(str::to_owned).collect())
+        let status = |line: &String| {
+            Ok(format!("{}: {line}", self.gateway.attempt(line)?.status.code().unwrap_or(-1)))
+        };
+        commands.iter().map(status).collect()
     }
 
     /// A frame comes in. Whether the device took it.

@@ -7,7 +7,7 @@ use tests::{config::Xdp, gateways::SOON, process::wait_until};
 
 use crate::{
     frames::{EVERYONE, frame, station},
-    lab::{Lab, Place},
+    lab::{Filtering, Lab, Place},
 };
 
 const HOST: [u8; 6] = station(1);
@@ -17,7 +17,7 @@ const MOVES: u32 = 10;
 /// Between two ports, and to the other end of the tunnel and back.
 #[test]
 fn frames_follow_a_station_that_moves() -> Result<()> {
-    let lab = Lab::new(Xdp::Native)?;
+    let lab = Lab::new(Xdp::Native, Filtering::Off)?;
     let mut number = 0;
     let mut next = |source, destination| {
         number += 1;

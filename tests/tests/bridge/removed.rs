@@ -5,7 +5,7 @@ use tests::{config::Xdp, gateways::SOON, process::wait_until};
 
 use crate::{
     frames::{EVERYONE, bpdu, frame, station},
-    lab::{Lab, Place},
+    lab::{Filtering, Lab, Place},
 };
 
 const NEAR: [u8; 6] = station(1);
@@ -25,7 +25,7 @@ const CHANGES: [(&str, &str); 6] = [
 
 #[test]
 fn no_stale_entry_forwards_a_frame_after_a_change() -> Result<()> {
-    let lab = Lab::new(Xdp::Native)?;
+    let lab = Lab::new(Xdp::Native, Filtering::Off)?;
     for (change, back) in CHANGES {
         under_traffic(&lab, change)?;
         lab.gateway.run(back)?;
@@ -36,7 +36,7 @@ fn no_stale_entry_forwards_a_frame_after_a_change() -> Result<()> {
 #[test]
 fn nor_after_the_bridge_or_the_tunnel_was_deleted() -> Result<()> {
     for removal in ["ip link del br0", "ip link del gretap1"] {
-        under_traffic(&Lab::new(Xdp::Native)?, removal)?;
+        under_traffic(&Lab::new(Xdp::Native, Filtering::Off)?, removal)?;
     }
     Ok(())
 }
@@ -45,7 +45,7 @@ fn nor_after_the_bridge_or_the_tunnel_was_deleted() -> Result<()> {
 /// better way, and so the first is blocked.
 #[test]
 fn nor_by_the_blocked_one_of_two_tunnels_in_a_loop() -> Result<()> {
-    let lab = Lab::new(Xdp::Native)?;
+    let lab = Lab::new(Xdp::Native, Filtering::Off)?;
     lab.gateway.ip("link set gretap2 master br0")?;
     lab.gateway.ip("link set br0 type bridge stp_state 1")?;
     fast_both_ways(&lab)?;

@@ -24,8 +24,9 @@ pub(super) const REPORT: &str = "report.log";
 /// What the interoperability tests have found, beside the kernel.
 pub(super) const INTEROP: &str = "interop.log";
 
-/// Runs the suites on a kernel. An error says what failed, or did not run, and shows the logs.
-pub(super) fn run(kernel: &Kernel, initramfs: &Path, suites: &[Suite]) -> Result<()> {
+/// Runs the suites on a kernel, all of their tests or those that were chosen by a word. An error says
+/// what failed, or did not run, and shows the logs.
+pub(super) fn run(kernel: &Kernel, initramfs: &Path, suites: &[Suite], chosen: bool) -> Result<()> {
     let started = Instant::now();
     let mut results = Results::default();
     let logs = boot(kernel, initramfs, |report| {
@@ -44,7 +45,7 @@ pub(super) fn run(kernel: &Kernel, initramfs: &Path, suites: &[Suite]) -> Result
         results.tests.len(),
         started.elapsed().as_secs_f64()
     );
-    captures::judge(kernel)
+    captures::judge(kernel, chosen)
 }
 
 /// Runs a program on a kernel, and shows what it prints as it does.
