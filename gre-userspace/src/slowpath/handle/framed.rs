@@ -46,8 +46,11 @@ impl SlowPath {
         let payload_mtu =
             path_mtu.saturating_sub(tunnel.record.overhead).saturating_sub(front.len() as u16);
         let packet = trimmed(ethertype, network).to_vec();
-        // Padding and all: what is no IP packet has no length of its own.
+        // Padding and all: what is no IP packet has no length of its own. But what is behind a packet,
+        // and too much for the path, is no reason not to send the packet.
+        let room = usize::from(payload_mtu).saturating_sub(packet.len());
         let padding = &network[packet.len()..];
+        let padding = &padding[..padding.len().min(room)];
         let decision = decide_frame(ethertype, &packet, payload_mtu, tunnel.policy);
         if let Decision::Answer(complaint) = decision {
             let answer = self.answer_frame(framed, &tunnel, complaint, front, &packet, now)?;

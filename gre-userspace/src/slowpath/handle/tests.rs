@@ -100,6 +100,22 @@ fn sent(actions: Vec<Action>) -> Vec<Vec<u8>> {
     packets.collect()
 }
 
+/// The path leaves 1500 - 24 - 14 bytes for the packet in a frame.
+#[test]
+fn padding_is_carried_as_far_as_the_path_has_room_for_it() {
+    let ethernet = Outer { ttl: 64, ethernet: true, ..Outer::new(ends()) };
+    let record = Tunnel::new(ethernet, Expected::default());
+    for (padding, carried) in [(0, 0), (9, 9), (12, 12), (13, 12), (100, 12)] {
+        let mut bench = Bench::new(TunnelEntry { record, ..entry() });
+        let packet = [inner(1450, false), vec![0; padding]].concat();
+        let outers = sent(bench.oversize(&packet));
+        let frame = [&[0; 12][..], &[8, 0], &packet[..1450 + carried]].concat();
+        assert_eq!(outers.len(), 1);
+        assert_eq!(outers[0][24..], frame[..], "{padding} bytes of padding");
+        assert_eq!(bench.told, [("encapsulated", 1)]);
+    }
+}
+
 #[test]
 fn an_outer_packet_in_fragments_is_decapsulated_once_it_is_whole() {
     let mut bench = Bench::new(entry());
