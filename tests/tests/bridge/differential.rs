@@ -28,7 +28,7 @@ fn whatever_happens_to_a_bridge_its_frames_go_where_the_kernels_would() -> Resul
 #[test]
 #[ignore = "needs a kernel with CONFIG_BRIDGE_VLAN_FILTERING"]
 fn whatever_happens_to_vlans_frames_go_where_the_kernels_would() -> Result<()> {
-    agree(Filtering::On, STEPS / 2, 2 * FAST)
+    agree(Filtering::On, STEPS / 3, 2 * FAST)
 }
 
 fn agree(filtering: Filtering, steps: u32, share: u64) -> Result<()> {
