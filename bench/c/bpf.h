@@ -24,21 +24,16 @@ typedef __u64 u64;
 		TYPE(value, value_type);                                                           \
 	} name SEC(".maps")
 
-#define REDIRECT_TARGETS(name, entries)                                                            \
+/* From a number to what the kernel knows by one: devices, or programs. */
+#define BY_NUMBER(kind, name, entries)                                                             \
 	struct {                                                                                   \
-		UINT(type, BPF_MAP_TYPE_DEVMAP);                                                   \
+		UINT(type, kind);                                                                  \
 		UINT(max_entries, entries);                                                        \
 		UINT(key_size, 4);                                                                 \
 		UINT(value_size, 4);                                                               \
 	} name SEC(".maps")
-
-#define PROGRAMS(name, entries)                                                                    \
-	struct {                                                                                   \
-		UINT(type, BPF_MAP_TYPE_PROG_ARRAY);                                               \
-		UINT(max_entries, entries);                                                        \
-		UINT(key_size, 4);                                                                 \
-		UINT(value_size, 4);                                                               \
-	} name SEC(".maps")
+#define REDIRECT_TARGETS(name, entries) BY_NUMBER(BPF_MAP_TYPE_DEVMAP, name, entries)
+#define PROGRAMS(name, entries) BY_NUMBER(BPF_MAP_TYPE_PROG_ARRAY, name, entries)
 
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static u32 (*const bpf_get_smp_processor_id)(void) = (void *)8;

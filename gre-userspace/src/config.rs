@@ -38,11 +38,15 @@ use crate::model::{Desired, Limits, Mode, Tunnel, XdpMode};
 /// Where `xgre run` looks when it is not told.
 pub const DEFAULT_PATH: &str = "/etc/xgre/xgre.toml";
 
+/// The text of a config file.
+pub fn text(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
 /// Reads and checks a config file.
 pub fn read(path: &Path) -> Result<Desired, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    parse(&path.display().to_string(), &text)
+    parse(&path.display().to_string(), &text(path)?)
 }
 
 /// The same, and what is hardly meant goes to the log.

@@ -10,7 +10,7 @@ use super::{
     with_daemon,
 };
 use crate::{
-    config::{self, ConfigError, DEFAULT_PATH},
+    config::{self, DEFAULT_PATH},
     report::{ADD, DELETE, PlanStep},
 };
 
@@ -38,9 +38,7 @@ not name. Where one step is refused, those before it are undone. `systemctl relo
 impl Apply {
     pub(super) fn execute(self, output: Output) -> Result<(), Failure> {
         let name = self.file.display().to_string();
-        let text = std::fs::read_to_string(&self.file).map_err(|source| {
-            Failure::config(ConfigError::Read { path: self.file.clone(), source })
-        })?;
+        let text = config::text(&self.file).map_err(Failure::config)?;
         // Here the terminal is known, and how wide it is.
         let desired = config::parse(&name, &text).map_err(Failure::config)?;
         for warning in config::warnings(&desired) {

@@ -32,13 +32,11 @@ the addresses that their devices have now. Routes are not saved: add them to the
 impl Save {
     pub(super) fn execute(self) -> Result<(), Failure> {
         let name = self.file.display().to_string();
-        let old = match fs::read_to_string(&self.file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => {
-                let path = self.file.clone();
-                return Err(Failure::config(ConfigError::Read { path, source }));
+        let old = match config::text(&self.file) {
+            Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                String::new()
             }
+            text => text.map_err(Failure::config)?,
         };
         let running = with_daemon(async |daemon| Ok(daemon.running().await?))?;
         let new = config::save(&name, &old, &running).map_err(Failure::config)?;
