@@ -72,7 +72,12 @@ pub enum Way {
 /// Where a frame goes that came in on a member; why the kernel's bridge must say so, otherwise.
 #[inline(always)]
 pub fn way(ingress: u32, seen: &Seen) -> Result<Way, Outcome> {
-    let tag = u64::from(seen.tagged) << 16 | u64::from(seen.vlan);
+    look_up(ingress, seen, 0)
+}
+
+#[inline(always)]
+fn look_up(ingress: u32, seen: &Seen, how: u64) -> Result<Way, Outcome> {
+    let tag = how | u64::from(seen.tagged) << 16 | u64::from(seen.vlan);
     let word = xgre_bridge(ingress, seen.source.number(), seen.destination.number(), tag);
     let id = word as u32;
     match word >> 32 {
@@ -85,6 +90,9 @@ pub fn way(ingress: u32, seen: &Seen) -> Result<Way, Outcome> {
         _ => Err(Outcome::BridgeUnknown),
     }
 }
+
+/// In the tag of a look-up, above the tag itself: the kernel's bridge sees this frame whatever is found.
+const SEEN_BY_BRIDGE: u64 = 1 << 17;
 
 const UNKNOWN: u64 = 0;
 const REFRESH: u64 = 1;
@@ -101,7 +109,7 @@ extern "C" fn xgre_bridge(ingress: u32, source: u64, destination: u64, tag: u64)
         return UNKNOWN << 32;
     };
     let (source, destination) = (Mac::from_number(source), Mac::from_number(destination));
-    let (tagged, id) = (tag >> 16 != 0, tag as u16);
+    let (tagged, id) = (tag & 1 << 16 != 0, tag as u16);
     let vlan = match (member.filters_vlans(), id) {
         (false, _) => 0,
         (true, 0) => member.pvid,
@@ -134,7 +142,7 @@ extern "C" fn xgre_bridge(ingress: u32, source: u64, destination: u64, tag: u64)
     if now > BRIDGES_UNTIL.get(0).copied().unwrap_or(0) {
         return DOUBT << 32;
     }
-    if now >= from.refresh_at {
+    if tag & SEEN_BY_BRIDGE == 0 && now >= from.refresh_at {
         from.refresh_at = now + u64::from(member.refresh) * 1_000_000;
         return REFRESH << 32;
     }
@@ -199,7 +207,7 @@ pub fn tc(ctx: &TcContext, port: &Port) -> Result<Outcome, Stop> {
     } else {
         Seen::new(&header, skb.vlan_proto as u16 == ETHERTYPE_8021Q, skb.vlan_tci as u16)
     };
-    let Way::Tunnel(id) = way(port.ifindex, &seen)? else {
+    let Way::Tunnel(id) = look_up(port.ifindex, &seen, SEEN_BY_BRIDGE)? else {
         return Err(Outcome::BridgeUnknown.into());
     };
     let tunnel = tunnels::get(id).ok_or(Outcome::BridgeUnknown)?;

@@ -16,7 +16,7 @@ use tests::{
     namespace::Namespace,
     process::wait_until,
     topology::{Lab, PC1, PC2, R1_WAN, R2_WAN},
-    traffic::{Flow, Load, ping_all, tcp},
+    traffic::{Flow, Load, ping_all, ping_exact, tcp},
     xgre::{outcome, tunnel, xgre},
 };
 
@@ -24,6 +24,7 @@ in_each_xdp_mode!(
     jumbo_packets_are_counted_once_in_the_tier_of_the_mode,
     jumbo_packets_with_checksums_are_carried_by_whoever_sees_them_whole,
     jumbo_frames_cross_the_bridges_in_the_tier_of_the_mode,
+    senders_of_jumbo_frames_that_do_not_fit_are_told_through_the_bridge,
 );
 
 const MTU: u32 = 9000;
@@ -120,6 +121,29 @@ fn jumbo_frames_cross_the_bridges_in_the_tier_of_the_mode(xdp: Xdp) -> Result<()
                 xgre(r1, "tunnel show")?
             );
         }
+    }
+    for flow in [Flow::ToServer, Flow::ToClient] {
+        tcp(pc1, pc2, lan::PC2, Load::OneMegabyte, flow)?;
+    }
+    Ok(())
+}
+
+/// TCP finds out what fits, without `mss`.
+fn senders_of_jumbo_frames_that_do_not_fit_are_told_through_the_bridge(xdp: Xdp) -> Result<()> {
+    let lan = Lan::new()?;
+    lan.namespaces().into_iter().try_for_each(|namespace| namespace.set_mtu(MTU))?;
+    let bridged = Bridged::start(lan, xdp, lan::both(OVER_IPV4, &[]))?;
+    bridged.bridge()?;
+    bridged.settle()?;
+    let Lan { pc1, pc2, .. } = &bridged.lan;
+    for (host, to) in [(pc1, lan::PC2), (pc2, lan::PC1)] {
+        let answer = format!("From {to} icmp_seq=1 Frag needed and DF set (mtu = 8962)");
+        // Until the gateway knows both stations, the bridge drops it.
+        wait_until("the sender is told", SOON, || {
+            let exceeds = ping_exact(host, to, 9000 - 28)?;
+            ensure!(exceeds.contains(&answer), "{exceeds}");
+            Ok(())
+        })?;
     }
     for flow in [Flow::ToServer, Flow::ToClient] {
         tcp(pc1, pc2, lan::PC2, Load::OneMegabyte, flow)?;

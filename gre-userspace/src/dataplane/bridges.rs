@@ -59,16 +59,19 @@ impl<'a> Compiler<'a> {
             let of_it = |link: &&Link| link.master == Some(ifindex);
             for member in snapshot.links.values().filter(of_it) {
                 let obstacle = bridge_obstacle(link, bridge);
-                match obstacle.or_else(|| self.member_obstacle(desired, member)) {
+                if let Some(obstacle) = obstacle.or_else(|| self.member_obstacle(desired, member)) {
+                    obstacles.insert(member.ifindex, obstacle);
+                    continue;
+                }
+                // TC has to know the way of each frame as well, of those that are too long.
+                let member_of = self.member(desired, ifindex, bridge, member);
+                forwarding.insert(member.ifindex, member_of);
+                match self.without_xdp(member) {
                     Some(obstacle) => _ = obstacles.insert(member.ifindex, obstacle),
                     None => ready.push(member),
                 }
             }
             self.explain(link, &ready, &obstacles);
-            for member in ready {
-                let member_of = self.member(desired, ifindex, bridge, member);
-                forwarding.insert(member.ifindex, member_of);
-            }
         }
         self.stations(&forwarding);
     }
@@ -102,10 +105,15 @@ impl<'a> Compiler<'a> {
         if let Some(vlan) = vlans.find(|vlan| vlan.link == Some(member.ifindex)) {
             return Some(format!("{} takes frames of {name} before the bridge", vlan.name));
         }
-        let is_port = member.vlan.is_none()
-            && self.ports.get(&member.ifindex).is_some_and(|port| *port != Attachment::Off);
+        let is_port = member.vlan.is_none() && self.ports.contains_key(&member.ifindex);
         let is_ours = is_port || self.ethernet_tunnel(desired, member.ifindex).is_some();
-        (!is_ours).then(|| format!("XDP does not run on {name}: `xgre port show`"))
+        (!is_ours).then(|| without_xdp(name))
+    }
+
+    /// What makes a member's frames TC's, in words.
+    fn without_xdp(&self, member: &Link) -> Option<String> {
+        let is_off = self.ports.get(&member.ifindex) == Some(&Attachment::Off);
+        is_off.then(|| without_xdp(&member.name))
     }
 
     /// The id of the tunnel of Ethernet whose device this is.
@@ -198,6 +206,10 @@ impl<'a> Compiler<'a> {
             }
         }
     }
+}
+
+fn without_xdp(name: &str) -> String {
+    format!("XDP does not run on {name}: `xgre port show`")
 }
 
 /// What makes all frames of a bridge the kernel's, in words.

@@ -6,23 +6,17 @@ use serde_json::Value;
 use tests::{
     config::Xdp,
     gateways::SOON,
-    ipv6,
     lan::{Bridged, Lan, OVER_IPV4, PC1, PC2, TUNNEL},
     process::wait_until,
-    traffic::{Flow, Load, ping_all, ping_exact, ping_until_answered, tcp},
+    traffic::{Flow, Load, ping_all, tcp},
     with_xdp,
-    xgre::{outcome, stats},
+    xgre::stats,
 };
 
 with_xdp!(
     frames_of_known_stations_take_xdp_both_ways,
     xdp_carries_99_of_100_frames_of_a_stream,
-    the_sender_of_a_frame_that_the_bridge_would_drop_is_told,
-    a_frame_that_the_bridge_would_drop_travels_in_outer_fragments,
 );
-
-/// Bytes of a ping's payload in a frame of Ethernet's full size.
-const FULL: u32 = 1472;
 
 /// What has become of frames on a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,54 +121,5 @@ fn xdp_carries_99_of_100_frames_of_a_stream(xdp: Xdp) -> Result<()> {
             ensure!(all > 1000 && share >= 0.99, "{gateway}: {fast} of {all}: {tiers:?}");
         }
     }
-    Ok(())
-}
-
-/// Five bytes more than a port takes, and the kernel's bridge drops a frame without a word. Before it
-/// can, TC hands the frame to the daemon.
-fn the_sender_of_a_frame_that_the_bridge_would_drop_is_told(xdp: Xdp) -> Result<()> {
-    let bridged = known(xdp, &[])?;
-    let Lan { pc1, r1, pc2, .. } = &bridged.lan;
-    for (host, address) in [(pc1, "2001:db8:110::20"), (pc2, ipv6::PC2)] {
-        ipv6::enable_on(host, "eth0")?;
-        host.ip(&format!("addr add {address}/64 dev eth0 nodad"))?;
-    }
-    ping_until_answered(pc1, ipv6::PC2, SOON)?;
-    let count = || -> Result<[u64; 2]> {
-        Ok([outcome(r1, "tc", "oversize")?, outcome(r1, "daemon", "answered-too-big")?])
-    };
-    for (to, payload, answer) in [
-        (PC2, FULL, "Frag needed and DF set (mtu = 1462)"),
-        (ipv6::PC2, FULL - 20, "Packet too big: mtu=1462"),
-    ] {
-        let before = count()?;
-        let said = ping_exact(pc1, to, payload)?;
-        ensure!(said.contains(&format!("From {to} icmp_seq=1 {answer}")), "{said}");
-        assert_eq!(count()?, before.map(|count| count + 1), "{to}");
-    }
-    Ok(())
-}
-
-/// The same where the outer packet may be cut.
-fn a_frame_that_the_bridge_would_drop_travels_in_outer_fragments(xdp: Xdp) -> Result<()> {
-    let bridged = known(xdp, &["pmtudisc = false"])?;
-    let Lan { pc1, r1, r2, .. } = &bridged.lan;
-    let said = ping_exact(pc1, PC2, FULL)?;
-    ensure!(said.contains(" 1 received"), "{said}");
-    for gateway in [r1, r2] {
-        let counts =
-            [outcome(gateway, "tc", "oversize")?, outcome(gateway, "daemon", "outer-fragmented")?];
-        assert_eq!(counts, [1, 1]);
-    }
-    Ok(())
-}
-
-#[test]
-fn without_xdp_the_bridge_drops_what_is_too_long_for_the_tunnels_device() -> Result<()> {
-    let bridged = Bridged::joined(Xdp::Off, OVER_IPV4, &[])?;
-    let Lan { pc1, r1, .. } = &bridged.lan;
-    let said = ping_exact(pc1, PC2, FULL)?;
-    ensure!(said.contains("1 packets transmitted, 0 received, 100% packet loss"), "{said}");
-    assert_eq!(outcome(r1, "daemon", "answered-too-big")?, 0);
     Ok(())
 }

@@ -12,5 +12,6 @@ mod fast;
 mod floods;
 mod mtu;
 mod networkd;
+mod oversize;
 mod removal;
 mod strange;

@@ -199,14 +199,14 @@ fn a_vlan_device_is_no_member_to_forward_for() {
 }
 
 #[test]
-fn without_xdp_a_port_is_no_member_to_forward_for() {
+fn without_xdp_a_port_is_a_member_that_tc_looks_at() {
     let compiled = |attachment| {
         let ports = [(LAN, attachment), (WAN, Attachment::Native)].into();
         compile(&gretap(), &snapshot(), &ports, &PathMtus::new(), &mut Allocated::default())
     };
     assert_eq!(members(&compiled(Attachment::Generic).0), [LAN, DEVICE]);
     let (plane, states) = compiled(Attachment::Off);
-    assert_eq!(members(&plane), [DEVICE]);
+    assert_eq!(members(&plane), [LAN, DEVICE]);
     assert_eq!(
         states["gretap1"].why_not.as_deref(),
         Some("XDP does not run on lan: `xgre port show`")
