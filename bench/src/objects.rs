@@ -11,7 +11,7 @@ use aya::{
     programs::{ProgramInfo, Xdp},
 };
 use gre_userspace::{
-    loader,
+    loader::{self, Build, Loaded},
     maps::{Maps, demux},
     model::Limits,
 };
@@ -61,10 +61,10 @@ impl Subjects {
     /// Loads all of them with the same maps, pinned below `pins`.
     pub fn load(pins: &Path, earlier: Option<Vec<u8>>) -> Result<(Self, Maps)> {
         let limits = Limits::default();
-        let (_, maps, _) = loader::load(&limits, pins)?;
+        let Loaded { maps, .. } = loader::load(&Build::THIS, &limits, pins)?;
         let source = |name, object, program| Source { name, object, program };
         let mut sources = vec![
-            source("rust", loader::OBJECT.to_vec(), "xgre_xdp"),
+            source("rust", Build::THIS.object.to_vec(), "xgre_xdp"),
             source("c", GATEWAY.to_vec(), "gateway"),
         ];
         sources.extend(earlier.map(|object| source("earlier", object, "xgre_xdp")));

@@ -149,6 +149,16 @@ impl Programs {
         }
     }
 
+    /// How XDP runs on an interface where an earlier daemon left it running.
+    pub fn left(&self, ifindex: u32) -> Attachment {
+        let is_there = |hook| pin(&self.pins, ifindex, hook).exists();
+        match (is_there(Hook::Xdp), is_there(Hook::XdpGeneric)) {
+            (true, _) => Attachment::Native,
+            (false, true) => Attachment::Generic,
+            (false, false) => Attachment::Off,
+        }
+    }
+
     /// Whether the XDP program on an interface is one that an earlier daemon left there.
     pub fn is_pinned(pins: &Path, ifindex: u32) -> bool {
         [Hook::Xdp, Hook::XdpGeneric].iter().any(|&hook| pin(pins, ifindex, hook).exists())
@@ -234,10 +244,12 @@ impl Programs {
 
     /// Takes all programs off and removes all pins.
     pub fn teardown(self) -> io::Result<()> {
-        let pins = self.pins.clone();
+        let (pins, maps) = (self.pins.clone(), self.map_directories()?);
         drop(self);
         fs::remove_dir_all(pins.join("links"))?;
-        fs::remove_dir_all(pins.join("maps"))?;
+        for directory in maps {
+            fs::remove_dir_all(directory)?;
+        }
         // In the initial namespace the directory may hold those of other namespaces.
         match fs::remove_dir(&pins) {
             Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),

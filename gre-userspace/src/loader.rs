@@ -1,8 +1,10 @@
 //! Loads the programs with maps that outlive the daemon, and attaches them to interfaces.
 //!
-//! Everything is pinned below [`Instance::pins`](crate::instance::Instance): `maps/NAME`, and
+//! Everything is pinned below [`Instance::pins`](crate::instance::Instance): `maps-LAYOUT/NAME`, and
 //! `links/IFINDEX-HOOK`. A daemon that finds pins takes them over: maps keep their contents, links
 //! get the new program in the place of the old one without a gap.
+
+mod build;
 
 use std::{
     collections::HashMap,
@@ -13,6 +15,7 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{DevMap, Map, MapData, MapError, PerfEventArray, ProgramArray},
+    pin::PinError,
     programs::{ProgramError, SchedClassifier, Xdp, tc::SchedClassifierLink},
     util::{KernelVersion, nr_cpus},
 };
@@ -30,6 +33,8 @@ use gre_ebpf_common::{
 };
 use thiserror::Error;
 
+pub use self::build::Build;
+use self::build::Pins;
 use crate::{
     attach::Hook,
     maps::{
@@ -47,9 +52,6 @@ use crate::{
 
 /// The oldest kernel that the programs are tested on.
 const OLDEST_KERNEL: KernelVersion = KernelVersion::new(6, 1, 0);
-
-/// The compiled programs.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("XGRE_BPF_OBJECT"));
 
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -72,6 +74,8 @@ pub enum LoadError {
          they were"
     )]
     Layout { name: &'static str, found: u32, found_size: u32, wanted: u32, wanted_size: u32 },
+    #[error("pinning {0}: {1}")]
+    Pin(PathBuf, PinError),
     #[error("{0}: {1}")]
     Files(PathBuf, io::Error),
 }
@@ -81,6 +85,9 @@ pub struct Programs {
     /// The XDP programs for ports in generic mode, once there is one.
     generic: Option<Ebpf>,
     pub(crate) pins: PathBuf,
+    /// Where the maps are pinned.
+    maps: PathBuf,
+    build: Build,
     limits: Limits,
     /// TC attachments of kernels before 6.6, which cannot be pinned.
     pub(crate) filters: HashMap<(u32, Hook), SchedClassifierLink>,
@@ -155,7 +162,7 @@ fn sizes(limits: &Limits, cpus: u32) -> [Size; 22] {
 
 /// Whether a data plane is pinned there, which an earlier daemon left forwarding.
 pub fn is_running(pins: &Path) -> bool {
-    pins.join("maps").exists()
+    build::directories(pins).is_ok_and(|maps| !maps.is_empty())
 }
 
 /// What the daemon's own tier works with.
@@ -164,27 +171,59 @@ pub struct ForDaemon {
     pub sequences: Mapping,
 }
 
+/// What a daemon begins with.
+pub struct Loaded {
+    pub programs: Programs,
+    pub maps: Maps,
+    pub for_daemon: ForDaemon,
+    /// Where packets are forwarded by maps of another layout: its tunnels, with their ids.
+    pub migrated: Option<Vec<(u32, Tunnel)>>,
+}
+
 /// Loads the programs, with the maps pinned below `pins` or new ones.
-pub fn load(limits: &Limits, pins: &Path) -> Result<(Programs, Maps, ForDaemon), LoadError> {
+pub fn load(build: &Build, limits: &Limits, pins: &Path) -> Result<Loaded, LoadError> {
     if KernelVersion::current().is_ok_and(|version| version < OLDEST_KERNEL) {
         return Err(LoadError::OldKernel);
     }
-    let maps = pins.join("maps");
-    for directory in [&maps, &pins.join("links")] {
+    let found = Pins::find(pins, build).map_err(|e| LoadError::Files(pins.to_owned(), e))?;
+    let loaded = load_beside(&found, build, limits, pins);
+    if loaded.is_err() {
+        found.abandon();
+    }
+    loaded
+}
+
+fn load_beside(
+    found: &Pins,
+    build: &Build,
+    limits: &Limits,
+    pins: &Path,
+) -> Result<Loaded, LoadError> {
+    let maps = &found.maps;
+    for directory in [maps, &pins.join("links")] {
         fs::create_dir_all(directory).map_err(|e| LoadError::Files(directory.clone(), e))?;
     }
-
     let cpus = cpus()?;
     let sizes = sizes(limits, cpus);
-    let mut ebpf = prepare(OBJECT, limits, cpus, &maps, NATIVE)?;
+    found.carry(build, &sizes)?;
+    let mut ebpf = prepare(build.object, limits, cpus, maps, NATIVE)?;
     // The programs name their maps by descriptors, which the maps own.
     load_xdp(&mut ebpf)?;
     load_tc(&mut ebpf)?;
     lay_detours(&mut ebpf)?;
-    let (maps, for_daemon) = take_maps(&mut ebpf, &maps, &sizes, limits, cpus)?;
-    let (pins, limits) = (pins.to_owned(), *limits);
-    let programs = Programs { ebpf, generic: None, pins, limits, filters: HashMap::new() };
-    Ok((programs, maps, for_daemon))
+    let (filled, for_daemon) = take_maps(&mut ebpf, maps, &sizes, limits, cpus)?;
+    let tunnels = found.tunnels(build, &sizes)?;
+    let programs = Programs {
+        ebpf,
+        generic: None,
+        pins: pins.to_owned(),
+        maps: maps.clone(),
+        build: *build,
+        limits: *limits,
+        filters: HashMap::new(),
+    };
+    let migrated = found.are_others().then_some(tunnels);
+    Ok(Loaded { programs, maps: filled, for_daemon, migrated })
 }
 
 fn cpus() -> Result<u32, LoadError> {
@@ -359,11 +398,22 @@ fn check_layout(data: &MapData, size: &Size) -> Result<(), LoadError> {
 }
 
 impl Programs {
+    /// Removes what only programs of another layout used, once all of them have been replaced.
+    pub fn settle(&self) -> Result<(), LoadError> {
+        build::remove_others(&self.pins, &self.maps)
+            .map_err(|error| LoadError::Files(self.pins.clone(), error))
+    }
+
+    /// The directories of all maps.
+    pub(crate) fn map_directories(&self) -> io::Result<Vec<PathBuf>> {
+        Ok(build::directories(&self.pins)?.into_iter().map(|(_, directory)| directory).collect())
+    }
+
     /// The XDP program for ports in generic mode; loads it and those that it goes on with if need be.
     pub(crate) fn generic_xdp(&mut self) -> Result<&mut Xdp, LoadError> {
         if self.generic.is_none() {
-            let (object, maps) = (for_generic_mode(OBJECT), self.pins.join("maps"));
-            let mut ebpf = prepare(&object, &self.limits, cpus()?, &maps, GENERIC)?;
+            let object = for_generic_mode(self.build.object);
+            let mut ebpf = prepare(&object, &self.limits, cpus()?, &self.maps, GENERIC)?;
             load_xdp(&mut ebpf)?;
             lay_detours(&mut ebpf)?;
             self.generic = Some(ebpf);

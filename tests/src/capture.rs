@@ -140,7 +140,8 @@ impl Frames {
         let wrong_sums = excused.wrong_sums.iter().copied().collect();
         let (others, ours): (Vec<_>, Vec<_>) =
             self.numbers(BAD_TCP)?.into_iter().partition(|number| excused.others.contains(number));
-        let mut complaints: BTreeSet<u64> = sums.symmetric_difference(&wrong_sums).copied().collect();
+        let mut complaints: BTreeSet<u64> =
+            sums.symmetric_difference(&wrong_sums).copied().collect();
         complaints.extend(ours);
         complaints.extend(self.numbers(BAD)?);
         if complaints.is_empty() {

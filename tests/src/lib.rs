@@ -13,6 +13,7 @@ pub mod lan;
 pub mod namespace;
 pub mod networkd;
 pub mod process;
+pub mod steady;
 pub mod topology;
 pub mod traffic;
 pub mod xgre;

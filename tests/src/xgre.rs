@@ -42,9 +42,24 @@ impl Daemon {
 
     /// The same with a config file that is there.
     pub fn start_from(namespace: &Namespace, file: &Path) -> Result<Self> {
+        Self::start_of(namespace, &binary()?, file)
+    }
+
+    /// The same of another build of xgre, an example of this crate.
+    pub fn start_other_build(namespace: &Namespace, file: &Path) -> Result<Self> {
+        let other = binary()?.with_file_name("examples").join("other_build");
+        ensure!(
+            other.exists(),
+            "{} is not built: `cargo build --package tests --examples`",
+            other.display()
+        );
+        Self::start_of(namespace, &other, file)
+    }
+
+    fn start_of(namespace: &Namespace, binary: &Path, file: &Path) -> Result<Self> {
         let file = file.to_str().context("the scratch directory's name is not UTF-8")?;
         // With --teardown the end of a test is the end of its devices, programs and pins.
-        let mut resident = namespace.spawn(binary()?, &["run", "--config", file, "--teardown"])?;
+        let mut resident = namespace.spawn(binary, &["run", "--config", file, "--teardown"])?;
         wait_until("the daemon answers", START, || match resident.process.still_runs() {
             Ok(()) => stats(namespace).map(|_| Ok(())),
             // There is nothing to wait for any more.

@@ -20,7 +20,11 @@ use gre_ebpf_common::{
     port::{self, Port},
     wire::ethernet::Mac,
 };
-use gre_userspace::{dataplane::DataPlane, loader, model::Limits};
+use gre_userspace::{
+    dataplane::DataPlane,
+    loader::{self, Build, Loaded},
+    model::Limits,
+};
 use tests::{
     config::Gateway,
     gateways::SOON,
@@ -46,7 +50,8 @@ struct Maps {
 impl Maps {
     fn open(pins: &Path) -> Result<Self> {
         let open = |name: &str| {
-            MapData::from_pin(pins.join("maps").join(name)).with_context(|| format!("map {name}"))
+            MapData::from_pin(Build::THIS.maps(pins).join(name))
+                .with_context(|| format!("map {name}"))
         };
         Ok(Self {
             members: Map::Array(open("BRIDGE_MEMBERS")?).try_into()?,
@@ -217,7 +222,8 @@ fn what_happened_to_a_bridge_while_there_was_no_daemon_the_next_one_finds_out() 
 fn addresses_beyond_the_limit_are_left_out_and_those_that_are_in_stay() {
     let pins = Pins::new();
     let limits = Limits { fdb: 2, tunnels: 8, route_blocks: 16, interfaces: 64, ..Limits::DEFAULT };
-    let (_programs, mut written, _) = loader::load(&limits, pins.path()).expect("loading");
+    let Loaded { programs: _programs, maps: mut written, .. } =
+        loader::load(&Build::THIS, &limits, pins.path()).expect("loading");
     let maps = Maps::open(pins.path()).expect("opening the maps");
     let mut apply = |hosts: &[u8]| {
         let station = |&last: &u8| {

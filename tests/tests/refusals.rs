@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use aya::programs::XdpMode;
 use gre_userspace::{
     instance::Instance,
-    loader::{self, Programs},
+    loader::{self, Build, Loaded, Programs},
     model::Limits,
 };
 use nix::sched::{CloneFlags, setns};
@@ -109,7 +109,7 @@ fn attach_foreign_program(host: &Namespace) -> Result<Foreign> {
         Limits { tunnels: 1, next_hops: 1, route_blocks: 1, interfaces: 64, ..Limits::DEFAULT };
     let attach = move || -> Result<Foreign> {
         setns(File::open(namespace)?, CloneFlags::CLONE_NEWNET)?;
-        let (mut programs, ..) = loader::load(&limits, &pins)?;
+        let Loaded { mut programs, .. } = loader::load(&Build::THIS, &limits, &pins)?;
         programs.xdp()?.attach("port", XdpMode::default())?;
         Ok(Foreign(Some(programs)))
     };

@@ -6,18 +6,25 @@
 //!              ^ its daemon is killed and started again under traffic
 //! ```
 
+use std::{fs, path::PathBuf};
+
 use anyhow::{Context as _, Result, ensure};
+use gre_userspace::loader::Build;
 use tests::{
     config::{Gateway, Xdp},
     gateways::{Gateways, SOON},
     in_each_xdp_mode,
     namespace::Namespace,
-    topology::{PC2, R1_TUNNEL, R1_WAN, R2_WAN},
+    steady::{Received, Steady},
+    topology::{Lab, PC1, PC2, R1_TUNNEL, R1_WAN, R2_TUNNEL, R2_WAN},
     traffic::{ping_all, ping_until_answered},
-    xgre::{Daemon, stats, tunnel, xgre},
+    xgre::{Daemon, nothing_is_left, stats, tunnel, xgre},
 };
 
-in_each_xdp_mode!(no_packet_is_lost_while_a_daemon_is_killed_and_another_takes_over);
+in_each_xdp_mode!(
+    no_packet_is_lost_while_a_daemon_is_killed_and_another_takes_over,
+    no_packet_of_50_000_a_second_is_lost_by_a_kill_a_restart_or_an_upgrade,
+);
 
 fn no_packet_is_lost_while_a_daemon_is_killed_and_another_takes_over(xdp: Xdp) -> Result<()> {
     let mut gateways = Gateways::forwarding(xdp)?;
@@ -39,6 +46,99 @@ fn no_packet_is_lost_while_a_daemon_is_killed_and_another_takes_over(xdp: Xdp) -
     assert_eq!((after - before).tx(), 2500 + 2 * 10, "counters go on, and every packet is in them");
     assert_eq!((after - before).drops, 0);
     Ok(())
+}
+
+/// To another build, whose programs and maps are others, and back.
+fn no_packet_of_50_000_a_second_is_lost_by_a_kill_a_restart_or_an_upgrade(xdp: Xdp) -> Result<()> {
+    let Gateways { lab, r1, r2, .. } = Gateways::forwarding(xdp)?;
+    let (file, before) = (r1.config(), r1.packets("tunnel0")?);
+    let go_on = || ping_all(&lab.r1, R2_TUNNEL, 20);
+    let kill = |daemon: Daemon| daemon.kill().and_then(|()| go_on()).context("without a daemon");
+    let under_traffic = |what| UnderTraffic::start(&lab, format!("{xdp:?}, {what}"));
+
+    let traffic = under_traffic("kill -9");
+    kill(r1)?;
+    let mut sent = traffic?.finish()?;
+
+    let traffic = under_traffic("start");
+    let r1 = Daemon::start_from(&lab.r1, &file)?;
+    add(&mut sent, traffic?.finish()?);
+
+    kill(r1)?;
+    let earlier = forwards_by(&lab.r1)?;
+    let traffic = under_traffic("upgrade");
+    let r1 = Daemon::start_other_build(&lab.r1, &file)?;
+    go_on()?;
+    let (maps, tags) = forwards_by(&lab.r1)?;
+    assert_eq!(
+        maps,
+        [Build { layout: Build::THIS.layout + 1, ..Build::THIS }.maps(&lab.r1.pins())]
+    );
+    ensure!(xdp == Xdp::Off || tags != earlier.1, "the same programs run: {tags:?}");
+    add(&mut sent, traffic?.finish()?);
+    let counted = r1.packets("tunnel0")? - before;
+    assert_eq!([counted.tx(), counted.rx()], sent.map(|sent| sent + 3 * 20), "counters go on");
+    assert_eq!(counted.drops, 0);
+
+    kill(r1)?;
+    let traffic = under_traffic("downgrade");
+    let r1 = Daemon::start_from(&lab.r1, &file)?;
+    go_on()?;
+    traffic?.finish()?;
+    assert_eq!(forwards_by(&lab.r1)?, earlier);
+    r1.stop()?;
+    r2.stop()?;
+    nothing_is_left(&lab.r1)
+}
+
+/// The directories of a gateway's maps, and the tags of the XDP programs on its ports.
+fn forwards_by(gateway: &Namespace) -> Result<(Vec<PathBuf>, Vec<String>)> {
+    let pins = fs::read_dir(gateway.pins())?.map(|entry| Ok(entry?.path()));
+    let maps =
+        pins.collect::<Result<Vec<_>>>()?.into_iter().filter(|path| !path.ends_with("links"));
+    let ports = gateway.ip("-d link show")?;
+    let programs = ports.lines().filter(|line| line.contains("prog/xdp"));
+    let tag = |line: &str| line.split_once(" tag ").map(|(_, tag)| tag[..16].to_owned());
+    Ok((maps.collect(), programs.filter_map(tag).collect()))
+}
+
+fn add(total: &mut [u64; 2], counts: [u64; 2]) {
+    total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+}
+
+/// Two streams, one each way.
+struct UnderTraffic {
+    what: String,
+    streams: [Steady; 2],
+}
+
+impl UnderTraffic {
+    fn start(lab: &Lab, what: String) -> Result<Self> {
+        let rate = 25_000;
+        let streams = [
+            Steady::start(&lab.pc1, &lab.pc2, PC2, rate)?,
+            Steady::start(&lab.pc2, &lab.pc1, PC1, rate)?,
+        ];
+        Ok(Self { what, streams })
+    }
+
+    /// How many were sent each way, of which none may be lost.
+    fn finish(self) -> Result<[u64; 2]> {
+        let mut counts = [0; 2];
+        for (stream, count) in self.streams.into_iter().zip(&mut counts) {
+            let Received { sent, lost, rate } = stream.finish()?;
+            println!("{}: {} of {sent} packets lost, at {rate:.0} a second", self.what, lost.len());
+            ensure!(
+                lost.is_empty(),
+                "{}: lost {} from {:?} on",
+                self.what,
+                lost.len(),
+                lost.first()
+            );
+            *count = sent;
+        }
+        Ok(counts)
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::{
     config::{self, DEFAULT_PATH},
     daemon::{self, Options},
     instance::Instance,
+    loader::Build,
     model::Desired,
 };
 
@@ -52,6 +53,7 @@ impl Run {
             config: self.config.clone().unwrap_or_else(|| DEFAULT_PATH.into()),
             instance: Instance::current()?,
             teardown: self.teardown,
+            build: Build::THIS,
         };
         tokio::runtime::Runtime::new()?
             .block_on(daemon::run(options))

@@ -30,8 +30,14 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    control::server::Server, instance::Instance, loader, model::Desired, monitor, netlink::Kernel,
-    observed::Snapshot, slowpath::handle::PathMtu,
+    control::server::Server,
+    instance::Instance,
+    loader::{self, Build, Loaded},
+    model::Desired,
+    monitor,
+    netlink::Kernel,
+    observed::Snapshot,
+    slowpath::handle::PathMtu,
 };
 
 use self::{
@@ -46,6 +52,7 @@ pub struct Options {
     pub instance: Instance,
     /// Remove everything at the end: programs, devices, maps, pins.
     pub teardown: bool,
+    pub build: Build,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -54,7 +61,7 @@ pub struct Options {
 /// When anything that the configuration asks for cannot be had; then nothing is left behind that
 /// was not there before.
 pub async fn run(options: Options) -> Result<()> {
-    let Options { desired, config, instance, teardown } = options;
+    let Options { desired, config, instance, teardown, build } = options;
     let hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -68,10 +75,11 @@ pub async fn run(options: Options) -> Result<()> {
     // Before anything else is touched: it is what a second daemon stumbles on.
     let server = Server::start(&instance.socket, handle)?;
     let takeover = loader::is_running(&instance.pins);
-    let (programs, maps, for_daemon) = loader::load(&desired.limits, &instance.pins)?;
+    let Loaded { programs, maps, for_daemon, migrated } =
+        loader::load(&build, &desired.limits, &instance.pins)?;
     let (slow_path, path_mtus) = slow::start(for_daemon)?;
     let mut world = World::new(kernel, programs, maps, snapshots.clone(), slow_path);
-    if let Err(error) = world.start(desired).await {
+    if let Err(error) = world.start(desired, migrated).await {
         // What an earlier daemon left forwarding goes on as it can.
         if takeover {
             world.leave();

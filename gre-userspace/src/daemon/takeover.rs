@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
+use gre_ebpf_common::tunnel::Tunnel as Record;
 use tracing::{info, warn};
 
 use crate::{
@@ -22,16 +23,23 @@ impl World {
     ///
     /// # Errors
     /// When a tunnel or a port cannot be had as configured.
-    pub async fn start(&mut self, desired: Desired) -> Result<()> {
+    pub async fn start(
+        &mut self,
+        desired: Desired,
+        migrated: Option<Vec<(u32, Record)>>,
+    ) -> Result<()> {
         let snapshot = self.snapshot();
         let Devices { left, unwanted } = Devices::of(&desired.tunnels, &snapshot);
-        self.keep_numbers(&snapshot);
+        self.keep_numbers(&snapshot, migrated.as_deref().unwrap_or_default());
 
         // Tunnels that have a device are all there before the maps are written for the first time.
         let (existing, new): (BTreeMap<_, _>, BTreeMap<_, _>) =
             desired.tunnels.into_iter().partition(|(name, _)| has_device(&snapshot, name));
         self.desired = Desired { tunnels: existing.clone(), ..desired };
         self.desired.tunnels.extend(left);
+        if migrated.is_some() {
+            self.prepare(&snapshot)?;
+        }
         self.attach(&snapshot)?;
         self.follow().await;
 
@@ -51,20 +59,26 @@ impl World {
                 warn!("{error}");
             }
         }
+        if migrated.is_some() {
+            self.settle()?;
+        }
         Ok(())
     }
 
     /// Numbers in the maps keep their meaning: tunnels keep theirs, with their counters, and next
-    /// hops get others than an earlier daemon's routes refer to.
-    fn keep_numbers(&mut self, snapshot: &Snapshot) {
-        for (&id, tunnel) in self.maps.tunnels.values() {
+    /// hops get others than an earlier daemon's routes refer to. So do tunnels whose maps are another
+    /// layout's.
+    fn keep_numbers(&mut self, snapshot: &Snapshot, migrated: &[(u32, Record)]) {
+        let own = self.maps.tunnels.values().iter().map(|(&id, tunnel)| (id, tunnel));
+        for (id, tunnel) in migrated.iter().map(|(id, tunnel)| (*id, tunnel)).chain(own) {
             if let Some(link) = snapshot.links.get(&tunnel.ifindex) {
                 let key = RecordKey::Tunnel(link.name.clone());
                 self.allocated.tunnels.seed(key, id);
                 self.counted.insert(id, link.name.clone());
             }
         }
-        let tunnels = self.maps.tunnels.values().keys().next_back();
+        let migrated = migrated.iter().map(|(id, _)| *id).max();
+        let tunnels = self.maps.tunnels.values().keys().next_back().copied().max(migrated);
         self.allocated.tunnels.keep(tunnels.map_or(0, |last| last + 1));
         // Next hop ids start at 1.
         let next_hops = self.maps.next_hops.values().keys().next_back();

@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    dataplane::{self, Allocated, DataPlane, HopKey, PathMtus, TunnelState},
+    dataplane::{self, Allocated, Attachment, DataPlane, HopKey, PathMtus, TunnelState},
     loader::Programs,
     maps::Maps,
     model::{Desired, XdpMode},
@@ -134,6 +134,35 @@ impl World {
         self.narrow.remove(name);
     }
 
+    /// Fills the maps before any program uses them, as if the programs ran where an earlier daemon's do.
+    pub(super) fn prepare(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let Some(programs) = &mut self.programs else { return Ok(()) };
+        for change in reconcile::reconcile(&self.desired, snapshot, &self.attached) {
+            if let Change::AttachPort { ifindex, mode, .. } = change {
+                let attachment = programs.left(ifindex);
+                if attachment == Attachment::Generic {
+                    // It has maps of its own.
+                    programs.generic_xdp()?;
+                }
+                let port = AttachedPort { mode, attachment, note: None };
+                self.attached.ports.insert(ifindex, port);
+            }
+        }
+        let is_filled = self.refresh();
+        // That was not so yet.
+        self.attached = Attached::default();
+        ensure!(
+            is_filled,
+            "the programs of the earlier build go on: see above why not those of this one"
+        );
+        Ok(())
+    }
+
+    /// No program uses the maps of an earlier build any more.
+    pub(super) fn settle(&self) -> Result<()> {
+        Ok(self.programs.as_ref().map_or(Ok(()), Programs::settle)?)
+    }
+
     /// Attaches and detaches programs. Goes on after an error, and returns the first.
     pub(super) fn attach(&mut self, snapshot: &Snapshot) -> Result<()> {
         let mut first = Ok(());
@@ -167,8 +196,7 @@ impl World {
                         }
                         Err(error) => {
                             let note = Some(error.to_string());
-                            let port =
-                                AttachedPort { mode, attachment: dataplane::Attachment::Off, note };
+                            let port = AttachedPort { mode, attachment: Attachment::Off, note };
                             self.attached.ports.insert(ifindex, port);
                             first = first.and(Err(error));
                         }
@@ -179,8 +207,8 @@ impl World {
         first
     }
 
-    /// Works the maps out anew and writes what changed.
-    pub(super) fn refresh(&mut self) {
+    /// Works the maps out anew and writes what changed, all of it or nothing; says which.
+    pub(super) fn refresh(&mut self) -> bool {
         let snapshot = self.snapshot();
         let (plane, states) = self.compile(&snapshot);
         for (name, state) in &states {
@@ -191,7 +219,9 @@ impl World {
         }
         let starved = self.maps.routes.starved();
         let left_out = self.maps.bridges.left_out();
-        match self.maps.apply(plane) {
+        let applied = self.maps.apply(plane);
+        let is_written = applied.is_ok();
+        match applied {
             Ok(()) => {
                 self.states = states;
                 self.inform_slow_path(&snapshot);
@@ -215,6 +245,7 @@ impl World {
                 "the route table is full, the kernel routes these /24s: raise limits.route_blocks"
             );
         }
+        is_written
     }
 
     /// Lets the programs forward by the mirror of bridges for a while, if it is true.

@@ -10,6 +10,7 @@ use gre_ebpf_common::{
     pod::from_words,
     port::Port,
 };
+use gre_userspace::loader::Build;
 
 /// Of one daemon.
 pub struct Counts {
@@ -20,7 +21,8 @@ pub struct Counts {
 impl Counts {
     pub fn open(pins: &Path) -> Result<Self> {
         let open = |name: &str| {
-            MapData::from_pin(pins.join("maps").join(name)).with_context(|| format!("map {name}"))
+            MapData::from_pin(Build::THIS.maps(pins).join(name))
+                .with_context(|| format!("map {name}"))
         };
         Ok(Self {
             ports: Map::Array(open("PORTS")?).try_into()?,

@@ -6,6 +6,7 @@ use std::{
     process,
 };
 
+use gre_userspace::loader::Build;
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
@@ -33,8 +34,8 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        for directory in ["maps", "links"] {
-            let _ = fs::remove_dir_all(self.0.join(directory));
+        for directory in [Build::THIS.maps(&self.0), self.0.join("links")] {
+            let _ = fs::remove_dir_all(directory);
         }
         if let Err(error) = fs::remove_dir(&self.0) {
             eprintln!("removing {}: {error}", self.0.display());

@@ -13,10 +13,7 @@ use tests::{
     xgre::stats,
 };
 
-with_xdp!(
-    frames_of_known_stations_take_xdp_both_ways,
-    xdp_carries_99_of_100_frames_of_a_stream,
-);
+with_xdp!(frames_of_known_stations_take_xdp_both_ways, xdp_carries_99_of_100_frames_of_a_stream,);
 
 /// What has become of frames on a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

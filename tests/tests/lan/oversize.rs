@@ -67,7 +67,10 @@ fn a_frame_that_the_bridge_would_drop_travels_in_outer_fragments(xdp: Xdp) -> Re
     let Lan { pc1, r1, r2, .. } = &bridged.lan;
     let count = || -> Result<Vec<u64>> {
         let counts = [r1, r2].map(|gateway| {
-            Ok([outcome(gateway, "tc", "oversize")?, outcome(gateway, "daemon", "outer-fragmented")?])
+            Ok([
+                outcome(gateway, "tc", "oversize")?,
+                outcome(gateway, "daemon", "outer-fragmented")?,
+            ])
         });
         Ok(counts.into_iter().collect::<Result<Vec<_>>>()?.concat())
     };

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, bail, ensure};
 use aya::maps::{Array, Map, MapData};
+use gre_userspace::loader::Build;
 use tests::{
     config::{Gateway, Xdp},
     gateways::SOON,
@@ -119,7 +120,7 @@ impl Left {
                 filters.push(gateway.run(&format!("tc filter show dev {device} {hook}"))?);
             }
         }
-        let demux = Map::Array(MapData::from_pin(pins.join("maps/DEMUX"))?);
+        let demux = Map::Array(MapData::from_pin(Build::THIS.maps(&pins).join("DEMUX"))?);
         let demux = Array::<_, [u64; 8]>::try_from(demux)?;
         let mut buckets = 0;
         for bucket in demux.iter() {

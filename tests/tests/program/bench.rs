@@ -21,7 +21,7 @@ use gre_ebpf_common::{
 };
 use gre_userspace::{
     dataplane::DataPlane,
-    loader::{self, Programs},
+    loader::{self, Build, Loaded, Programs},
     maps::Maps,
     model::Limits,
 };
@@ -125,7 +125,8 @@ impl Bench {
         let namespace = thread::spawn(|| test_run::namespace(&interfaces()))
             .join()
             .expect("making a network namespace");
-        let (programs, maps, _) = loader::load(limits, pins.path()).expect("loading the programs");
+        let Loaded { programs, maps, .. } =
+            loader::load(&Build::THIS, limits, pins.path()).expect("loading the programs");
         let detours = MapData::from_pin(pins.path().join("maps/DETOURS")).expect("it is pinned");
         let detours = ProgramArray::try_from(Map::ProgramArray(detours)).expect("it is one");
         let held = MapData::from_pin(pins.path().join("maps/HELD")).expect("it is pinned");

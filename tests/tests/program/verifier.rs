@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::programs::ProgramInfo;
-use gre_userspace::loader::OBJECT;
+use gre_userspace::loader::Build;
 use object::{
     Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionIndex,
     SectionKind, SymbolKind, read::elf::ElfFile64,
@@ -56,7 +56,7 @@ fn decode(bytes: &[u8]) -> Instruction {
 }
 
 fn object() -> ElfFile64<'static> {
-    ElfFile64::parse(OBJECT).expect("the BPF object is an ELF file")
+    ElfFile64::parse(Build::THIS.object).expect("the BPF object is an ELF file")
 }
 
 fn programs(object: &ElfFile64<'static>, sections: &[&str]) -> Vec<Program> {

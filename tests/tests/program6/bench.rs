@@ -14,7 +14,7 @@ use aya::{
 use gre_ebpf_common::{counters::Tier, outcome::Outcome, sequence::Sequence};
 use gre_userspace::{
     dataplane::DataPlane,
-    loader::{self, Programs},
+    loader::{self, Build, Loaded, Programs},
     maps::Maps,
 };
 use nix::sched::{CloneFlags, setns};
@@ -87,7 +87,8 @@ impl Bench {
         let namespace = thread::spawn(|| test_run::namespace(&interfaces()))
             .join()
             .expect("making a network namespace");
-        let (programs, maps, _) = loader::load(&LIMITS, pins.path()).expect("loading the programs");
+        let Loaded { programs, maps, .. } =
+            loader::load(&Build::THIS, &LIMITS, pins.path()).expect("loading the programs");
         let detours = MapData::from_pin(pins.path().join("maps/DETOURS")).expect("it is pinned");
         Self { programs, maps, _detours: detours, namespace }
     }

@@ -13,7 +13,7 @@ use gre_ebpf_common::{
 };
 use gre_userspace::{
     dataplane::{self, Allocated, HopKey, PathMtus},
-    loader,
+    loader::{self, Build, Loaded},
     maps::{Maps, mapping::Mapping, routes::blocks},
     model::{Desired, Limits, Mode, Tunnel},
     netlink::Kernel,
@@ -39,7 +39,8 @@ pub struct Table {
 impl Table {
     pub fn new() -> Self {
         let pins = Pins::new();
-        let (_, maps, _) = loader::load(&LIMITS, pins.path()).expect("loading the programs");
+        let Loaded { maps, .. } =
+            loader::load(&Build::THIS, &LIMITS, pins.path()).expect("loading the programs");
         let data = MapData::from_pin(pins.path().join("maps/ROUTES")).expect("it was pinned");
         let len = blocks(LIMITS.route_blocks) as usize * BLOCK * 4;
         let words = Mapping::of_map(&data, len).expect("mapping ROUTES");
