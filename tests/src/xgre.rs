@@ -21,7 +21,7 @@ use crate::{
 
 /// Loading the programs and creating the maps takes a second or two on a busy machine, and of a guest ten:
 /// the verifier is emulated, too.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(10);
 const CLIENT: Duration = Duration::from_secs(10);
 
