@@ -18,6 +18,7 @@ pub mod ecn;
 pub mod encapsulate;
 pub mod event;
 pub mod fragment;
+pub mod group;
 pub mod limit;
 pub mod mismatch;
 pub mod next_hop;

@@ -7,6 +7,7 @@ use core::ptr;
 use crate::{
     bridge::{Address, Member, Station},
     demux::Bucket,
+    group::Group,
     mismatch::Mismatch,
     next_hop::NextHop,
     port::Port,
@@ -32,6 +33,8 @@ unsafe impl Plain for Address {}
 unsafe impl Plain for Station {}
 // SAFETY: an array of `u64`.
 unsafe impl Plain for Bucket {}
+// SAFETY: sixty-four `u32`.
+unsafe impl Plain for Group {}
 // SAFETY: eight `u32`.
 unsafe impl Plain for NextHop {}
 // SAFETY: two `u32`, two `u64`, two `u32`.

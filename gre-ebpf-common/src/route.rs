@@ -23,6 +23,8 @@ pub enum Entry {
     Tunnel(u32),
     /// Send to the next hop with this id.
     NextHop(u32),
+    /// To one of several, as the group with this id says of the packet's flow.
+    Group(u32),
 }
 
 /// A word of the table, decoded.
@@ -34,8 +36,12 @@ pub enum Slot {
 }
 
 const KIND_SHIFT: u32 = 30;
-/// Largest tunnel, next hop or block number.
+/// Largest tunnel or block number.
 pub const MAX_ID: u32 = (1 << KIND_SHIFT) - 1;
+/// In the number of a next hop: it is that of a group.
+const GROUP: u32 = 1 << 29;
+/// Largest next hop or group number.
+pub const MAX_NEXT_HOP: u32 = GROUP - 1;
 
 impl Entry {
     /// An all-zero table punts everything.
@@ -44,6 +50,7 @@ impl Entry {
             Self::Punt => 0,
             Self::Tunnel(id) => 1 << KIND_SHIFT | id,
             Self::NextHop(id) => 2 << KIND_SHIFT | id,
+            Self::Group(id) => 2 << KIND_SHIFT | GROUP | id,
         }
     }
 }
@@ -62,6 +69,7 @@ impl Slot {
         match word >> KIND_SHIFT {
             0 => Self::Entry(Entry::Punt),
             1 => Self::Entry(Entry::Tunnel(id)),
+            2 if id & GROUP != 0 => Self::Entry(Entry::Group(id & !GROUP)),
             2 => Self::Entry(Entry::NextHop(id)),
             _ => Self::Block(id),
         }
@@ -94,8 +102,11 @@ mod tests {
 
     #[test]
     fn words_decode_to_what_they_encode() {
-        for id in [0, 1, 77, MAX_ID] {
-            for entry in [Entry::Punt, Entry::Tunnel(id), Entry::NextHop(id)] {
+        for id in [0, 1, 77, MAX_NEXT_HOP, MAX_ID] {
+            let small = id % GROUP;
+            for entry in
+                [Entry::Punt, Entry::Tunnel(id), Entry::NextHop(small), Entry::Group(small)]
+            {
                 assert_eq!(Slot::from_word(entry.to_word()), Slot::Entry(entry));
             }
             assert_eq!(Slot::from_word(Slot::Block(id).to_word()), Slot::Block(id));

@@ -8,7 +8,7 @@
 //! Hosts that are reached directly would each take a chain of nodes. A prefix on a link says
 //! [`HOSTS`] instead, and its hosts are in map `HOSTS6`: address to the word of an entry.
 
-use crate::route::{BLOCK, Entry, MAX_ID, Slot};
+use crate::route::{BLOCK, Entry, MAX_NEXT_HOP, Slot};
 
 pub const FIRST_LEVEL_BLOCKS: u32 = 1 << 8;
 
@@ -16,7 +16,7 @@ pub const FIRST_LEVEL_BLOCKS: u32 = 1 << 8;
 pub const LEVELS: usize = 14;
 
 /// The entry of a prefix whose hosts are in `HOSTS6`; those that are not there punt.
-pub const HOSTS: Entry = Entry::NextHop(MAX_ID);
+pub const HOSTS: Entry = Entry::NextHop(MAX_NEXT_HOP);
 
 /// Map `HOSTS6`: an address, as it stands in a header, to the word of an entry.
 pub type Host = [u32; 4];

@@ -118,7 +118,7 @@ fn way<H: Header, const ANY: bool>(
     received: &Received,
     inner: &H,
 ) -> Result<Way, Stop> {
-    let entry = inner.route();
+    let entry = forward::way::<H, ANY>(inner)?;
     if let Entry::Tunnel(next) = entry
         && inner.destination_is_unicast()
         && is_loop::<ANY>(packet, frame, received, next)
@@ -134,7 +134,7 @@ fn way<H: Header, const ANY: bool>(
     }
     let len = frame_len(packet, received);
     Ok(match entry {
-        Entry::Punt => Way::Device,
+        Entry::Punt | Entry::Group(_) => Way::Device,
         Entry::NextHop(id) => match forward::next_hop(id) {
             Some(next_hop)
                 if next_hop.flags.has(next_hop::Flags::RESOLVED)

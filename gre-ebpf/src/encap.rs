@@ -82,7 +82,7 @@ pub fn xdp<H: Header, const ANY: bool>(
     inner: &H,
     gre: Gre,
 ) -> Result<Outcome, Stop> {
-    let entry = inner.route();
+    let entry = forward::way::<H, ANY>(inner)?;
     let Entry::Tunnel(id) = entry else {
         let is_stray = matches!(gre, Gre::Foreign) && entry == Entry::Punt;
         return Err(if is_stray { Outcome::NoTunnel } else { Outcome::NoTunnelRoute }.into());
@@ -138,7 +138,7 @@ fn reverse_path<H: Header>(frame: &Frame, inner: &H) -> bool {
             Entry::NextHop(id) => forward::next_hop(id).is_some_and(|next_hop| {
                 next_hop.ifindex == frame.ifindex && next_hop.tags == frame.tags
             }),
-            Entry::Tunnel(_) | Entry::Punt => false,
+            Entry::Tunnel(_) | Entry::Group(_) | Entry::Punt => false,
         };
     }
     inner.reverse_route() != Entry::Punt
@@ -554,7 +554,7 @@ fn leg<H: Header>(
     if !tunnel.flags.has(Flags::REMOTE_ANY) {
         return Ok((id, tunnel));
     }
-    if let Entry::Tunnel(leg) = inner.route()
+    if let Ok(Entry::Tunnel(leg)) = forward::way::<H, true>(inner)
         && let Some(found) = tunnels::get(leg)
         && found.ifindex == tunnel.ifindex
         && leg != id

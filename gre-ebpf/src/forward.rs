@@ -3,11 +3,13 @@
 //! Like all arrays here these are filled through mappings: a million routes take milliseconds.
 
 use aya_ebpf::{
+    Global,
     bindings::BPF_F_MMAPABLE,
     macros::map,
     maps::{Array, DevMap, HashMap},
 };
 use gre_ebpf_common::{
+    group::Group,
     next_hop::{Flags, NextHop},
     outcome::Outcome,
     port::{self, Port},
@@ -15,13 +17,20 @@ use gre_ebpf_common::{
     route6,
 };
 
-use crate::{packet::Packet, verdict};
+use crate::{header::Header, packet::Packet, verdict};
 
 #[map]
 static ROUTES: Array<Block> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
 static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+static GROUPS: Array<Group> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Of the hash of flows. Set by the loader and then frozen.
+#[unsafe(no_mangle)]
+static HASH_SEED: Global<u32> = Global::new(0);
 
 /// Interface index to itself: redirects through a device map leave in bulk.
 #[map]
@@ -34,6 +43,23 @@ static ROUTES6: Array<Block> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Hosts on links, to the word of their entry.
 #[map]
 static HOSTS6: HashMap<route6::Host, u32> = HashMap::with_max_entries(1, 0);
+
+/// Where a packet goes: of several next hops the one of its flow, which the program for plain packets leaves to
+/// the other.
+#[inline(always)]
+pub fn way<H: Header, const ANY: bool>(inner: &H) -> Result<Entry, Outcome> {
+    match inner.route() {
+        Entry::Group(_) if !ANY => Err(Outcome::Detour),
+        Entry::Group(id) => {
+            let group = GROUPS.get(id).ok_or(Outcome::NoTunnelRoute)?;
+            match Slot::from_word(group.member(inner.flow(HASH_SEED.load()))) {
+                Slot::Entry(entry) => Ok(entry),
+                Slot::Block(_) => Ok(Entry::Punt),
+            }
+        }
+        entry => Ok(entry),
+    }
+}
 
 /// The route of an IPv4 destination, in memory order.
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use gre_ebpf_common::{
     decapsulate::Payloads,
-    limit, port,
+    group, limit, port,
     route::Entry,
     tunnel,
     wire::{
@@ -34,6 +34,8 @@ pub trait Header: Payloads + Plain {
     fn may_be_limited(&self) -> bool;
     fn route(&self) -> Entry;
     fn reverse_route(&self) -> Entry;
+    /// The hash by which the packets of a flow take one of several next hops.
+    fn flow(&self, seed: u32) -> u32;
     /// Whether forwarding of this version is on where packets come in.
     fn port_forwards(flags: port::Flags) -> bool;
     fn tunnel_forwards(flags: tunnel::Flags) -> bool;
@@ -93,6 +95,11 @@ impl Header for Ipv4Header {
     #[inline(always)]
     fn reverse_route(&self) -> Entry {
         forward::route4(self.source())
+    }
+
+    #[inline(always)]
+    fn flow(&self, seed: u32) -> u32 {
+        group::hash4(seed, self.source(), self.destination())
     }
 
     #[inline(always)]
@@ -169,6 +176,11 @@ impl Header for Ipv6Header {
     #[inline(always)]
     fn reverse_route(&self) -> Entry {
         forward::route6(&self.source())
+    }
+
+    #[inline(always)]
+    fn flow(&self, seed: u32) -> u32 {
+        group::hash6(seed, self.flow_label(), &self.source(), &self.destination())
     }
 
     #[inline(always)]

@@ -23,6 +23,7 @@ use gre_ebpf_common::{
     bridge::{Member, Station, Until},
     counters::{OutcomeCounters, TIERS, TunnelCounters, TunnelDrops},
     demux::Bucket,
+    group::{self, Group},
     mismatch::Mismatch,
     next_hop::NextHop,
     port::Port,
@@ -37,6 +38,7 @@ pub use self::build::Build;
 use self::build::Pins;
 use crate::{
     attach::Hook,
+    dataplane::GROUPS,
     maps::{
         Maps, Table, TxPorts,
         bridges::Bridges,
@@ -132,7 +134,7 @@ struct Size {
     bytes: usize,
 }
 
-fn sizes(limits: &Limits, cpus: u32) -> [Size; 22] {
+fn sizes(limits: &Limits, cpus: u32) -> [Size; 23] {
     let size = |name, entries, bytes| Size { name, entries, bytes };
     [
         size("PORTS", limits.interfaces, size_of::<Port>()),
@@ -142,6 +144,7 @@ fn sizes(limits: &Limits, cpus: u32) -> [Size; 22] {
         size("VLANS", limits.vlans, size_of::<Port>()),
         size("DEMUX", demux::buckets(limits.tunnels), size_of::<Bucket>()),
         size("NEXT_HOPS", limits.next_hops, size_of::<NextHop>()),
+        size("GROUPS", GROUPS, size_of::<Group>()),
         size("ROUTES", routes::blocks(limits.route_blocks), size_of::<Block>()),
         size("ROUTES6", routes6::blocks(limits.route6_nodes), size_of::<Block>()),
         size("HOSTS6", limits.hosts6, 4),
@@ -243,17 +246,28 @@ fn prepare(
     let mask = demux::buckets(limits.tunnels) - 1;
     let sizes = sizes(limits, cpus);
     let mut loader = EbpfLoader::new();
-    let buckets = held_buckets(limits);
+    let (buckets, seed) = (held_buckets(limits), hash_seed());
     loader
         .override_global("CPUS", &cpus, true)
         .override_global("DEMUX_MASK", &mask, true)
-        .override_global("HELD_BUCKETS", &buckets, true);
+        .override_global("HELD_BUCKETS", &buckets, true)
+        .override_global("HASH_SEED", &seed, true);
     for size in &sizes {
         let kind = if [DETOURS, TX_PORTS].contains(&size.name) { kind } else { "" };
         loader.map_max_entries(size.name, size.entries);
         loader.map_pin_path(size.name, maps.join(size.name.to_owned() + kind));
     }
     Ok(loader.load(object)?)
+}
+
+/// This host's own, and the same for every daemon until the next boot: flows keep to their next hops.
+fn hash_seed() -> u32 {
+    // Without /proc it is that of all such hosts.
+    let boot = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    boot.chunks(4).fold(0, |hash, word| {
+        let word = word.iter().fold(0, |word, &byte| word << 8 | u32::from(byte));
+        group::hash4(0, hash, word)
+    })
 }
 
 /// The same programs for generic mode, where they must not declare that they take frames in several
@@ -314,7 +328,7 @@ where
 fn take_maps(
     ebpf: &mut Ebpf,
     pins: &Path,
-    sizes: &[Size; 22],
+    sizes: &[Size],
     limits: &Limits,
     cpus: u32,
 ) -> Result<(Maps, ForDaemon), LoadError> {
@@ -358,6 +372,7 @@ fn take_maps(
         addresses6: Table::new(mapping("TUNNELS6")?, limits.tunnels, "tunnel", "tunnels"),
         vlans,
         next_hops: Table::new(mapping("NEXT_HOPS")?, limits.next_hops, "next hop", "next_hops"),
+        groups: Table::new(mapping("GROUPS")?, GROUPS, "group of next hops", "groups"),
         demux: Demux::new(mapping("DEMUX")?, buckets),
         tx_ports: TxPorts::new(tx_ports, generic_pin),
         routes: RouteTable::new(mapping("ROUTES")?, limits.route_blocks),

@@ -180,10 +180,22 @@ pub enum RouteTarget {
         /// RTAX_MTU.
         mtu: Option<u32>,
     },
+    /// Several next hops that are alive, each for some flows.
+    Multipath { paths: Vec<Path>, prefsrc: Option<IpAddr>, mtu: Option<u32> },
     /// Everything that only the kernel can act on: local, broadcast, multicast, blackhole,
-    /// anycast, unreachable, prohibit, throw, several next hops, lightweight tunnels, an IPv6
-    /// gateway of an IPv4 route, IPv6 routes for some sources only, a dead next hop.
+    /// anycast, unreachable, prohibit, throw, lightweight tunnels, an IPv6 gateway of an IPv4 route,
+    /// IPv6 routes for some sources only, dead next hops, several next hops where flows are not told
+    /// apart by addresses alone.
     Kernel,
+}
+
+/// One of a route's next hops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    pub ifindex: u32,
+    pub gateway: Option<IpAddr>,
+    /// From 1 to 256: its share of the flows is this of all weights.
+    pub weight: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     dataplane::{Attachment, bridges_of_tunnels, devices, is_device, wire},
     model::{Desired, Tunnel, XdpMode},
-    observed::{Link, RouteTarget, Snapshot, is_link_local},
+    observed::{Link, Snapshot, is_link_local},
     rib::Rib,
 };
 
@@ -151,14 +151,10 @@ pub fn default_mtu(tunnel: &Tunnel, snapshot: &Snapshot) -> u32 {
 }
 
 fn underlay_mtu(remote: IpAddr, snapshot: &Snapshot) -> Option<u32> {
-    match *Rib::new(snapshot).lookup(remote)? {
-        RouteTarget::Unicast { ifindex, mtu, .. } => {
-            let link = snapshot.links.get(&ifindex)?;
-            // A route into the tunnel itself says nothing about the underlay.
-            (!is_device(link)).then(|| mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)))
-        }
-        RouteTarget::Kernel => None,
-    }
+    let via = Rib::new(snapshot).via(remote)?;
+    let link = snapshot.links.get(&via.ifindex)?;
+    // A route into the tunnel itself says nothing about the underlay.
+    (!is_device(link)).then(|| via.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)))
 }
 
 #[cfg(test)]
@@ -166,7 +162,7 @@ mod tests {
     use super::*;
     use crate::{
         model::Mode,
-        observed::{Route, Vlan},
+        observed::{Route, RouteTarget, Vlan},
         testing::{address, bridge, desired, link, member, tunnel, veth},
     };
 

@@ -2,6 +2,7 @@
 
 use std::{cmp::Ordering, collections::BTreeMap, net::IpAddr};
 
+use gre_ebpf_common::group::{self, Group};
 use ipnet::IpNet;
 
 use crate::observed::{Route, RouteTarget, Snapshot};
@@ -60,6 +61,46 @@ impl<'a> Rib<'a> {
             let prefix = IpNet::new(address, len).expect("a length of the address's family");
             self.best.get(&prefix.trunc()).copied()
         })
+    }
+
+    /// How packets to an address leave, where not only the kernel can say.
+    pub fn via(&self, address: IpAddr) -> Option<Via> {
+        Via::of(self.lookup(address)?, address)
+    }
+}
+
+/// The next hop that all packets to one address take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Via {
+    pub ifindex: u32,
+    pub gateway: Option<IpAddr>,
+    pub prefsrc: Option<IpAddr>,
+    pub mtu: Option<u32>,
+}
+
+impl Via {
+    /// Of several next hops always the same, so that outer packets to a remote stay in their order.
+    fn of(target: &RouteTarget, address: IpAddr) -> Option<Self> {
+        match target {
+            &RouteTarget::Unicast { ifindex, gateway, prefsrc, mtu } => {
+                Some(Self { ifindex, gateway, prefsrc, mtu })
+            }
+            &RouteTarget::Multipath { ref paths, prefsrc, mtu } => {
+                let bytes = match address {
+                    IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                    IpAddr::V6(address) => address.octets(),
+                };
+                let numbers: Vec<_> =
+                    (0..).zip(paths).map(|(number, path)| (number, path.weight)).collect();
+                let halves = bytes
+                    .chunks_exact(4)
+                    .map(|word| u32::from_ne_bytes(word.try_into().expect("four bytes")));
+                let hash = halves.fold(0, |hash, word| group::hash4(0, hash, word));
+                let path = paths.get(Group::new(&numbers).member(hash) as usize)?;
+                Some(Self { ifindex: path.ifindex, gateway: path.gateway, prefsrc, mtu })
+            }
+            RouteTarget::Kernel => None,
+        }
     }
 }
 
@@ -123,6 +164,7 @@ fn family(address: IpAddr) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observed::Path;
 
     fn route(table: u32, destination: &str, metric: u32, ifindex: u32) -> Route {
         Route {
@@ -141,7 +183,7 @@ mod tests {
     fn ifindex(snapshot: &Snapshot, address: &str) -> Option<u32> {
         match Rib::new(snapshot).lookup(address.parse().unwrap()) {
             Some(RouteTarget::Unicast { ifindex, .. }) => Some(*ifindex),
-            Some(RouteTarget::Kernel) | None => None,
+            Some(RouteTarget::Multipath { .. } | RouteTarget::Kernel) | None => None,
         }
     }
 
@@ -166,6 +208,22 @@ mod tests {
         assert_eq!(ifindex(&snapshot, "2001:db9::1"), Some(11));
         assert_eq!(ifindex(&snapshot, "2001:db8::2"), Some(13));
         assert_eq!(ifindex(&snapshot, "2001:db8::1"), Some(16));
+    }
+
+    #[test]
+    fn of_several_next_hops_an_address_has_one_that_stays_and_addresses_have_all() {
+        let path = |ifindex, weight| Path { ifindex, gateway: None, weight };
+        let paths = vec![path(3, 1), path(4, 3)];
+        let target = RouteTarget::Multipath { paths, prefsrc: None, mtu: Some(1400) };
+        let snapshot = snapshot(vec![Route { target, ..route(254, "10.0.0.0/8", 0, 1) }]);
+        let rib = Rib::new(&snapshot);
+        let via = |host: u8| rib.via([10, 0, 0, host].into()).unwrap();
+        let by = |ifindex| (0..=255).filter(|&host| via(host).ifindex == ifindex).count();
+        assert_eq!(via(1), via(1));
+        assert_eq!(via(1).mtu, Some(1400));
+        assert_eq!(by(3) + by(4), 256);
+        assert!((40..90).contains(&by(3)), "{} of 256, a quarter is due", by(3));
+        assert_eq!(rib.via([11, 0, 0, 1].into()), None);
     }
 
     #[test]

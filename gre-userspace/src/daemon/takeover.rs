@@ -81,6 +81,8 @@ impl World {
         let tunnels = self.maps.tunnels.values().keys().next_back().copied().max(migrated);
         self.allocated.tunnels.keep(tunnels.map_or(0, |last| last + 1));
         // Next hop ids start at 1.
+        let groups = self.maps.groups.values().keys().next_back();
+        self.allocated.groups.keep(groups.map_or(0, |last| last + 1));
         let next_hops = self.maps.next_hops.values().keys().next_back();
         self.allocated.next_hops.keep(next_hops.copied().unwrap_or(0));
     }

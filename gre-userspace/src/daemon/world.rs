@@ -50,6 +50,8 @@ pub struct World {
     pub(super) slow_path: Shared,
     /// Ports that have been told to leave VLAN tags in frames.
     untagged: BTreeSet<u32>,
+    /// Prefixes that the kernel routes for want of groups of next hops.
+    groups_left_out: usize,
     /// The maps say what the kernel has, as far as we know.
     current: bool,
 }
@@ -84,6 +86,7 @@ impl World {
             narrow: BTreeSet::new(),
             slow_path,
             untagged: BTreeSet::new(),
+            groups_left_out: 0,
             current: false,
         }
     }
@@ -219,6 +222,7 @@ impl World {
         }
         let starved = self.maps.routes.starved();
         let left_out = self.maps.bridges.left_out();
+        let groups_left_out = plane.groups_left_out;
         let applied = self.maps.apply(plane);
         let is_written = applied.is_ok();
         match applied {
@@ -239,6 +243,14 @@ impl World {
                 "the kernel forwards to addresses behind bridges that are too many: raise limits.fdb"
             );
         }
+        if groups_left_out > self.groups_left_out {
+            warn!(
+                prefixes = groups_left_out,
+                "the kernel routes these prefixes: their next hops make more than {} different groups",
+                dataplane::GROUPS
+            );
+        }
+        self.groups_left_out = groups_left_out;
         if self.maps.routes.starved() > starved {
             warn!(
                 prefixes = self.maps.routes.starved(),

@@ -8,7 +8,7 @@ use gre_ebpf_common::{
 };
 
 use super::{Attachment, Compiler, Device};
-use crate::observed::{Link, RouteTarget, Snapshot, xdp_features};
+use crate::observed::{Link, Snapshot, xdp_features};
 
 /// A neighbour on a link, as a route names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,14 +33,10 @@ impl Compiler<'_> {
     /// The next hop towards a tunnel's remote, if any route leads there, out of `link` if the tunnel
     /// is bound to one.
     pub(super) fn underlay(&self, remote: IpAddr, link: Option<u32>) -> Option<Hop> {
-        match *self.rib.lookup(remote)? {
-            RouteTarget::Unicast { ifindex, gateway, mtu, .. }
-                if link.is_none_or(|link| link == ifindex) =>
-            {
-                Some(Hop { ifindex, ip: gateway.unwrap_or(remote), mtu })
-            }
-            RouteTarget::Unicast { .. } | RouteTarget::Kernel => None,
-        }
+        let via = self.rib.via(remote)?;
+        let leads_there = link.is_none_or(|link| link == via.ifindex);
+        let hop = Hop { ifindex: via.ifindex, ip: via.gateway.unwrap_or(remote), mtu: via.mtu };
+        leads_there.then_some(hop)
     }
 
     /// The id of a neighbour, whose record is made if it is new. Without a MAC address the record

@@ -16,6 +16,7 @@ use std::{
 use gre_ebpf_common::{
     bridge::{Address, Member, Station},
     demux::Key,
+    group::Group,
     next_hop::NextHop,
     port::{self, Port},
     tunnel::{self, Addresses6},
@@ -25,6 +26,7 @@ use gre_ebpf_common::{
 pub use self::{
     bridges::bridges_of_tunnels,
     hops::{Hop, HopKey, can_redirect, is_of_several, is_unsure, no_redirect, wire},
+    routes::GROUPS,
 };
 use crate::{
     ids::Ids,
@@ -56,6 +58,10 @@ pub struct DataPlane {
     pub demux: BTreeMap<Key, u32>,
     /// By next hop id, from 1.
     pub next_hops: BTreeMap<u32, NextHop>,
+    /// By group id.
+    pub groups: BTreeMap<u32, Group>,
+    /// Prefixes with several next hops that the kernel routes, since there are too many groups.
+    pub groups_left_out: usize,
     pub tx_ports: BTreeSet<u32>,
     pub routes: Prefixes,
     pub routes6: Prefixes6,
@@ -92,6 +98,8 @@ pub enum RecordKey {
 pub struct Allocated {
     pub tunnels: Ids<RecordKey>,
     pub next_hops: Ids<HopKey>,
+    /// By the words of their entries, with weights.
+    pub groups: Ids<Vec<(u32, u16)>>,
 }
 
 /// The longest outer packets that paths are known to take, in bytes, by tunnel name and remote.
@@ -153,12 +161,14 @@ pub fn compile(
     };
     compiler.allocated.tunnels.begin();
     compiler.allocated.next_hops.begin();
+    compiler.allocated.groups.begin();
     compiler.ports(desired);
     compiler.tunnels(desired);
     compiler.bridges(desired);
     compiler.routes();
     compiler.allocated.tunnels.end();
     compiler.allocated.next_hops.end();
+    compiler.allocated.groups.end();
     (compiler.plane, compiler.states)
 }
 

@@ -3,10 +3,13 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use gre_ebpf_common::{route::Entry, route6, tunnel};
+use gre_ebpf_common::{group::Group, route::Entry, route6, tunnel};
 
 use super::{Compiler, Hop};
-use crate::observed::RouteTarget;
+use crate::observed::{Path, RouteTarget};
+
+/// Of routes with several next hops; those that have the same ones share a group.
+pub const GROUPS: u32 = 4096;
 
 impl Compiler<'_> {
     pub(super) fn routes(&mut self) {
@@ -47,9 +50,42 @@ impl Compiler<'_> {
 
     /// What a route says; `on_link` where it reaches its hosts directly.
     fn entry(&mut self, target: &RouteTarget, on_link: Entry) -> Entry {
-        let RouteTarget::Unicast { ifindex, gateway, mtu, .. } = *target else {
-            return Entry::Punt;
+        match *target {
+            RouteTarget::Unicast { ifindex, gateway, mtu, .. } => {
+                self.entry_of(ifindex, gateway, mtu, on_link)
+            }
+            RouteTarget::Multipath { ref paths, mtu, .. } => self.group(paths, mtu),
+            RouteTarget::Kernel => Entry::Punt,
+        }
+    }
+
+    /// Of a route with several next hops. A host on the link of one is for the kernel to find.
+    fn group(&mut self, paths: &[Path], mtu: Option<u32>) -> Entry {
+        let member = |path: &Path| {
+            let entry = self.entry_of(path.ifindex, path.gateway, mtu, Entry::Punt);
+            (entry.to_word(), path.weight)
         };
+        let members: Vec<_> = paths.iter().map(member).collect();
+        if members.iter().all(|&(word, _)| word == Entry::Punt.to_word()) {
+            return Entry::Punt;
+        }
+        let id = self.allocated.groups.get(&members);
+        if id >= GROUPS {
+            self.plane.groups_left_out += 1;
+            return Entry::Punt;
+        }
+        self.plane.groups.insert(id, Group::new(&members));
+        Entry::Group(id)
+    }
+
+    /// Of one next hop.
+    fn entry_of(
+        &mut self,
+        ifindex: u32,
+        gateway: Option<IpAddr>,
+        mtu: Option<u32>,
+        on_link: Entry,
+    ) -> Entry {
         if let Some(name) = self.tunnel_of.get(&ifindex) {
             let Some(state) = self.states.get(name) else { return Entry::Punt };
             // What goes into a tunnel of Ethernet needs the MAC address of a neighbour first.
@@ -100,12 +136,16 @@ impl Compiler<'_> {
     /// its NBMA mode finds them (ip_tunnel_xmit): a route's gateway, or a neighbour's link-layer
     /// address, which on our Ethernet-like device is the remote behind [`MAPPED`].
     pub(super) fn remotes(&self, ifindex: u32, is_ipv4: bool) -> Vec<IpAddr> {
-        let gateways = self.snapshot.routes.iter().filter_map(|route| match route.target {
-            RouteTarget::Unicast { ifindex: out, gateway: Some(gateway), .. } if out == ifindex => {
-                self.leg_behind(ifindex, gateway)
+        let next_hops = self.snapshot.routes.iter().flat_map(|route| match &route.target {
+            RouteTarget::Unicast { ifindex, gateway, .. } => vec![(*ifindex, *gateway)],
+            RouteTarget::Multipath { paths, .. } => {
+                paths.iter().map(|path| (path.ifindex, path.gateway)).collect()
             }
-            _ => None,
+            RouteTarget::Kernel => Vec::new(),
         });
+        let gateways = next_hops
+            .filter(|(out, _)| *out == ifindex)
+            .filter_map(|(_, gateway)| self.leg_behind(ifindex, gateway?));
         let neighbours = self
             .macs
             .keys()

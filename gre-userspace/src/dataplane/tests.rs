@@ -1,9 +1,13 @@
-use gre_ebpf_common::{demux::Kind, next_hop, route::Entry};
+use gre_ebpf_common::{
+    demux::Kind,
+    next_hop,
+    route::{Entry, Slot},
+};
 
 use super::*;
 use crate::{
     model::{Mode, Tunnel},
-    observed::{Neighbour, Route, RouteTarget, xdp_features},
+    observed::{Neighbour, Path, Route, RouteTarget, xdp_features},
     testing::{desired, link, tunnel, veth},
 };
 
@@ -201,6 +205,70 @@ fn state_of_the_kernel_becomes_flags() {
     assert!(flags.has(tunnel::Flags::REVERSE_PATH_STRICT));
     assert!(plane.ports[&LAN].flags.has(port::Flags::REVERSE_PATH_LOOSE));
     assert!(!plane.ports[&WAN].flags.has(port::Flags::REVERSE_PATH_LOOSE));
+}
+
+/// 10.3.0.0/16 into the tunnel and by a host of the LAN.
+fn multipath(weights: [u16; 2]) -> Route {
+    let path = |ifindex, gateway: Option<&str>, weight| Path {
+        ifindex,
+        gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+        weight,
+    };
+    let paths = vec![path(DEVICE, None, weights[0]), path(LAN, Some("10.1.2.3"), weights[1])];
+    let target = RouteTarget::Multipath { paths, prefsrc: None, mtu: Some(1400) };
+    Route { target, ..route("10.3.0.0/16", 0, None) }
+}
+
+#[test]
+fn a_route_with_several_next_hops_leads_to_a_group_of_them_which_like_routes_share() {
+    let mut snapshot = snapshot();
+    snapshot.routes.push(multipath([1, 3]));
+    let destination = "10.4.0.0/16".parse().unwrap();
+    snapshot.routes.push(Route { destination, ..multipath([1, 3]) });
+    let destination = "10.5.0.0/16".parse().unwrap();
+    snapshot.routes.push(Route { destination, ..multipath([1, 1]) });
+    let (plane, state) = compiled(&snapshot);
+    let at = |third: u32| plane.routes[&(0x0a00_0000 | third << 16, 16)];
+    let Entry::Group(id) = at(3) else { panic!("{:?}", at(3)) };
+    assert_eq!(at(4), Entry::Group(id));
+    assert_ne!(at(5), Entry::Group(id));
+    assert_eq!(plane.groups.len(), 2);
+
+    let group = plane.groups[&id].0;
+    let tunnel = Entry::Tunnel(state.id).to_word();
+    assert_eq!(group.iter().filter(|&&word| word == tunnel).count(), 16);
+    let Slot::Entry(Entry::NextHop(host)) = Slot::from_word(group[63]) else { panic!() };
+    assert_eq!(group.iter().filter(|&&word| word == group[63]).count(), 48);
+    assert_eq!((plane.next_hops[&host].ifindex, plane.next_hops[&host].mtu), (LAN, 1400));
+}
+
+#[test]
+fn where_only_the_kernel_can_send_to_any_of_several_next_hops_it_is_asked() {
+    let mut snapshot = snapshot();
+    let mut route = multipath([1, 1]);
+    let RouteTarget::Multipath { paths, .. } = &mut route.target else { panic!() };
+    paths.remove(0);
+    paths[0].gateway = None;
+    snapshot.routes.push(route);
+    let (plane, _) = compiled(&snapshot);
+    assert_eq!(plane.routes[&(0x0a03_0000, 16)], Entry::Punt, "a host on a link");
+    assert!(plane.groups.is_empty());
+}
+
+#[test]
+fn an_underlay_with_several_next_hops_is_one_and_the_same_for_a_remote() {
+    let mut snapshot = snapshot();
+    let other = "192.0.2.253";
+    snapshot.neighbours.push(neighbour(WAN, other));
+    let path =
+        |gateway: &str| Path { ifindex: WAN, gateway: Some(gateway.parse().unwrap()), weight: 1 };
+    let paths = vec![path(GATEWAY), path(other)];
+    snapshot.routes[1].target = RouteTarget::Multipath { paths, prefsrc: None, mtu: None };
+    let (_, state) = compiled(&snapshot);
+    assert_eq!(state.why_not, None);
+    let ip = state.underlay.unwrap().ip.to_string();
+    assert!([GATEWAY, other].contains(&ip.as_str()), "{ip}");
+    assert_eq!(compiled(&snapshot).1.underlay, state.underlay);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use gre_ebpf_common::{
 use super::{Compiler, Device, Hop, RecordKey, TunnelState};
 use crate::{
     model::{Desired, FlowLabel, Mode, Mss, SeqMode, Tunnel},
-    observed::{RouteTarget, is_link_local},
+    observed::is_link_local,
 };
 
 /// Tunnels inside each other that a packet may go through: the fifth is one too many.
@@ -117,10 +117,7 @@ impl Compiler<'_> {
         if !tunnel.local.is_unspecified() {
             return tunnel.local;
         }
-        let preferred = match self.rib.lookup(remote) {
-            Some(RouteTarget::Unicast { prefsrc, .. }) => *prefsrc,
-            _ => None,
-        };
+        let preferred = self.rib.via(remote).and_then(|via| via.prefsrc);
         let first = || {
             let addresses = self.snapshot.addresses.get(&underlay?.ifindex)?;
             let own = addresses.iter().map(|address| address.local.addr());

@@ -216,6 +216,7 @@ mod tests {
             ("VLANS", 16),
             ("DEMUX", 64),
             ("NEXT_HOPS", 32),
+            ("GROUPS", 256),
             ("ROUTES", 1024),
             ("ROUTES6", 1024),
             ("HOSTS6", 4),

@@ -15,6 +15,7 @@ use std::{
 
 use aya::maps::{DevMap, Map, MapData, MapError, xdp::XdpMapError};
 use gre_ebpf_common::{
+    group::Group,
     mismatch::Mismatch,
     next_hop::NextHop,
     pod::Plain,
@@ -112,6 +113,7 @@ pub struct Maps {
     pub tunnels: Table<Tunnel>,
     pub addresses6: Table<Addresses6>,
     pub next_hops: Table<NextHop>,
+    pub groups: Table<Group>,
     pub demux: Demux,
     pub tx_ports: TxPorts,
     pub routes: RouteTable,
@@ -142,6 +144,7 @@ impl Maps {
         self.next_hops.fill(&plane.next_hops);
         self.addresses6.fill(&plane.addresses6);
         self.tunnels.fill(&plane.tunnels);
+        self.groups.fill(&plane.groups);
         self.tx_ports.fill(&plane.tx_ports)?;
         self.bridges.fill(&plane)?;
         self.ports.fill(&plane.ports);
@@ -154,6 +157,7 @@ impl Maps {
         self.vlans.prune(&plane.vlans)?;
         self.ports.prune(&plane.ports);
         self.tx_ports.prune(&plane.tx_ports)?;
+        self.groups.prune(&plane.groups);
         self.tunnels.prune(&plane.tunnels);
         self.addresses6.prune(&plane.addresses6);
         self.next_hops.prune(&plane.next_hops);

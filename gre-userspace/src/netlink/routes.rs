@@ -1,6 +1,9 @@
 //! Routes: their dump (RTM_GETROUTE), and adding and deleting one that leads into a device.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 use netlink_packet_core::{DecodeError, NLM_F_CREATE, NLM_F_EXCL, NlasIterator, parse_u32};
@@ -14,7 +17,7 @@ use super::{
     Added, Kernel, NetlinkError, device, family_of,
     socket::{Dump, address, split, word},
 };
-use crate::observed::{Route, RouteTarget};
+use crate::observed::{Path, Route, RouteTarget};
 
 // linux/rtnetlink.h
 const RTM_GETROUTE: u16 = 26;
@@ -55,7 +58,23 @@ pub(super) async fn read(family: i32) -> Result<Vec<Route>, NetlinkError> {
         Some(&other) if i32::from(other) != family => Ok(None),
         _ => parse(payload),
     };
-    Dump::route(what, RTM_GETROUTE, family, 12).read(parse).await
+    let mut routes = Dump::route(what, RTM_GETROUTE, family, 12).read(parse).await?;
+    if !tells_flows_by_addresses(family) {
+        let multipath =
+            routes.iter_mut().filter(|route| matches!(route.target, RouteTarget::Multipath { .. }));
+        multipath.for_each(|route| route.target = RouteTarget::Kernel);
+    }
+    Ok(routes)
+}
+
+/// Whether of several next hops the kernel chooses one for each pair of addresses (`fib_multipath_hash_policy`
+/// is 0, the default), and not by ports or inner headers. Nobody is told when that changes: it counts from the next
+/// change of a route on.
+fn tells_flows_by_addresses(family: i32) -> bool {
+    let version = if family == AF_INET { "ipv4" } else { "ipv6" };
+    let policy = format!("/proc/sys/net/{version}/fib_multipath_hash_policy");
+    // A kernel without multipath routes has no such file.
+    fs::read_to_string(policy).map_or(true, |policy| policy.trim() == "0")
 }
 
 impl Kernel {
@@ -139,6 +158,7 @@ fn parse(payload: &[u8]) -> Result<Option<Route>, DecodeError> {
     };
     let mut metric = 0;
     let (mut ifindex, mut gateway, mut prefsrc, mut mtu) = (None, None, None, None);
+    let mut paths = None;
     let mut plain = kind == RTN_UNICAST && flags & RTNH_F_DEAD == 0;
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
@@ -151,7 +171,8 @@ fn parse(payload: &[u8]) -> Result<Option<Route>, DecodeError> {
             RTA_GATEWAY => gateway = Some(address(value)?),
             RTA_PREFSRC => prefsrc = Some(address(value)?),
             RTA_METRICS => mtu = mtu_of(value)?,
-            RTA_MULTIPATH | RTA_VIA | RTA_ENCAP_TYPE | RTA_ENCAP => plain = false,
+            RTA_MULTIPATH => paths = Some(multipath(value)?),
+            RTA_VIA | RTA_ENCAP_TYPE | RTA_ENCAP => plain = false,
             _ => {}
         }
     }
@@ -162,14 +183,42 @@ fn parse(payload: &[u8]) -> Result<Option<Route>, DecodeError> {
     if source_length != 0 {
         (plain, metric) = (false, 0);
     }
-    let target = match ifindex {
-        Some(ifindex) if plain => RouteTarget::Unicast { ifindex, gateway, prefsrc, mtu },
+    let target = match (ifindex, paths) {
+        (None, Some(Some(paths))) if plain => RouteTarget::Multipath { paths, prefsrc, mtu },
+        (Some(ifindex), None) if plain => RouteTarget::Unicast { ifindex, gateway, prefsrc, mtu },
         // Without a device: a nexthop object that the kernel was told not to spell out
         // (net.ipv4.nexthop_compat_mode), or a route with nowhere to go.
         _ => RouteTarget::Kernel,
     };
     let destination = IpNet::new(destination, prefix_length).map_err(|error| error.to_string())?;
     Ok(Some(Route { table, destination, tos, metric, target }))
+}
+
+/// Next hops that are alive, from `struct rtnexthop` and its attributes, one behind the other. None where there is
+/// no such next hop, or one that only the kernel can send to.
+fn multipath(mut value: &[u8]) -> Result<Option<Vec<Path>>, DecodeError> {
+    let mut paths = Vec::new();
+    while !value.is_empty() {
+        let (header, _) = split::<8>(value)?;
+        let [low, high, flags, hops, ..] = *header;
+        let len = usize::from(u16::from_ne_bytes([low, high]));
+        let hop = value.get(8..len).ok_or("a next hop is longer than the route it is of")?;
+        value = value.get(len.next_multiple_of(4)..).unwrap_or_default();
+        let mut path =
+            Path { ifindex: word(header, 4), gateway: None, weight: u16::from(hops) + 1 };
+        for attribute in NlasIterator::new(hop) {
+            let attribute = attribute?;
+            match attribute.kind() {
+                RTA_GATEWAY => path.gateway = Some(address(attribute.value())?),
+                RTA_VIA | RTA_ENCAP_TYPE | RTA_ENCAP => return Ok(None),
+                _ => {}
+            }
+        }
+        if u32::from(flags) & RTNH_F_DEAD == 0 {
+            paths.push(path);
+        }
+    }
+    Ok(Some(paths).filter(|paths| !paths.is_empty()))
 }
 
 fn mtu_of(metrics: &[u8]) -> Result<Option<u32>, DecodeError> {
@@ -235,6 +284,9 @@ mod tests {
             route(RTN_BLACKHOLE, 0, &[]),
             route(RTN_UNICAST, RTNH_F_DEAD, &[]),
             route(RTN_UNICAST, 0, &[attribute(RTA_MULTIPATH, &[])]),
+            multipath_route(&[hop(RTNH_F_DEAD as u8, 0, 3, &[])]),
+            multipath_route(&[hop(0, 0, 3, &[]), hop(0, 0, 4, &attribute(RTA_VIA, &[10, 0]))]),
+            multipath_route(&[hop(0, 0, 3, &[]), hop(0, 0, 4, &attribute(RTA_ENCAP, &[]))]),
             route(RTN_UNICAST, 0, &[attribute(RTA_VIA, &[10, 0])]),
             route(RTN_UNICAST, 0, &[attribute(RTA_ENCAP_TYPE, &[1, 0])]),
             route(RTN_UNICAST, 0, &[attribute(RTA_ENCAP, &[])]),
@@ -242,6 +294,36 @@ mod tests {
         for case in cases {
             assert_eq!(case.unwrap().target, RouteTarget::Kernel);
         }
+    }
+
+    /// `struct rtnexthop`, with what is behind it.
+    fn hop(flags: u8, hops: u8, ifindex: u32, more: &[u8]) -> Vec<u8> {
+        let len = (8 + more.len() as u16).to_ne_bytes();
+        [&len[..], &[flags, hops], &ifindex.to_ne_bytes(), more].concat()
+    }
+
+    /// 10.0.0.0/8 of the main table.
+    fn multipath_route(hops: &[Vec<u8>]) -> Option<Route> {
+        let mut message = vec![2, 8, 0, 0, 254, 3, 0, RTN_UNICAST, 0, 0, 0, 0];
+        message.extend(attribute(RTA_DST, &[10, 0, 0, 0]));
+        message.extend(attribute(RTA_MULTIPATH, &hops.concat()));
+        parse(&message).unwrap()
+    }
+
+    #[test]
+    fn next_hops_of_a_multipath_route_that_are_alive_are_decoded_with_their_weights() {
+        let hops = [
+            hop(0, 2, 3, &attribute(RTA_GATEWAY, &[192, 0, 2, 1])),
+            hop(RTNH_F_DEAD as u8, 0, 4, &attribute(RTA_GATEWAY, &[192, 0, 2, 2])),
+            hop(0, 255, 5, &[]),
+        ];
+        let path = |ifindex, gateway, weight| Path { ifindex, gateway, weight };
+        let paths = vec![path(3, Some([192, 0, 2, 1].into()), 3), path(5, None, 256)];
+        let target = RouteTarget::Multipath { paths, prefsrc: None, mtu: None };
+        assert_eq!(multipath_route(&hops).unwrap().target, target);
+        // Of a hop that claims to be longer than it is nothing is guessed.
+        assert!(multipath(&[60, 0, 0, 0, 0, 0, 0, 0]).is_err());
+        assert!(multipath(&[4, 0, 0, 0, 0, 0, 0, 0]).is_err());
     }
 
     /// 2001:db8::/32 via fe80::1 dev 3 metric 7 of `table`, for sources in a prefix of this length.

@@ -1,7 +1,7 @@
 use gre_userspace::{
     monitor,
     netlink::Added,
-    observed::{RouteTarget, Snapshot},
+    observed::{Path, RouteTarget, Snapshot},
     rib::Rib,
 };
 use ipnet::IpNet;
@@ -28,7 +28,7 @@ fn plain_routes_are_told_from_those_only_the_kernel_can_act_on() {
             "unreachable 10.11.0.0/16",
             "prohibit 10.12.0.0/16",
             "throw 10.13.0.0/16",
-            "10.14.0.0/16 nexthop via 192.0.2.2 nexthop via 198.51.100.2",
+            "10.14.0.0/16 nexthop via 192.0.2.2 nexthop via 198.51.100.2 weight 7",
             "10.15.0.0/16 via inet6 fe80::1 dev veth0",
             "10.40.0.0/16 dev veth0 table 253",
             "10.50.0.0/16 dev veth0 table 100",
@@ -51,6 +51,8 @@ fn plain_routes_are_told_from_those_only_the_kernel_can_act_on() {
             prefsrc: None,
             mtu,
         };
+        let veth1 = by_name(&snapshot)["veth1"].ifindex;
+        let several = several((veth0, "192.0.2.2", 1), (veth1, "198.51.100.2", 7));
         let on_link = RouteTarget::Unicast {
             ifindex: veth0,
             gateway: None,
@@ -84,7 +86,7 @@ fn plain_routes_are_told_from_those_only_the_kernel_can_act_on() {
             ("10.11.0.0/16", MAIN, RouteTarget::Kernel),
             ("10.12.0.0/16", MAIN, RouteTarget::Kernel),
             ("10.13.0.0/16", MAIN, RouteTarget::Kernel),
-            ("10.14.0.0/16", MAIN, RouteTarget::Kernel),
+            ("10.14.0.0/16", MAIN, several),
             ("10.15.0.0/16", MAIN, RouteTarget::Kernel),
             ("10.16.0.0/16", MAIN, RouteTarget::Kernel),
             ("10.40.0.0/16", 253, unicast(None, None)),
@@ -96,6 +98,16 @@ fn plain_routes_are_told_from_those_only_the_kernel_can_act_on() {
         assert_eq!(to("10.50.0.0/16"), [], "of a table that no default rule looks in");
         assert_eq!(to("10.51.0.0/16"), [], "of a table with a number above 255");
     });
+}
+
+/// Two next hops, each an interface index, a gateway and a weight.
+fn several(first: (u32, &str, u16), second: (u32, &str, u16)) -> RouteTarget {
+    let path = |(ifindex, gateway, weight): (u32, &str, u16)| Path {
+        ifindex,
+        gateway: Some(gateway.parse().unwrap()),
+        weight,
+    };
+    RouteTarget::Multipath { paths: vec![path(first), path(second)], prefsrc: None, mtu: None }
 }
 
 #[test]
@@ -168,6 +180,7 @@ fn plain_ipv6_routes_are_told_from_those_only_the_kernel_can_act_on() {
             to("2001:db8:18::/48"),
             [(MAIN, 1024, unicast(None, None)), (MAIN, 1024, to_veth(veth1, None, None, None)),]
         );
+        let several = several((veth0, "2001:db8::2", 1), (veth1, "fe80::2", 1));
         for (destination, table, metric, target) in [
             ("2001:db8:2::/48", MAIN, 1024, to_veth(veth0, None, Some("2001:db8::1"), None)),
             ("2001:db8:3::/48", MAIN, 1024, unicast(Some("fe80::9"), None)),
@@ -178,7 +191,7 @@ fn plain_ipv6_routes_are_told_from_those_only_the_kernel_can_act_on() {
             ("2001:db8:11::/48", MAIN, 1024, RouteTarget::Kernel),
             ("2001:db8:12::/48", MAIN, 1024, RouteTarget::Kernel),
             ("2001:db8:13::/48", MAIN, 1024, RouteTarget::Kernel),
-            ("2001:db8:14::/48", MAIN, 1024, RouteTarget::Kernel),
+            ("2001:db8:14::/48", MAIN, 1024, several),
             ("2001:db8:15::/48", MAIN, 1024, RouteTarget::Kernel),
             ("2001:db8:16::/48", MAIN, 0, RouteTarget::Kernel),
             ("2001:db8:17::1/128", LOCAL, 1024, RouteTarget::Kernel),

@@ -251,7 +251,7 @@ fn make_carrying_pair() {
 fn gateway(snapshot: &Snapshot, destination: &str) -> Option<IpAddr> {
     match route(snapshot, destination)?.target {
         RouteTarget::Unicast { gateway, .. } => gateway,
-        RouteTarget::Kernel => None,
+        RouteTarget::Multipath { .. } | RouteTarget::Kernel => None,
     }
 }
 

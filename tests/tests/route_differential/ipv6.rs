@@ -168,7 +168,7 @@ impl Trie {
         match self.table.lookup(destination) {
             Entry::NextHop(id) => Some(self.targets[id as usize]),
             Entry::Punt => None,
-            Entry::Tunnel(id) => panic!("{destination}: there is no tunnel {id}"),
+            entry => panic!("{destination}: there is no {entry:?}"),
         }
     }
 }
