@@ -209,7 +209,7 @@ impl Compiler<'_> {
             // What is addressed to a bridge's member arrives on the bridge, and is routed there.
             let (mac, routes) = match link.bridge_port {
                 Some(_) => ([0; 6], false),
-                None => (mac, true),
+                None => (mac, !self.snapshot.in_doubt),
             };
             let flags = port::Flags::default()
                 .with(port::Flags::FORWARDING, routes && link.forwarding)

@@ -207,6 +207,28 @@ fn state_of_the_kernel_becomes_flags() {
     assert!(!plane.ports[&WAN].flags.has(port::Flags::REVERSE_PATH_LOOSE));
 }
 
+#[test]
+fn while_the_routes_are_in_doubt_the_kernel_routes() {
+    let forwards = |plane: &DataPlane, id| {
+        let port = plane.ports[&LAN].flags;
+        let device = plane.tunnels[&id].flags;
+        [
+            port.has(port::Flags::FORWARDING),
+            port.has(port::Flags::FORWARDING6),
+            device.has(tunnel::Flags::FORWARDING),
+            device.has(tunnel::Flags::FORWARDING6),
+        ]
+    };
+    let mut snapshot = snapshot();
+    let (plane, state) = compiled(&snapshot);
+    assert_eq!((forwards(&plane, state.id), state.why_not), ([true; 4], None));
+    snapshot.in_doubt = true;
+    let (plane, state) = compiled(&snapshot);
+    assert_eq!(forwards(&plane, state.id), [false; 4]);
+    let why_not = state.why_not.unwrap();
+    assert!(why_not.contains("were lost"), "{why_not}");
+}
+
 /// 10.3.0.0/16 into the tunnel and by a host of the LAN.
 fn multipath(weights: [u16; 2]) -> Route {
     let path = |ifindex, gateway: Option<&str>, weight| Path {

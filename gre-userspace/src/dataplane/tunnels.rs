@@ -82,8 +82,8 @@ impl Compiler<'_> {
         record.flags = record
             .flags
             .with(tunnel::Flags::UP, device.link.up)
-            .with(tunnel::Flags::FORWARDING, device.link.forwarding)
-            .with(tunnel::Flags::FORWARDING6, device.link.forwarding6)
+            .with(tunnel::Flags::FORWARDING, device.link.forwarding && !self.snapshot.in_doubt)
+            .with(tunnel::Flags::FORWARDING6, device.link.forwarding6 && !self.snapshot.in_doubt)
             .with(tunnel::Flags::REVERSE_PATH_STRICT, device.link.rp_filter == 1)
             .with(tunnel::Flags::REVERSE_PATH_LOOSE, device.link.rp_filter == 2)
             .with(tunnel::Flags::LOCAL_ANY, tunnel.local.is_unspecified())

@@ -37,6 +37,11 @@ impl Compiler<'_> {
                 format!("it runs inside {other}: the kernel encapsulates it")
             });
         }
+        if self.snapshot.in_doubt {
+            return Some(
+                "changes of the kernel's tables were lost: it routes until they have been read anew".into(),
+            );
+        }
         if self.snapshot.custom_rules {
             return Some("policy routing rules are in use: the kernel routes (`ip rule`)".into());
         }
