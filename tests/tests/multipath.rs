@@ -15,7 +15,7 @@ use tests::{
     config::{Gateway, Xdp},
     counters::Packets,
     gateways::{Gateways, SOON},
-    in_each_xdp_mode,
+    in_each_xdp_mode, ipv6,
     process::wait_until,
     topology::{FAR_LAN_OF_R2, Lab, PC2, R1_TUNNEL, R1_WAN, R2_LAN, R2_TUNNEL, R2_WAN},
     traffic::{ping_all, ping_until_answered},
@@ -25,6 +25,7 @@ use tests::{
 in_each_xdp_mode!(
     flows_are_spread_over_tunnels_by_weight_and_stay_where_they_are,
     flows_are_spread_over_hosts_behind_a_tunnel,
+    flows_of_ipv6_are_spread_as_well,
 );
 
 /// Hosts behind each gateway that flows come from and go to.
@@ -40,9 +41,14 @@ fn carried(lab: &Lab) -> Result<[[Packets; 2]; 2]> {
 
 /// The difference, while PC1 pings each of so many hosts of 10.99.0.0/24 once.
 fn while_all_are_pinged(lab: &Lab) -> Result<[[Packets; 2]; 2]> {
+    while_pinged(lab, "10.99.0.")
+}
+
+/// The same of hosts whose addresses begin so.
+fn while_pinged(lab: &Lab, prefix: &str) -> Result<[[Packets; 2]; 2]> {
     let before = carried(lab)?;
     for host in 1..=HOSTS {
-        ping_all(&lab.pc1, &format!("10.99.0.{host}"), 1)?;
+        ping_all(&lab.pc1, &format!("{prefix}{host}"), 1)?;
     }
     let after = carried(lab)?;
     Ok([0, 1].map(|gateway| [0, 1].map(|i| after[gateway][i] - before[gateway][i])))
@@ -52,10 +58,7 @@ fn while_all_are_pinged(lab: &Lab) -> Result<[[Packets; 2]; 2]> {
 fn two_tunnels(xdp: Xdp) -> Result<Gateways> {
     let gateways = Gateways::forwarding(xdp)?;
     let Gateways { lab, .. } = &gateways;
-    for (gateway, local, remote) in [(&lab.r1, R1_WAN, R2_WAN), (&lab.r2, R2_WAN, R1_WAN)] {
-        xgre(gateway, &format!("tunnel add tunnel1 mode gre remote {remote} local {local} key 1"))?;
-        gateway.ip("link set tunnel1 up")?;
-    }
+    add_tunnels(lab)?;
     for host in [&lab.pc2, &lab.gw] {
         host.ip("route add local 10.99.0.0/24 dev lo")?;
     }
@@ -65,8 +68,20 @@ fn two_tunnels(xdp: Xdp) -> Result<Gateways> {
     Ok(gateways)
 }
 
+fn add_tunnels(lab: &Lab) -> Result<()> {
+    for (gateway, local, remote) in [(&lab.r1, R1_WAN, R2_WAN), (&lab.r2, R2_WAN, R1_WAN)] {
+        xgre(gateway, &format!("tunnel add tunnel1 mode gre remote {remote} local {local} key 1"))?;
+        gateway.ip("link set tunnel1 up")?;
+    }
+    Ok(())
+}
+
 /// Waits until whatever R1 sends to these hosts takes the tier of the mode.
 fn settle(lab: &Lab, xdp: Xdp) -> Result<()> {
+    settle_for(lab, xdp, "10.99.0.")
+}
+
+fn settle_for(lab: &Lab, xdp: Xdp, prefix: &str) -> Result<()> {
     for (name, gateway) in [("tunnel0", &lab.r1), ("tunnel1", &lab.r1), ("tunnel1", &lab.r2)] {
         wait_until(&format!("{name} is accelerated"), SOON, || {
             let told = tunnel(gateway, name)?;
@@ -76,7 +91,7 @@ fn settle(lab: &Lab, xdp: Xdp) -> Result<()> {
         })?;
     }
     wait_until("all take the expected tier", SOON, || {
-        let [r1, r2] = while_all_are_pinged(lab)?;
+        let [r1, r2] = while_pinged(lab, prefix)?;
         let by_tc: u64 = [r1, r2].as_flattened().iter().map(Packets::tc).sum();
         ensure!(xdp == Xdp::Off || by_tc == 0, "{by_tc} by TC");
         Ok(())
@@ -133,6 +148,27 @@ fn flows_are_spread_over_hosts_behind_a_tunnel(xdp: Xdp) -> Result<()> {
     let [pc2, gw] = [received(&lab.pc2)? - before[0], received(&lab.gw)? - before[1]];
     assert_eq!(pc2 + gw, HOSTS);
     ensure!((12..52).contains(&pc2), "half of {HOSTS} is due to PC2, which got {pc2}");
+    Ok(())
+}
+
+fn flows_of_ipv6_are_spread_as_well(xdp: Xdp) -> Result<()> {
+    let lab = Lab::with_ipv6()?;
+    let gateways = Gateways::start_in(lab, xdp, ipv6::both([R1_WAN, R2_WAN]))?;
+    gateways.settle6()?;
+    let Gateways { lab, .. } = &gateways;
+    add_tunnels(lab)?;
+    lab.pc2.ip("route add local fd99::/64 dev lo")?;
+    lab.r2.ip(&format!("route add fd99::/64 via {}", ipv6::PC2))?;
+    // IPv6 wants a gateway for each.
+    lab.r1.ip(
+        "route add fd99::/64 nexthop via fe80::1 dev tunnel0 nexthop via fe80::1 dev tunnel1",
+    )?;
+    settle_for(lab, xdp, "fd99::")?;
+
+    let [[by_one, by_other], [back, _]] = while_pinged(lab, "fd99::")?;
+    assert_eq!(by_one.tx() + by_other.tx(), HOSTS);
+    ensure!((12..52).contains(&by_one.tx()), "{} of {HOSTS}", by_one.tx());
+    assert_eq!(back.tx(), HOSTS);
     Ok(())
 }
 
