@@ -18,11 +18,11 @@ use gre_userspace::{
         server::{Server, ServerError},
     },
     daemon::handle::{Command, Handle, Refusal, When},
-    model::{Desired, FlowLabel, Mode, Mss, SeqMode, Tunnel},
+    model::{Desired, DeviceSettings, FlowLabel, Mode, Mss, SeqMode, Tunnel},
     plan::Step,
     report::{
-        Count, Direction, Mismatch, PathMtu, PortInfo, Sequence, Stats, TierOutcomes, Traffic,
-        TunnelInfo, TunnelStats,
+        Count, Direction, LinkInfo, Mismatch, PathMtu, PortInfo, Sequence, Stats, TierOutcomes,
+        Traffic, TunnelInfo, TunnelStats,
     },
 };
 use serde_json::{Value, json};
@@ -72,6 +72,15 @@ fn serve_one_tunnel() -> Daemon {
                 Command::DeleteTunnel(name, reply) => {
                     reply.send(Err(Refusal::NoSuchTunnel(name))).unwrap();
                 }
+                Command::SetLink(name, settings, reply) => {
+                    let set = match (name.as_str(), settings) {
+                        ("tunnel0", settings) if settings == link_settings() => Ok(()),
+                        ("tunnel0", _) => Err(Refusal::Invalid("not like this".into())),
+                        _ => Err(Refusal::NoSuchTunnel(name)),
+                    };
+                    reply.send(set).unwrap();
+                }
+                Command::Links(reply) => reply.send(Ok(vec![link()])).unwrap(),
                 Command::Apply(wanted, when, reply) => reply.send(apply(*wanted, when)).unwrap(),
                 Command::Running(reply) => {
                     reply.send(vec![tunnel("new"), tunnel6("new6")]).unwrap();
@@ -198,6 +207,24 @@ fn info() -> TunnelInfo {
     }
 }
 
+fn link() -> LinkInfo {
+    LinkInfo {
+        name: "tunnel0".into(),
+        ifindex: 7,
+        flags: 0x1_0043,
+        mtu: 1476,
+        qdisc: Some("noqueue".into()),
+        operstate: "UP".into(),
+        linkmode: "DEFAULT".into(),
+        gro_max_size: Some(65_536),
+        ..LinkInfo::default()
+    }
+}
+
+fn link_settings() -> DeviceSettings {
+    DeviceSettings { up: Some(true), mtu: Some(1400), mac: Some([2, 0, 0, 0, 0, 0xab]) }
+}
+
 fn mismatch() -> Mismatch {
     Mismatch {
         reason: "key-unexpected".into(),
@@ -234,6 +261,7 @@ async fn reports_arrive_as_they_were_sent() {
     let daemon = serve_one_tunnel();
     let mut client = Client::connect(&daemon.socket).await.unwrap();
     assert_eq!(client.tunnels().await.unwrap(), [info()]);
+    assert_eq!(client.links().await.unwrap(), [link()]);
     assert_eq!(client.ports().await.unwrap(), [port()]);
     assert_eq!(client.stats().await.unwrap(), stats());
 }
@@ -250,6 +278,7 @@ async fn changes_and_refusals_arrive_as_they_were_sent() {
     client.change_tunnel("tunnel0", &tunnel("new")).await.unwrap();
     client.change_tunnel("tunnel0", &tunnel6("new6")).await.unwrap();
     client.reset_sequence("tunnel0").await.unwrap();
+    client.set_link("tunnel0", link_settings()).await.unwrap();
     client.delete_tunnel("tunnel0").await.unwrap();
 
     let refused = |result: Result<(), ClientError>| result.unwrap_err().to_string();
@@ -264,6 +293,7 @@ async fn changes_and_refusals_arrive_as_they_were_sent() {
     );
     for refusal in [
         refused(client.delete_tunnel("nosuch").await),
+        refused(client.set_link("nosuch", link_settings()).await),
         refused(client.change_tunnel("nosuch", &tunnel("new")).await),
         refused(client.reset_sequence("nosuch").await),
     ] {
@@ -419,6 +449,8 @@ async fn the_interface_describes_itself() {
             "interface io.xgre.Control",
             "TunnelSpec",
             "TunnelInfo",
+            "LinkInfo",
+            "LinkSettings",
             "PortInfo",
             "TunnelStats",
             "Direction",
@@ -433,9 +465,11 @@ async fn the_interface_describes_itself() {
             "method ChangeTunnel(name: string, tunnel: TunnelSpec) -> ()",
             "method ResetSequence(name: string) -> ()",
             "method DeleteTunnel(name: string) -> ()",
+            "method SetLink(name: string, settings: LinkSettings) -> ()",
             "method Apply(name: string, config: string, dry_run: bool) -> (steps: []PlanStep)",
             "method Running() -> (tunnels: []TunnelSpec)",
             "method Tunnels() -> (tunnels: []TunnelInfo)",
+            "method Links() -> (links: []LinkInfo)",
             "method Ports() -> (ports: []PortInfo)",
             "method Stats() -> (tunnels: []TunnelStats, tiers: []TierOutcomes)",
             "error TunnelExists (reason: string)",

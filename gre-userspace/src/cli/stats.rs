@@ -13,7 +13,7 @@ use clap::Args;
 pub use self::text::text;
 use super::{
     Clock, Failure, Output,
-    output::{colour, print},
+    output::print,
     runtime,
 };
 use crate::{
@@ -109,7 +109,7 @@ impl Stats {
         print(&if output.json {
             output.json(&sample.stats)?
         } else {
-            text(sample, Clock::local(), colour())
+            text(sample, Clock::local(), output.paint())
         })?;
         Ok(())
     }

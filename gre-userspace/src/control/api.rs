@@ -9,8 +9,8 @@ use zlink::introspect::{self, CustomType, Type};
 use crate::{
     config::unfit,
     daemon::handle::Refusal,
-    model::{self, Address, Endpoint, Mode, Tunnel},
-    report::{PlanStep, PortInfo, TunnelInfo},
+    model::{self, Address, DeviceSettings, Endpoint, Mode, Tunnel, mac_text},
+    report::{LinkInfo, PlanStep, PortInfo, TunnelInfo},
 };
 
 /// A tunnel to add, or what one is changed to. Numbers and addresses are checked by the daemon
@@ -198,6 +198,44 @@ fn number<T: TryFrom<i64>>(key: &str, number: Option<i64>) -> Result<Option<T>, 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
 pub struct Tunnels {
     pub tunnels: Vec<TunnelInfo>,
+}
+
+/// What `ip link set` sets on the device of a tunnel; what is left out stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, CustomType)]
+pub struct LinkSettings {
+    pub up: Option<bool>,
+    /// In bytes.
+    pub mtu: Option<i64>,
+    /// Six bytes in hexadecimal with colons, of a tunnel of Ethernet.
+    pub address: Option<String>,
+}
+
+impl From<DeviceSettings> for LinkSettings {
+    fn from(DeviceSettings { up, mtu, mac }: DeviceSettings) -> Self {
+        Self { up, mtu: mtu.map(Into::into), address: mac.map(|mac| mac_text(&mac)) }
+    }
+}
+
+impl TryFrom<LinkSettings> for DeviceSettings {
+    type Error = Error;
+
+    fn try_from(settings: LinkSettings) -> Result<Self, Error> {
+        let mac = settings.address.map(|text| {
+            model::mac(&text)
+                .ok_or_else(|| Error::invalid(format!("address: \"{text}\" is no MAC address")))
+        });
+        Ok(Self {
+            up: settings.up,
+            mtu: number("mtu", settings.mtu)?,
+            mac: mac.transpose()?,
+        })
+    }
+}
+
+/// The reply of `Links`, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct Links {
+    pub links: Vec<LinkInfo>,
 }
 
 /// The reply of `Running`, by name.

@@ -25,14 +25,14 @@ use tokio::{
 use tracing::{debug, warn};
 use zlink::ReadyListener;
 
-use super::api::{Applied, Error, Ports, Running, TunnelSpec, Tunnels};
+use super::api::{Applied, Error, LinkSettings, Links, Ports, Running, TunnelSpec, Tunnels};
 use crate::{
     config,
     daemon::handle::{Handle, Stopping, When},
-    model::Tunnel,
+    model::{DeviceSettings, Tunnel},
     plan::Step,
     report::{
-        Count, Direction, Mismatch, PathMtu, PlanStep, PortInfo, Sequence, Stats, TierOutcomes,
+        Count, Direction, LinkInfo, Mismatch, PathMtu, PlanStep, PortInfo, Sequence, Stats, TierOutcomes,
         Traffic, TunnelInfo, TunnelStats,
     },
 };
@@ -154,7 +154,7 @@ struct Control {
 #[zlink::service(
     interface = "io.xgre.Control",
     types = [
-        TunnelSpec, TunnelInfo, PortInfo, TunnelStats, Direction, Traffic, Count, TierOutcomes,
+        TunnelSpec, TunnelInfo, LinkInfo, LinkSettings, PortInfo, TunnelStats, Direction, Traffic, Count, TierOutcomes,
         Mismatch, PathMtu, Sequence, PlanStep
     ],
     vendor = "xgre",
@@ -190,6 +190,13 @@ impl Control {
         Ok(self.handle.delete_tunnel(name).await??)
     }
 
+    /// Sets the device of a tunnel up or down, and its MTU and address, as `ip link set` does.
+    async fn set_link(&self, name: String, settings: LinkSettings) -> Result<(), Error> {
+        self.authorise()?;
+        let settings = DeviceSettings::try_from(settings)?;
+        Ok(self.handle.set_link(name, settings).await??)
+    }
+
     /// Makes tunnels and ports as the text of a config file says: all of it, or nothing. Tunnels that
     /// calls of `AddTunnel` made and the file does not name stay. `name` stands for the file in errors;
     /// with `dry_run` it is only said what would be done.
@@ -214,6 +221,11 @@ impl Control {
     /// All tunnels, as configured and as they stand.
     async fn tunnels(&self) -> Result<Tunnels, Error> {
         Ok(Tunnels { tunnels: self.handle.tunnels().await? })
+    }
+
+    /// The devices of all tunnels, as the kernel has them.
+    async fn links(&self) -> Result<Links, Error> {
+        Ok(Links { links: self.handle.links().await?? })
     }
 
     /// The interfaces that packets are forwarded between.

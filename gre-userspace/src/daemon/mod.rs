@@ -9,6 +9,7 @@ mod apply;
 mod change;
 mod check;
 mod describe;
+mod links;
 mod reload;
 mod slow;
 mod takeover;
@@ -141,6 +142,9 @@ async fn serve(world: &mut World, told: Told, config: &Path, instance: &Instance
                     Command::DeleteTunnel(name, reply) => {
                         let _ = reply.send(world.delete_tunnel(&name).await);
                     }
+                    Command::SetLink(name, settings, reply) => {
+                        let _ = reply.send(world.set_link(&name, settings).await);
+                    }
                     Command::Apply(wanted, when, reply) => {
                         let _ = reply.send(world.apply(*wanted, instance, when).await);
                     }
@@ -149,6 +153,9 @@ async fn serve(world: &mut World, told: Told, config: &Path, instance: &Instance
                     }
                     Command::Tunnels(reply) => {
                         let _ = reply.send(describe::tunnels(world));
+                    }
+                    Command::Links(reply) => {
+                        let _ = reply.send(links::read(world).await);
                     }
                     Command::Ports(reply) => {
                         let _ = reply.send(describe::ports(world));
