@@ -33,15 +33,13 @@ pub use self::{
     port::text as ports_text,
     stats::{Sample, text as stats_text},
     tunnel::{Probed, json as tunnels_json, probe_json, probe_text, text as tunnels_text},
-    words::{
-        Filter, change as change_of_words, link as link_of_words, tunnel as tunnel_of_words,
-    },
+    words::{Filter, change as change_of_words, link as link_of_words, tunnel as tunnel_of_words},
 };
 use crate::{config::nearest, control::client::Client, instance::Instance};
 
 /// Forwards GRE at line rate.
 #[derive(Debug, Parser)]
-#[command(version, infer_subcommands = true, after_help = EXAMPLES)]
+#[command(name = "xgre", version, infer_subcommands = true, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     output: Output,
@@ -121,10 +119,14 @@ impl Cli {
     /// On an option that there is not, in iproute2's words. Help, and what else is wrong, clap prints
     /// and exits.
     pub fn from_args(args: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
-        Self::try_parse_from(output::iproute2_options(args)).map_err(|error| {
+        let args = output::iproute2_options(args);
+        Self::try_parse_from(&args).map_err(|error| {
             match (error.kind(), error.get(ContextKind::InvalidArg)) {
                 (ErrorKind::UnknownArgument, Some(ContextValue::String(option))) => {
-                    usage::option(option)
+                    // Of a word behind one dash clap knows the first letter only.
+                    let words = args.iter().filter_map(|arg| arg.to_str());
+                    let mut meant = words.filter(|arg| arg.starts_with(option.as_str()));
+                    usage::option(meant.next().unwrap_or(option))
                 }
                 _ => error.exit(),
             }

@@ -41,7 +41,13 @@ pub struct Output {
     )]
     pub color: Option<Colour>,
     /// Only tunnels over IPv4 [-4] or IPv6 [-6]
-    #[arg(long, global = true, value_name = "FAMILY", default_value = "any", hide_default_value = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FAMILY",
+        default_value = "any",
+        hide_default_value = true
+    )]
     pub family: Family,
 }
 

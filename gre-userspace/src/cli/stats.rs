@@ -11,11 +11,7 @@ use std::{
 use clap::Args;
 
 pub use self::text::text;
-use super::{
-    Clock, Failure, Output,
-    output::print,
-    runtime,
-};
+use super::{Clock, Failure, Output, output::print, runtime};
 use crate::{
     control::client::Client,
     instance::Instance,

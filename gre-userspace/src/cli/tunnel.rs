@@ -255,7 +255,9 @@ fn show(words: &[String], output: Output) -> Result<(), Failure> {
 /// iproute2's words.
 pub(super) fn does_not_exist(name: &str) -> Failure {
     let hint = match if_nametoindex(name) {
-        Ok(_) => format!("\nit is no tunnel of xgre's that fits: `ip link show {name}` shows the device"),
+        Ok(_) => {
+            format!("\nit is no tunnel of xgre's that fits: `ip link show {name}` shows the device")
+        }
         Err(_) => String::new(),
     };
     Failure::refused(format!("Device \"{name}\" does not exist.{hint}"))

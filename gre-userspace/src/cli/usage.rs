@@ -93,10 +93,7 @@ pub(super) fn of_type(word: &str, near: Option<&str>) -> Failure {
 
 /// The word in place of an object; iproute2's words.
 pub(super) fn object(word: &str, near: Option<&str>) -> Failure {
-    Failure::refused(format!(
-        "Object \"{word}\" is unknown, try \"xgre help\".{}",
-        meant(near)
-    ))
+    Failure::refused(format!("Object \"{word}\" is unknown, try \"xgre help\".{}", meant(near)))
 }
 
 /// The word in place of a verb of `object`.

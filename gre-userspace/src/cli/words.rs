@@ -7,11 +7,11 @@ mod options;
 mod values;
 
 pub use self::device::LinkWords;
+use self::options::Words;
 pub(super) use self::{
     device::{Shown, link_words, shown},
     grammar::{Grammar, shortens},
 };
-use self::options::Words;
 use super::{Failure, output::Family};
 use crate::{
     model::{Mode, Tunnel},

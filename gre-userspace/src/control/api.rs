@@ -224,11 +224,7 @@ impl TryFrom<LinkSettings> for DeviceSettings {
             model::mac(&text)
                 .ok_or_else(|| Error::invalid(format!("address: \"{text}\" is no MAC address")))
         });
-        Ok(Self {
-            up: settings.up,
-            mtu: number("mtu", settings.mtu)?,
-            mac: mac.transpose()?,
-        })
+        Ok(Self { up: settings.up, mtu: number("mtu", settings.mtu)?, mac: mac.transpose()? })
     }
 }
 

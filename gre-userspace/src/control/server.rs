@@ -32,8 +32,8 @@ use crate::{
     model::{DeviceSettings, Tunnel},
     plan::Step,
     report::{
-        Count, Direction, LinkInfo, Mismatch, PathMtu, PlanStep, PortInfo, Sequence, Stats, TierOutcomes,
-        Traffic, TunnelInfo, TunnelStats,
+        Count, Direction, LinkInfo, Mismatch, PathMtu, PlanStep, PortInfo, Sequence, Stats,
+        TierOutcomes, Traffic, TunnelInfo, TunnelStats,
     },
 };
 

@@ -58,8 +58,7 @@ impl World {
         if let Some(reason) = impossible(tunnel, settings) {
             return Err(Refusal::Invalid(reason));
         }
-        let ifindex =
-            self.device_ifindex(&self.snapshot(), name).ok_or_else(no_such_tunnel)?;
+        let ifindex = self.device_ifindex(&self.snapshot(), name).ok_or_else(no_such_tunnel)?;
         self.kernel.set_device(ifindex, settings).await.map_err(kernel)?;
         let shows = |snapshot: &Arc<Snapshot>| {
             snapshot.links.get(&ifindex).is_none_or(|link| has(link, settings))
@@ -75,7 +74,10 @@ impl World {
 fn impossible(tunnel: &Tunnel, settings: DeviceSettings) -> Option<String> {
     if settings.mac.is_some() && !tunnel.mode.is_ethernet() {
         let mode = tunnel.mode;
-        return Some(format!("{} is {mode}, which carries no Ethernet: leave `address` out", tunnel.name));
+        return Some(format!(
+            "{} is {mode}, which carries no Ethernet: leave `address` out",
+            tunnel.name
+        ));
     }
     let mtu = settings.mtu?;
     unfit(&Tunnel { mtu: Some(mtu), ..tunnel.clone() }).map(|unfit| unfit.reason)

@@ -144,7 +144,8 @@ impl Kernel {
             message = if up { message.up() } else { message.down() };
             words.push_str(if up { " up" } else { " down" });
         }
-        self.set_link(|| format!("set the device {}{words}", device(ifindex)), message.build()).await
+        self.set_link(|| format!("set the device {}{words}", device(ifindex)), message.build())
+            .await
     }
 
     /// At most 255 bytes; an empty one takes the alias away.

@@ -52,9 +52,8 @@ impl<'a> Device<'a> {
 
     /// As the kernel's tunnel of these addresses has it (ip_tunnel_bind_dev, ip6gre_tnl_link_config).
     pub(super) fn is_point_to_point(&self) -> bool {
-        let known = |address: &str| {
-            address.parse().is_ok_and(|address: IpAddr| !address.is_unspecified())
-        };
+        let known =
+            |address: &str| address.parse().is_ok_and(|address: IpAddr| !address.is_unspecified());
         let local = self.tunnel.mode != "ip6gre" || known(&self.tunnel.local);
         !self.is_ethernet() && local && known(&self.tunnel.remote)
     }

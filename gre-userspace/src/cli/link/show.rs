@@ -227,7 +227,8 @@ fn table(columns: &Columns, device: &Device<'_>, by_kind: bool) -> String {
 
 /// No narrower than the headings, and wide enough for every number.
 fn widths(rows: &[&[u64]], kinds: &[&[u64]]) -> [usize; 6] {
-    let mut widths = ["*X errors:", "packets", "errors", "dropped", "heartbt", "overrun"].map(str::len);
+    let mut widths =
+        ["*X errors:", "packets", "errors", "dropped", "heartbt", "overrun"].map(str::len);
     let mut fit = |column: usize, number: u64| {
         widths[column] = widths[column].max(number.to_string().len());
     };

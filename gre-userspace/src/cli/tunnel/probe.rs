@@ -58,7 +58,11 @@ impl Probe {
         let overhead = Tunnel::try_from(TunnelSpec::from(&tunnel));
         let overhead = overhead.map_err(ClientError::Refused)?.overhead();
         let probed = Probed { tunnel: &tunnel, address, overhead, verdict };
-        print(&if output.json { output.json(&json(&probed))? } else { text(&probed, output.paint()) })?;
+        print(&if output.json {
+            output.json(&json(&probed))?
+        } else {
+            text(&probed, output.paint())
+        })?;
         match verdict {
             Verdict::Carried { .. } => Ok(()),
             Verdict::TooLong { .. } | Verdict::Silent => Err(Failure::told()),

@@ -111,9 +111,7 @@ fn mode(value: &str) -> Result<Mode, Failure> {
 }
 
 fn no_device(example: &str) -> Failure {
-    Failure::senseless(format!(
-        "Not enough information: \"dev\" argument is required.\n{example}"
-    ))
+    Failure::senseless(format!("Not enough information: \"dev\" argument is required.\n{example}"))
 }
 
 fn duplicate(option: &str, value: &str) -> Failure {

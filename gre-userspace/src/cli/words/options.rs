@@ -52,13 +52,8 @@ struct Context {
 const UNSUPPORTED: [&str; 5] =
     ["external", "allow-localremote", "encap-csum", "encap-udp6-csum", "encap-remcsum"];
 /// What a tunnel without these is anyway.
-const AS_IT_IS: [&str; 5] = [
-    "noallow-localremote",
-    "noencap",
-    "noencap-csum",
-    "noencap-udp6-csum",
-    "noencap-remcsum",
-];
+const AS_IT_IS: [&str; 5] =
+    ["noallow-localremote", "noencap", "noencap-csum", "noencap-udp6-csum", "noencap-remcsum"];
 
 /// What iproute2 takes for modes over IPv6 (tunnel_mode_is_ipv6 in ip/iptunnel.c), and ours.
 const OVER_IPV6: [&str; 13] = [
@@ -75,6 +70,25 @@ const OVER_IPV6: [&str; 13] = [
     "any",
     "ip6gre/ip",
     "ip6gretap",
+];
+
+/// iproute2's, which are not of GRE.
+const OTHER_MODES: [&str; 15] = [
+    "ipip",
+    "ip/ip",
+    "sit",
+    "ipv6/ip",
+    "isatap",
+    "vti",
+    "ip6ip6",
+    "ipv6/ipv6",
+    "ipip6",
+    "ip4ip6",
+    "ip/ipv6",
+    "ipv4/ipv6",
+    "vti6",
+    "any",
+    "any/ipv6",
 ];
 
 impl Words {
@@ -129,7 +143,13 @@ impl Words {
             "local" => self.local = Some(address(value, context)?),
             "dev" => self.dev = Some(device(value)?),
             "ttl" | "hoplimit" | "hlim" => self.ttl = Some(ttl(value, limit_word(context))?),
-            "tos" | "tclass" | "tc" | "dsfield" => self.tos = Some(tos(value)?),
+            "tos" | "tclass" | "tc" | "dsfield" => {
+                let wrong = match context.over_ipv6 {
+                    Some(true) => "invalid TClass",
+                    _ => "bad TOS value",
+                };
+                self.tos = Some(tos(value, wrong)?);
+            }
             "key" => {
                 let key = Some(key(word, value)?);
                 (self.ikey, self.okey) = (Some(key), Some(key));
@@ -180,19 +200,20 @@ impl Words {
     }
 
     fn mode(&mut self, text: &str, family: Family) -> Result<(), Failure> {
+        let second = || Failure::senseless("You managed to ask for more than one tunnel mode.");
         let mode = match text {
             "gre" | "gre/ip" if family != Family::Inet6 => Mode::Gre,
             "ip6gre" | "ip6gre/ip" | "gre/ipv6" => Mode::Ip6gre,
             "gretap" => Mode::Gretap,
             "ip6gretap" => Mode::Ip6gretap,
-            "ipip" | "ip/ip" | "sit" | "ipv6/ip" | "isatap" | "vti" | "ip6ip6" | "ipv6/ipv6"
-            | "ipip6" | "ip4ip6" | "ip/ipv6" | "ipv4/ipv6" | "vti6" | "any" | "any/ipv6" => {
+            _ if OTHER_MODES.contains(&text) && self.mode.is_some() => return Err(second()),
+            _ if OTHER_MODES.contains(&text) => {
                 return Err(unsupported(&format!("mode {text}"), Grammar::Tunnel));
             }
             _ => return Err(Failure::senseless(format!("Unknown tunnel mode \"{text}\""))),
         };
         if self.mode.is_some_and(|other| other != mode) {
-            return Err(Failure::senseless("You managed to ask for more than one tunnel mode."));
+            return Err(second());
         }
         self.mode = Some(mode);
         Ok(())

@@ -23,8 +23,8 @@ pub(super) struct Tos {
     byte: u8,
 }
 
-/// `inherit`, a DSCP, or `inherit/DSCP`.
-pub(super) fn tos(text: &str) -> Result<Tos, Failure> {
+/// `inherit`, a DSCP, or `inherit/DSCP`; `wrong` is what iproute2 says of anything else.
+pub(super) fn tos(text: &str, wrong: &str) -> Result<Tos, Failure> {
     let (inherit, dsfield) = match text.split_once('/') {
         _ if text == "inherit" => return Ok(Tos { inherit: true, byte: 0 }),
         Some(("inherit", dsfield)) => (true, dsfield),
@@ -32,9 +32,7 @@ pub(super) fn tos(text: &str) -> Result<Tos, Failure> {
     };
     match dsfield::parse(dsfield) {
         Some(byte) => Ok(Tos { inherit, byte }),
-        None => {
-            Err(Failure::senseless(format!("Error: argument \"{text}\" is wrong: bad TOS value")))
-        }
+        None => Err(Failure::senseless(format!("Error: argument \"{text}\" is wrong: {wrong}"))),
     }
 }
 
