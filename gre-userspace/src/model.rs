@@ -535,6 +535,8 @@ pub struct Desired {
     /// that has an address is a port, and each that a bridge joins to a tunnel.
     pub ports: BTreeMap<String, XdpMode>,
     pub limits: Limits,
+    /// The group whose members may change what runs, by the control socket.
+    pub control_group: Option<String>,
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub struct Direction {
     pub drops: Vec<Count>,
 }
 
+/// How often something happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct Count {
     /// The outcome's label, e.g. `key-mismatch`.
@@ -36,6 +37,7 @@ pub struct Count {
     pub packets: u64,
 }
 
+/// What a tunnel has carried, and what it has not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct TunnelStats {
     pub name: String,
@@ -100,7 +102,7 @@ pub struct Stats {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct TunnelInfo {
     pub name: String,
-    /// `gre` or `ip6gre`.
+    /// `gre`, `ip6gre`, `gretap` or `ip6gretap`.
     pub mode: String,
     /// `0.0.0.0` or `::` is any.
     pub local: String,
@@ -210,6 +212,7 @@ pub struct LinkInfo {
     pub underlay_down: bool,
 }
 
+/// An interface that packets are forwarded between.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct PortInfo {
     pub name: String,
@@ -233,7 +236,7 @@ pub const DELETE: &str = "delete";
 pub struct PlanStep {
     /// `add`, `change` or `delete`.
     pub action: String,
-    /// `tunnel` or `port`.
+    /// `tunnel`, `port` or `control`.
     pub object: String,
     /// `*` is every port that is not named.
     pub name: String,

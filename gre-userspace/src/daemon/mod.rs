@@ -31,7 +31,7 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    control::server::Server, instance::Instance, loader, model::Desired, monitor, netlink::Kernel,
+    control::{access::Access, server::Server}, instance::Instance, loader, model::Desired, monitor, netlink::Kernel,
     observed::Snapshot, slowpath::handle::PathMtu,
 };
 
@@ -66,12 +66,13 @@ pub async fn run(options: Options) -> Result<()> {
 
     instance.prepare()?;
     let (handle, commands) = Handle::new();
+    let access = Access::default();
     // Before anything else is touched: it is what a second daemon stumbles on.
-    let server = Server::start(&instance.socket, handle)?;
+    let server = Server::start(&instance.socket, handle, access.clone())?;
     let takeover = loader::is_running(&instance.pins);
     let (programs, maps, for_daemon) = loader::load(&desired.limits, &instance.pins)?;
     let (slow_path, path_mtus) = slow::start(for_daemon)?;
-    let mut world = World::new(kernel, programs, maps, snapshots.clone(), slow_path);
+    let mut world = World::new(kernel, programs, maps, snapshots.clone(), slow_path, access);
     if let Err(error) = world.start(desired).await {
         // What an earlier daemon left forwarding goes on as it can.
         if takeover {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 use tracing::{info, warn};
 
 use crate::{
@@ -32,6 +32,7 @@ impl World {
             desired.tunnels.into_iter().partition(|(name, _)| has_device(&snapshot, name));
         self.desired = Desired { tunnels: existing.clone(), ..desired };
         self.desired.tunnels.extend(left);
+        self.let_group(self.desired.control_group.clone()).map_err(Error::msg)?;
         self.attach(&snapshot)?;
         self.follow().await;
 
