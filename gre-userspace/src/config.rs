@@ -20,6 +20,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use self::{
+    check::bad_group,
+    diagnostic::Source,
+    values::{AddressValue, EncapLimit, End, Key, Label, Prefix, SegmentSize, Sequence, Tos, Ttl},
+};
 pub(crate) use self::{check::bad_name, diagnostic::nearest};
 pub use self::{
     check::{Unfit, unfit, warnings},
@@ -28,11 +33,6 @@ pub use self::{
     options::options,
     save::save,
     schema::schema,
-};
-use self::{
-    check::bad_group,
-    diagnostic::Source,
-    values::{AddressValue, EncapLimit, End, Key, Label, Prefix, SegmentSize, Sequence, Tos, Ttl},
 };
 use crate::model::{Desired, Limits, Mode, Tunnel, XdpMode};
 

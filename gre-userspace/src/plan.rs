@@ -17,11 +17,20 @@ pub type Ports = BTreeMap<String, XdpMode>;
 /// One change, which can be undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    Ports { old: Ports, new: Ports },
+    Ports {
+        old: Ports,
+        new: Ports,
+    },
     /// The group that may change what runs.
-    Group { old: Option<String>, new: Option<String> },
+    Group {
+        old: Option<String>,
+        new: Option<String>,
+    },
     Add(Tunnel),
-    Change { old: Tunnel, new: Tunnel },
+    Change {
+        old: Tunnel,
+        new: Tunnel,
+    },
     Delete(Tunnel),
 }
 

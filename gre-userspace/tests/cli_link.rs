@@ -24,13 +24,13 @@ fn gre(name: &str) -> Tunnel {
 }
 
 fn ip6(mode: Mode) -> Tunnel {
-    Tunnel::new("t", mode, "2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap())
+    Tunnel::new("x", mode, "2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap())
 }
 
 #[test]
 fn words_behind_the_type_may_be_shortened_as_in_iproute2() {
     const ENDS: &str = "r 192.0.2.2 l 192.0.2.1";
-    let plain = gre("t");
+    let plain = gre("x");
     let full = Tunnel {
         ttl: 64,
         tos: 0xb8,
@@ -44,35 +44,34 @@ fn words_behind_the_type_may_be_shortened_as_in_iproute2() {
         ..plain.clone()
     };
     for (line, tunnel) in [
-        (format!("t type gre {ENDS}"), plain.clone()),
-        (format!("name t ty gre remo 192.0.2.2 loc 192.0.2.1"), plain.clone()),
+        (format!("x type gre {ENDS}"), plain.clone()),
+        ("name x ty gre remo 192.0.2.2 loc 192.0.2.1".to_owned(), plain.clone()),
         (format!("dev t type gre {ENDS} t 64 to 0xb8 i 1 o 2 c s d u0"), full.clone()),
-        (format!("t type gre {ENDS} hl 64 dsf EF ik 1 okey 2 cs se de u0"), full.clone()),
-        (format!("t type gre {ENDS} k 3 n c noc s nos nop p"), plain.clone()),
-        (format!("t type gre {ENDS} k 7 noi seq noo"), Tunnel {
-            okey: None,
-            iseq: true,
-            oseq: true,
-            ..plain.clone()
-        }),
-        (format!("t type gre {ENDS} nop ignore-df ttl 9"), Tunnel {
-            ttl: 9,
-            pmtudisc: false,
-            ignore_df: true,
-            ..plain.clone()
-        }),
-        (format!("mtu 1400 t type gre {ENDS}"), Tunnel { mtu: Some(1400), ..plain.clone() }),
-        (format!("t addr 02:00:00:00:00:01 up type gretap {ENDS}"), Tunnel {
-            mode: Mode::Gretap,
-            ..plain.clone()
-        }),
+        (format!("x type gre {ENDS} hl 64 dsf EF ik 1 okey 2 cs se de u0"), full.clone()),
+        (format!("x type gre {ENDS} k 3 n c noc s nos nop p"), plain.clone()),
+        (
+            format!("x type gre {ENDS} k 7 noi seq noo"),
+            Tunnel { okey: None, iseq: true, oseq: true, ..plain.clone() },
+        ),
+        (
+            format!("x type gre {ENDS} nop ignore-df ttl 9"),
+            Tunnel { ttl: 9, pmtudisc: false, ignore_df: true, ..plain.clone() },
+        ),
+        (format!("mtu 1400 x type gre {ENDS}"), Tunnel { mtu: Some(1400), ..plain.clone() }),
+        (
+            format!("x addr 02:00:00:00:00:01 up type gretap {ENDS}"),
+            Tunnel { mode: Mode::Gretap, ..plain.clone() },
+        ),
         // What every tunnel of ours is anyway.
         (
-            format!("t type gre {ENDS} noencap encap none fwmark 0 noencap-csum noallow-localremote"),
+            format!(
+                "x type gre {ENDS} noencap encap none fwmark 0 noencap-csum noallow-localremote"
+            ),
             plain.clone(),
         ),
         (
-            "t type ip6gre r 2001:db8::2 l 2001:db8::1 h inherit tc b8 encaplimit 4 fl 7".to_owned(),
+            "x type ip6gre r 2001:db8::2 l 2001:db8::1 h inherit tc b8 encaplimit 4 fl 7"
+                .to_owned(),
             Tunnel {
                 ttl: 0,
                 tos: 0xb8,
@@ -82,7 +81,7 @@ fn words_behind_the_type_may_be_shortened_as_in_iproute2() {
             },
         ),
         (
-            "t type ip6gretap r 2001:db8::2 l 2001:db8::1 to inherit".to_owned(),
+            "x type ip6gretap r 2001:db8::2 l 2001:db8::1 to inherit".to_owned(),
             Tunnel { tos: 1, ..ip6(Mode::Ip6gretap) },
         ),
     ] {
@@ -94,37 +93,57 @@ fn words_behind_the_type_may_be_shortened_as_in_iproute2() {
 fn words_of_devices_are_refused_in_iproute2s_words() {
     for (line, refusal, code) in [
         // (ip)
-        ("add t mtu 1400 mtu 1500 type gre", "Error: duplicate \"mtu\": \"1500\" is the second value.", 255),
-        ("add t mtu x type gre", "Error: argument \"x\" is wrong: Invalid \"mtu\" value", 255),
-        ("add t address zz type gretap", "\"zz\" is invalid lladdr.", 1),
-        ("add t u type gre", "Error: either \"dev\" is duplicate, or \"u\" is a garbage.", 255),
-        ("add t type gre remote 2001:db8::1", "Error: inet address is expected rather than \"2001:db8::1\".", 1),
-        ("add t type gre remote x", "Error: inet address is expected rather than \"x\".", 1),
-        ("add t type ip6gre remote x", "Error: inet6 address is expected rather than \"x\".", 1),
-        ("add t type ip6gre ttl 264", "Error: argument \"264\" is wrong: invalid HLIM", 255),
-        ("add t type gre encap foo", "Error: argument \"foo\" is wrong: Invalid encap type.", 255),
-        ("add t type ip6gre dscp foo", "Error: argument \"foo\" is wrong: not inherit", 255),
-        ("add t type gre fwmark x", "Error: argument \"x\" is wrong: invalid fwmark", 255),
-        ("add t type foo", "Error: Unknown device type.", 2),
-        ("add t", "Not enough information: \"type\" argument is required", 1),
+        (
+            "add t mtu 1400 mtu 1500 type gre",
+            "Error: duplicate \"mtu\": \"1500\" is the second value.",
+            255,
+        ),
+        ("add x mtu x type gre", "Error: argument \"x\" is wrong: Invalid \"mtu\" value", 255),
+        ("add x address zz type gretap", "\"zz\" is invalid lladdr.", 1),
+        ("add x u type gre", "Error: either \"dev\" is duplicate, or \"u\" is a garbage.", 255),
+        (
+            "add t type gre remote 2001:db8::1",
+            "Error: inet address is expected rather than \"2001:db8::1\".",
+            1,
+        ),
+        ("add x type gre remote x", "Error: inet address is expected rather than \"x\".", 1),
+        ("add x type ip6gre remote x", "Error: inet6 address is expected rather than \"x\".", 1),
+        ("add x type ip6gre ttl 264", "Error: argument \"264\" is wrong: invalid HLIM", 255),
+        ("add x type gre encap foo", "Error: argument \"foo\" is wrong: Invalid encap type.", 255),
+        ("add x type ip6gre dscp foo", "Error: argument \"foo\" is wrong: not inherit", 255),
+        ("add x type gre fwmark x", "Error: argument \"x\" is wrong: invalid fwmark", 255),
+        ("add x type foo", "Error: Unknown device type.", 2),
+        ("add x", "Not enough information: \"type\" argument is required", 1),
         ("set up", "Not enough information: \"dev\" argument is required.", 255),
         ("s", "Not enough information: \"dev\" argument is required.", 255),
-        ("add t type", "Command line is not complete. Try option \"help\"", 255),
-        ("add t type gre dev nosuch", "Cannot find device \"nosuch\"", 255),
+        ("add x type", "Command line is not complete. Try option \"help\"", 255),
+        ("add x type gre dev nosuch", "Cannot find device \"nosuch\"", 255),
         ("show gre1 gre2", "Error: either \"dev\" is duplicate, or \"gre2\" is a garbage.", 255),
         ("foo", "Command \"foo\" is unknown, try \"xgre link help\".", 255),
         // Ours
-        ("add t type gre encap fou", "Error: \"encap fou\" is not supported by xgre yet", 255),
-        ("add t type gre external", "Error: \"external\" is not supported by xgre yet", 255),
-        ("add t type gre fwmark 3", "Error: \"fwmark 3\" is not supported by xgre yet", 255),
-        ("add t type ip6gre dscp inherit", "Error: \"dscp inherit\" is not supported by xgre yet", 255),
-        ("add t type ip6gre allow-localremote", "Error: \"allow-localremote\" is not supported by xgre yet", 255),
-        ("add t type gre erspan_ver 2", "Error: \"erspan_ver 2\" is not supported by xgre yet", 255),
-        ("add t numtxq 4 type gre", "Error: \"numtxqueues 4\" is not supported by xgre", 255),
-        ("set t alias x", "Error: \"alias x\" is not supported by xgre", 255),
-        ("set t nomaster", "Error: \"nomaster\" is not supported by xgre", 255),
-        ("set t group 5", "Error: \"group 5\" is not supported by xgre", 255),
-        ("add t type gre csums", "\"csums\" is no option of this type; did you mean \"csum\"?", 1),
+        ("add x type gre encap fou", "Error: \"encap fou\" is not supported by xgre yet", 255),
+        ("add x type gre external", "Error: \"external\" is not supported by xgre yet", 255),
+        ("add x type gre fwmark 3", "Error: \"fwmark 3\" is not supported by xgre yet", 255),
+        (
+            "add t type ip6gre dscp inherit",
+            "Error: \"dscp inherit\" is not supported by xgre yet",
+            255,
+        ),
+        (
+            "add t type ip6gre allow-localremote",
+            "Error: \"allow-localremote\" is not supported by xgre yet",
+            255,
+        ),
+        (
+            "add t type gre erspan_ver 2",
+            "Error: \"erspan_ver 2\" is not supported by xgre yet",
+            255,
+        ),
+        ("add x numtxq 4 type gre", "Error: \"numtxqueues 4\" is not supported by xgre", 255),
+        ("set x alias x", "Error: \"alias x\" is not supported by xgre", 255),
+        ("set x nomaster", "Error: \"nomaster\" is not supported by xgre", 255),
+        ("set x group 5", "Error: \"group 5\" is not supported by xgre", 255),
+        ("add x type gre csums", "\"csums\" is no option of this type; did you mean \"csum\"?", 1),
         ("xstats", "\"xstats\" is the kernel's: use `ip link xstats`", 255),
     ] {
         let outcome = xgre(&format!("link {line}"));
@@ -149,8 +168,16 @@ fn what_is_unknown_is_named_and_help_is_given() {
             255,
         ),
         ("tunnel he", "Usage: xgre tunnel { add | change | del | show | probe } [ NAME ]", 255),
-        ("-6 tunnel add help", "Usage: xgre -6 tunnel { add | change | del | show | probe } [ NAME ]", 255),
-        ("link h", "Usage: xgre link add [ name ] NAME [ mtu MTU ] [ address LLADDR ] [ up | down ]", 255),
+        (
+            "-6 tunnel add help",
+            "Usage: xgre -6 tunnel { add | change | del | show | probe } [ NAME ]",
+            255,
+        ),
+        (
+            "link h",
+            "Usage: xgre link add [ name ] NAME [ mtu MTU ] [ address LLADDR ] [ up | down ]",
+            255,
+        ),
         ("link add x type gre help", "Usage: ... TYPE [ remote ADDR ]", 1),
         ("tunnel prl", "\"prl\" is of tunnels that xgre does not do: use `ip tunnel prl`", 255),
     ] {

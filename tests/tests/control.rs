@@ -56,7 +56,8 @@ impl Lab {
         let call = call.to_string();
         let python = ["python3", "-c", include_str!("../varlink/call.py")];
         let socket = self.socket.to_str().context("the socket's path is not UTF-8")?;
-        let line: Vec<&str> = as_whom.iter().copied().chain(python).chain([socket, &call]).collect();
+        let line: Vec<&str> =
+            as_whom.iter().copied().chain(python).chain([socket, &call]).collect();
         let text = from.spawn(line[0], &line[1..])?.process.finish(SOON)?.success()?;
         serde_json::from_str(&text).with_context(|| text.clone())
     }
@@ -84,7 +85,8 @@ fn an_independent_client_introspects_and_calls() -> Result<()> {
     ensure!(python.is_dir(), "PyPI's varlink is not installed: cargo xtask setup");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("varlink/client.py");
     let tunnel = json!({"name": "t0", "local": "192.0.2.1", "remote": "192.0.2.2", "key": 42});
-    let twin = json!({"tunnel": {"name": "t1", "local": "192.0.2.1", "remote": "192.0.2.2", "key": 42}});
+    let twin =
+        json!({"tunnel": {"name": "t1", "local": "192.0.2.1", "remote": "192.0.2.2", "key": 42}});
     let calls = [
         ("AddTunnel", json!({"tunnel": tunnel})),
         ("SetLink", json!({"name": "t0", "settings": {"up": true, "mtu": 1400}})),
@@ -163,9 +165,7 @@ fn others_may_look_and_only_root_and_the_group_may_change() -> Result<()> {
     let host = &lab.host;
     let (member, stranger) = (as_user(gid), as_user(NOBODY));
     let gone = json!({"error": "io.xgre.Control.NoSuchTunnel", "parameters": {"name": "t0"}});
-    let denied = |reason: &str| {
-        json!({"error": "io.xgre.Control.PermissionDenied", "parameters": {"reason": reason}})
-    };
+    let denied = |reason: &str| json!({"error": "io.xgre.Control.PermissionDenied", "parameters": {"reason": reason}});
     let members = format!(
         "only root and the group \"{GROUP}\" may change what runs: use `sudo`, or `usermod --append \
          --groups {GROUP} USER` and log in anew"
@@ -213,7 +213,10 @@ fn a_caller_from_another_namespace_gets_no_more_than_its_user() -> Result<()> {
     assert_eq!(id.trim(), "0", "root in there");
     let answer = lab.call(&elsewhere, &words(&inside), &delete("t0"))?;
     ensure!(is_denied(&answer), "{answer}");
-    assert_eq!(lab.call(&elsewhere, &words(&inside), &look())?["parameters"], json!({"tunnels": []}));
+    assert_eq!(
+        lab.call(&elsewhere, &words(&inside), &look())?["parameters"],
+        json!({"tunnels": []})
+    );
     lab.daemon.stop().map(drop)
 }
 
@@ -281,10 +284,7 @@ fn a_device_is_set_as_by_ip_link() -> Result<()> {
     ensure!(device.contains("mtu 1300 ") && !device.contains("UP"), "{device}");
     xgre(host, &format!("link replace tap1 type gretap {ENDS} ttl 9"))?;
     let shown = xgre(host, "tunnel show tap1")?;
-    assert_eq!(
-        shown.lines().next(),
-        Some("tap1: gretap remote 192.0.2.2 local 192.0.2.1 ttl 9")
-    );
+    assert_eq!(shown.lines().next(), Some("tap1: gretap remote 192.0.2.2 local 192.0.2.1 ttl 9"));
     xgre(host, &format!("link replace gre1 up type gre {ENDS}"))?;
     ensure!(host.ip("-o link show dev gre1")?.contains(",UP,"), "gre1 is not up");
 
@@ -301,6 +301,10 @@ fn a_device_is_set_as_by_ip_link() -> Result<()> {
     );
     ensure!(!host.devices()?.contains(&"gre2".to_owned()), "gre2 is still there");
     let refused = attempt(host, "link set gre1 mtu 67")?;
-    ensure!(refused.output.stderr.contains("the MTU of this tunnel is 68 to"), "{}", refused.output);
+    ensure!(
+        refused.output.stderr.contains("the MTU of this tunnel is 68 to"),
+        "{}",
+        refused.output
+    );
     lab.daemon.stop().map(drop)
 }

@@ -147,7 +147,7 @@ fn option(text: &str, before_object: bool) -> Option<String> {
     }
     let is_letter = word.len() == 1 && !word.starts_with(|c: char| c.is_ascii_digit());
     if is_letter {
-        return None;
+        return (word == "f" && before_object).then(|| "--family".to_owned());
     }
     let found = OPTIONS.iter().find(|(whole, _)| shortens(word, whole));
     found.map(|(_, long)| (*long).to_owned())

@@ -31,8 +31,14 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    control::{access::Access, server::Server}, instance::Instance, loader, model::Desired, monitor, netlink::Kernel,
-    observed::Snapshot, slowpath::handle::PathMtu,
+    control::{access::Access, server::Server},
+    instance::Instance,
+    loader,
+    model::Desired,
+    monitor,
+    netlink::Kernel,
+    observed::Snapshot,
+    slowpath::handle::PathMtu,
 };
 
 use self::{
