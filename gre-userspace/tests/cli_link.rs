@@ -46,7 +46,7 @@ fn words_behind_the_type_may_be_shortened_as_in_iproute2() {
     for (line, tunnel) in [
         (format!("x type gre {ENDS}"), plain.clone()),
         ("name x ty gre remo 192.0.2.2 loc 192.0.2.1".to_owned(), plain.clone()),
-        (format!("dev t type gre {ENDS} t 64 to 0xb8 i 1 o 2 c s d u0"), full.clone()),
+        (format!("dev x type gre {ENDS} t 64 to 0xb8 i 1 o 2 c s d u0"), full.clone()),
         (format!("x type gre {ENDS} hl 64 dsf EF ik 1 okey 2 cs se de u0"), full.clone()),
         (format!("x type gre {ENDS} k 3 n c noc s nos nop p"), plain.clone()),
         (
@@ -94,7 +94,7 @@ fn words_of_devices_are_refused_in_iproute2s_words() {
     for (line, refusal, code) in [
         // (ip)
         (
-            "add t mtu 1400 mtu 1500 type gre",
+            "add x mtu 1400 mtu 1500 type gre",
             "Error: duplicate \"mtu\": \"1500\" is the second value.",
             255,
         ),
@@ -102,7 +102,7 @@ fn words_of_devices_are_refused_in_iproute2s_words() {
         ("add x address zz type gretap", "\"zz\" is invalid lladdr.", 1),
         ("add x u type gre", "Error: either \"dev\" is duplicate, or \"u\" is a garbage.", 255),
         (
-            "add t type gre remote 2001:db8::1",
+            "add x type gre remote 2001:db8::1",
             "Error: inet address is expected rather than \"2001:db8::1\".",
             1,
         ),
@@ -125,17 +125,17 @@ fn words_of_devices_are_refused_in_iproute2s_words() {
         ("add x type gre external", "Error: \"external\" is not supported by xgre yet", 255),
         ("add x type gre fwmark 3", "Error: \"fwmark 3\" is not supported by xgre yet", 255),
         (
-            "add t type ip6gre dscp inherit",
+            "add x type ip6gre dscp inherit",
             "Error: \"dscp inherit\" is not supported by xgre yet",
             255,
         ),
         (
-            "add t type ip6gre allow-localremote",
+            "add x type ip6gre allow-localremote",
             "Error: \"allow-localremote\" is not supported by xgre yet",
             255,
         ),
         (
-            "add t type gre erspan_ver 2",
+            "add x type gre erspan_ver 2",
             "Error: \"erspan_ver 2\" is not supported by xgre yet",
             255,
         ),

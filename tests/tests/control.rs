@@ -27,6 +27,8 @@ use tests::{
     xgre::{Daemon, attempt, binary, xgre},
 };
 
+/// The distribution's, which everybody may run.
+const PYTHON: &str = "/usr/bin/python3";
 const SOON: Duration = Duration::from_secs(20);
 /// Nobody's user and group, on Debian as on others.
 const NOBODY: u32 = 65_534;
@@ -45,7 +47,7 @@ impl Lab {
         wire((&host, "u0"), (&host, "u1"))?;
         host.ip("addr add 192.0.2.1/24 dev u0")?;
         let file = host.scratch().join("xgre.toml");
-        fs::write(&file, Gateway::without_tunnels().xdp(Xdp::Off).toml() + config)?;
+        fs::write(&file, Gateway::without_tunnels().ports(&["u0"]).xdp(Xdp::Off).toml() + config)?;
         let daemon = Daemon::start_from(&host, &file)?;
         let socket = socket(&host)?;
         Ok(Self { host, daemon, socket })
@@ -54,7 +56,7 @@ impl Lab {
     /// A call from a namespace, by what stands in front of the program.
     fn call(&self, from: &Namespace, as_whom: &[&str], call: &Value) -> Result<Value> {
         let call = call.to_string();
-        let python = ["python3", "-c", include_str!("../varlink/call.py")];
+        let python = [PYTHON, "-c", include_str!("../varlink/call.py")];
         let socket = self.socket.to_str().context("the socket's path is not UTF-8")?;
         let line: Vec<&str> =
             as_whom.iter().copied().chain(python).chain([socket, &call]).collect();
@@ -96,7 +98,7 @@ fn an_independent_client_introspects_and_calls() -> Result<()> {
         ("DeleteTunnel", json!({"name": "t0"})),
         ("Tunnels", json!({})),
     ];
-    let mut command = lab.host.command("python3");
+    let mut command = lab.host.command(PYTHON);
     command.env("PYTHONPATH", python).arg(script).arg(&lab.socket);
     for (method, parameters) in &calls {
         command.arg(method).arg(parameters.to_string());
@@ -178,7 +180,7 @@ fn others_may_look_and_only_root_and_the_group_may_change() -> Result<()> {
     assert_eq!(lab.call(host, &words(&stranger), &delete("t0"))?, denied(&members));
 
     // The config lets another group, while the daemon runs.
-    let plain = Gateway::without_tunnels().xdp(Xdp::Off).toml();
+    let plain = Gateway::without_tunnels().ports(&["u0"]).xdp(Xdp::Off).toml();
     let file = lab.daemon.config();
     fs::write(&file, &plain)?;
     let file = file.to_str().context("the file's name is not UTF-8")?;

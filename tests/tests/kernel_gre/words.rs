@@ -140,7 +140,7 @@ const REFUSED_OTHERWISE: &[&str] = &[
 #[ignore = "for a kernel with ip_gre: cargo xtask test --vm"]
 fn words_are_answered_as_by_ip() -> Result<()> {
     let [kernel, ours] = [namespace("kernel")?, namespace("ours")?];
-    let daemon = Daemon::start(&ours, &Gateway::without_tunnels().xdp(Xdp::Off))?;
+    let daemon = Daemon::start(&ours, &Gateway::without_tunnels().ports(&["u0"]).xdp(Xdp::Off))?;
     for (name, over_ipv6, words) in TUNNELS {
         let six = if *over_ipv6 { "-6 " } else { "" };
         kernel.ip(&format!("{six}tunnel add {name} {words}"))?;
