@@ -20,6 +20,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use self::{
+    check::bad_group,
+    diagnostic::Source,
+    values::{AddressValue, EncapLimit, End, Key, Label, Prefix, SegmentSize, Sequence, Tos, Ttl},
+};
 pub(crate) use self::{check::bad_name, diagnostic::nearest};
 pub use self::{
     check::{Unfit, unfit, warnings},
@@ -28,10 +33,6 @@ pub use self::{
     options::options,
     save::save,
     schema::schema,
-};
-use self::{
-    diagnostic::Source,
-    values::{AddressValue, EncapLimit, End, Key, Label, Prefix, SegmentSize, Sequence, Tos, Ttl},
 };
 use crate::model::{Desired, Limits, Mode, Tunnel, XdpMode};
 
@@ -67,6 +68,7 @@ pub fn parse(name: &str, text: &str) -> Result<Desired, ConfigError> {
         tunnels: tunnels(&source, file.tunnel, &limits)?,
         ports: ports(&source, file.port)?,
         limits,
+        control_group: control_group(&source, file.control)?,
     })
 }
 
@@ -81,6 +83,8 @@ struct File {
     port: Vec<PortTable>,
     #[serde(default)]
     limits: LimitsTable,
+    #[serde(default)]
+    control: ControlTable,
 }
 
 /// A tunnel and its device. Keys mean what they mean to `ip tunnel` and `ip link`.
@@ -195,6 +199,24 @@ struct LimitsTable {
     vlans: Option<NonZeroU32>,
     fragments: Option<NonZeroU32>,
     fdb: Option<NonZeroU32>,
+}
+
+/// Who may do what by the control socket: everybody may look, and root may do everything.
+#[derive(Deserialize, Default, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ControlTable {
+    /// The group whose members may do everything, too.
+    #[schemars(schema_with = "schema::group")]
+    group: Option<Spanned<String>>,
+}
+
+/// Whether there is such a group, only the machine knows that the daemon runs on.
+fn control_group(source: &Source, table: ControlTable) -> Result<Option<String>, ConfigError> {
+    let Some(group) = table.group else { return Ok(None) };
+    match bad_group(group.get_ref()) {
+        Some(reason) => Err(source.error(group.span(), reason)),
+        None => Ok(Some(group.into_inner())),
+    }
 }
 
 impl From<LimitsTable> for Limits {

@@ -352,6 +352,34 @@ impl FromStr for Mss {
     }
 }
 
+/// What `ip link set` sets on a tunnel's device; what is none stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeviceSettings {
+    pub up: Option<bool>,
+    /// In bytes.
+    pub mtu: Option<u32>,
+    /// Of a device for Ethernet.
+    pub mac: Option<[u8; 6]>,
+}
+
+impl DeviceSettings {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Six bytes in hexadecimal, with colons between them.
+pub(crate) fn mac(text: &str) -> Option<[u8; 6]> {
+    let byte = |digits| u8::from_str_radix(digits, 16).ok();
+    let bytes: Vec<_> = text.split(':').map(byte).collect::<Option<_>>()?;
+    bytes.try_into().ok()
+}
+
+/// As it is written: `02:00:00:00:00:01`.
+pub(crate) fn mac_text(mac: &[u8]) -> String {
+    mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
 /// `ip addr add LOCAL [peer PEER]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Address {
@@ -507,6 +535,8 @@ pub struct Desired {
     /// that has an address is a port, and each that a bridge joins to a tunnel.
     pub ports: BTreeMap<String, XdpMode>,
     pub limits: Limits,
+    /// The group whose members may change what runs, by the control socket.
+    pub control_group: Option<String>,
 }
 
 #[cfg(test)]

@@ -17,9 +17,20 @@ pub type Ports = BTreeMap<String, XdpMode>;
 /// One change, which can be undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    Ports { old: Ports, new: Ports },
+    Ports {
+        old: Ports,
+        new: Ports,
+    },
+    /// The group that may change what runs.
+    Group {
+        old: Option<String>,
+        new: Option<String>,
+    },
     Add(Tunnel),
-    Change { old: Tunnel, new: Tunnel },
+    Change {
+        old: Tunnel,
+        new: Tunnel,
+    },
     Delete(Tunnel),
 }
 
@@ -64,6 +75,12 @@ pub fn plan(current: &Desired, wanted: &Desired) -> Result<Vec<Step>, Impossible
     let mut steps = Vec::new();
     if current.ports != wanted.ports {
         steps.push(Step::Ports { old: current.ports.clone(), new: wanted.ports.clone() });
+    }
+    let groups = [current, wanted].map(|desired| desired.control_group.clone());
+    if let [old, new] = groups
+        && old != new
+    {
+        steps.push(Step::Group { old, new });
     }
     let mut order = Order {
         now: current.tunnels.iter().map(|(name, tunnel)| (name.as_str(), tunnel)).collect(),
@@ -153,6 +170,7 @@ impl Step {
     pub fn inverse(&self) -> Self {
         match self.clone() {
             Self::Ports { old, new } => Self::Ports { old: new, new: old },
+            Self::Group { old, new } => Self::Group { old: new, new: old },
             Self::Add(tunnel) => Self::Delete(tunnel),
             Self::Change { old, new } => Self::Change { old: new, new: old },
             Self::Delete(tunnel) => Self::Add(tunnel),
@@ -163,6 +181,10 @@ impl Step {
     pub fn told(&self) -> Vec<PlanStep> {
         match self {
             Self::Ports { old, new } => ports_told(old, new),
+            Self::Group { old, new } => {
+                let name = |group: &Option<String>| group.clone().unwrap_or("none".to_owned());
+                vec![step(CHANGE, "control", "group", format!("{} -> {}", name(old), name(new)))]
+            }
             Self::Add(tunnel) => vec![step(ADD, "tunnel", &tunnel.name, words(tunnel))],
             Self::Change { old, new } => {
                 vec![step(CHANGE, "tunnel", &new.name, differences(old, new).join(", "))]

@@ -27,6 +27,7 @@ pub struct Direction {
     pub drops: Vec<Count>,
 }
 
+/// How often something happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct Count {
     /// The outcome's label, e.g. `key-mismatch`.
@@ -36,6 +37,7 @@ pub struct Count {
     pub packets: u64,
 }
 
+/// What a tunnel has carried, and what it has not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct TunnelStats {
     pub name: String,
@@ -100,7 +102,7 @@ pub struct Stats {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct TunnelInfo {
     pub name: String,
-    /// `gre` or `ip6gre`.
+    /// `gre`, `ip6gre`, `gretap` or `ip6gretap`.
     pub mode: String,
     /// `0.0.0.0` or `::` is any.
     pub local: String,
@@ -168,6 +170,49 @@ pub fn fragments_ipv6(device: Option<u32>, payload: Option<u32>) -> bool {
     device.is_some_and(|mtu| mtu >= promised) && payload.is_some_and(|mtu| mtu < promised)
 }
 
+/// The device of a tunnel as the kernel has it, in the words of `ip link show`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, CustomType)]
+pub struct LinkInfo {
+    pub name: String,
+    pub ifindex: u32,
+    /// IFF_UP and others, as in linux/if.h.
+    pub flags: u32,
+    /// In bytes.
+    pub mtu: u32,
+    pub qdisc: Option<String>,
+    /// The bridge, or another device, that it belongs to.
+    pub master: Option<String>,
+    /// RFC 2863's state: `UP`, `DOWN`, `LOWERLAYERDOWN`...
+    pub operstate: String,
+    /// `DEFAULT` or `DORMANT`.
+    pub linkmode: String,
+    pub group: u32,
+    /// In packets.
+    pub txqlen: u32,
+    /// Of Ethernet: its own address.
+    pub address: Option<String>,
+    /// Of Ethernet.
+    pub broadcast: Option<String>,
+    pub promiscuity: Option<u32>,
+    pub allmulti: Option<u32>,
+    pub min_mtu: Option<u32>,
+    pub max_mtu: Option<u32>,
+    /// How it makes IPv6 addresses; none where it has no IPv6.
+    pub addrgenmode: Option<String>,
+    pub num_tx_queues: Option<u32>,
+    pub num_rx_queues: Option<u32>,
+    pub gso_max_size: Option<u32>,
+    pub gso_max_segs: Option<u32>,
+    pub tso_max_size: Option<u32>,
+    pub tso_max_segs: Option<u32>,
+    pub gro_max_size: Option<u32>,
+    /// How often it has come up or gone down.
+    pub carrier_changes: Option<u32>,
+    /// The underlay interface that the tunnel is bound to is down.
+    pub underlay_down: bool,
+}
+
+/// An interface that packets are forwarded between.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct PortInfo {
     pub name: String,
@@ -191,7 +236,7 @@ pub const DELETE: &str = "delete";
 pub struct PlanStep {
     /// `add`, `change` or `delete`.
     pub action: String,
-    /// `tunnel` or `port`.
+    /// `tunnel`, `port` or `control`.
     pub object: String,
     /// `*` is every port that is not named.
     pub name: String,

@@ -908,7 +908,7 @@ fn json_has_iproute2s_keys_first() {
 /// Where `ip -j -s tunnel show` prints text between the objects.
 #[test]
 fn json_with_statistics_is_json() {
-    let output = Output { json: true, pretty: true, statistics: 1 };
+    let output = Output { json: true, pretty: true, statistics: 1, ..Output::default() };
     let text = output.json(&cli::tunnels_json(&[fast()], Some(&stats()))).unwrap();
     assert!(text.starts_with("[\n    {\n        \"ifname\": \"tunnel0\",\n"), "{text}");
     let parsed: Value = serde_json::from_str(&text).unwrap();

@@ -21,6 +21,14 @@ fn tunnel(name: &str) -> Tunnel {
 }
 
 #[test]
+fn the_group_that_may_change_what_runs_is_named() {
+    let group = |text: &str| config::parse("xgre.toml", text).unwrap().control_group;
+    assert_eq!(group("[control]\ngroup = \"net_ops-1.x\"\n").as_deref(), Some("net_ops-1.x"));
+    assert_eq!(group("[control]\n"), None);
+    assert_eq!(group(""), None);
+}
+
+#[test]
 fn the_example_is_read_as_it_says() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/xgre.toml");
     let desired = config::load(&path).unwrap();
@@ -381,6 +389,12 @@ fn a_mistake_is_named_in_one_sentence() {
             format!("[limits]\ntunnels = 1\n{TUNNEL}{}", TUNNEL.replace("0\"", "1\"\nkey = 7")),
             "there are more tunnels than the limit of 1; raise `tunnels` in `[limits]`",
         ),
+        (
+            "[control]\ngroup = \"a b\"\n".into(),
+            "a group is 1 to 32 letters, digits, `_`, `-` and `.`, of which a letter or `_` comes first, \
+             and `a b` is not one",
+        ),
+        ("[control]\ngrup = \"a\"\n".into(), "unknown key `grup`; did you mean `group`?"),
         ("[limits]\ntunnels = 0\n".into(), "invalid value: integer `0`, expected a nonzero u32"),
     ];
     for (text, reason) in table {

@@ -231,7 +231,7 @@ pub fn set_binary(path: PathBuf) {
 }
 
 /// That of [`set_binary`], else `XGRE_BIN`, else what was built last.
-fn binary() -> Result<PathBuf> {
+pub fn binary() -> Result<PathBuf> {
     if let Some(path) = BINARY.get() {
         return Ok(path.clone());
     }

@@ -6,6 +6,7 @@ mod lint;
 mod live;
 mod packages;
 mod progress;
+mod python;
 mod results;
 mod rules;
 mod run;

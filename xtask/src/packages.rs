@@ -22,7 +22,7 @@ pub(crate) struct Tool {
 }
 
 /// What is run, and not built.
-pub(crate) const TOOLS: [Tool; 17] = [
+pub(crate) const TOOLS: [Tool; 18] = [
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "bridge", package: "iproute2" },
     Tool { program: "brctl", package: "bridge-utils" },
@@ -40,6 +40,7 @@ pub(crate) const TOOLS: [Tool; 17] = [
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "tshark", package: "tshark" },
     Tool { program: "scapy3", package: "python3-scapy" },
+    Tool { program: "pip3", package: "python3-pip" },
     Tool { program: "cc", package: "gcc" },
 ];
 

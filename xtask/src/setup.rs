@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use crate::{packages, toolchain};
+use crate::{packages, python, toolchain};
 
 /// The whole of it, and what was found, for `cargo xtask setup`.
 pub(crate) fn everything() -> Result<()> {
@@ -15,5 +15,6 @@ pub(crate) fn everything() -> Result<()> {
 /// What the other tasks do first; says which compiler builds the BPF programs.
 pub(crate) fn ensure() -> Result<toolchain::Way> {
     packages::install(&packages::missing(&packages::TOOLS))?;
+    python::ensure()?;
     toolchain::ensure()
 }

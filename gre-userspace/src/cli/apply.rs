@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{
     Failure, Output,
-    output::{Paint, colour, print},
+    output::{Paint, print},
     with_daemon,
 };
 use crate::{
@@ -46,8 +46,11 @@ impl Apply {
         }
         let steps =
             with_daemon(async |daemon| Ok(daemon.apply(&name, &text, self.dry_run).await?))?;
-        let text =
-            if output.json { output.json(&steps)? } else { told(&steps, self.dry_run, colour()) };
+        let text = if output.json {
+            output.json(&steps)?
+        } else {
+            told(&steps, self.dry_run, output.paint())
+        };
         print(&text)?;
         Ok(())
     }

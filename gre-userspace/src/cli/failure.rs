@@ -6,6 +6,8 @@ use crate::{config::ConfigError, control::client::ClientError, instance::Instanc
 
 /// iproute2's code for what the kernel or the daemon refused.
 const REFUSED: u8 = 1;
+/// iproute2's code for what the kernel refused over netlink.
+const OF_KERNEL: u8 = 2;
 /// iproute2's code for an argument that it cannot make sense of: `exit(-1)`.
 const SENSELESS: u8 = 255;
 
@@ -18,6 +20,11 @@ pub struct Failure {
 impl Failure {
     pub(super) fn refused(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: REFUSED }
+    }
+
+    /// Of `ip link`, what the kernel refuses.
+    pub(super) fn kernels(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: OF_KERNEL }
     }
 
     pub(super) fn senseless(text: impl Into<String>) -> Self {

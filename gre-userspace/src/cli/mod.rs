@@ -15,26 +15,31 @@ mod run;
 mod save;
 mod stats;
 mod tunnel;
+mod usage;
 mod words;
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::{
+    Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 pub use self::{
     clock::Clock,
     failure::Failure,
-    output::{Output, Paint},
+    link::{Device, json as links_json, text as links_text},
+    output::{Colour, Family, Output, Paint},
     port::text as ports_text,
     stats::{Sample, text as stats_text},
     tunnel::{Probed, json as tunnels_json, probe_json, probe_text, text as tunnels_text},
-    words::{change as change_of_words, link as link_of_words, tunnel as tunnel_of_words},
+    words::{Filter, change as change_of_words, link as link_of_words, tunnel as tunnel_of_words},
 };
-use crate::{control::client::Client, instance::Instance};
+use crate::{config::nearest, control::client::Client, instance::Instance};
 
 /// Forwards GRE at line rate.
 #[derive(Debug, Parser)]
-#[command(version, infer_subcommands = true, after_help = EXAMPLES)]
+#[command(name = "xgre", version, infer_subcommands = true, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     output: Output,
@@ -61,13 +66,19 @@ enum Object {
     /// Run the daemon in the foreground; it needs root
     Run(run::Run),
     /// Add, change, delete and show tunnels
-    #[command(alias = "t", infer_subcommands = true, after_help = tunnel::EXAMPLES)]
+    #[command(
+        aliases = ["t", "tunl"], infer_subcommands = true, disable_help_subcommand = true,
+        after_help = tunnel::EXAMPLES
+    )]
     Tunnel {
         #[command(subcommand)]
         verb: Option<tunnel::Verb>,
     },
     /// Add, change, delete and show tunnels by the words of `ip link`
-    #[command(alias = "l", infer_subcommands = true, after_help = link::EXAMPLES)]
+    #[command(
+        alias = "l", infer_subcommands = true, disable_help_subcommand = true,
+        after_help = link::EXAMPLES
+    )]
     Link {
         #[command(subcommand)]
         verb: Option<link::Verb>,
@@ -93,12 +104,33 @@ enum Object {
     /// Show counters: packets, bytes, and drops with their reasons
     #[command(after_help = stats::EXAMPLES)]
     Stats(stats::Stats),
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
 }
+
+/// For what is mistyped.
+const OBJECTS: [&str; 9] =
+    ["run", "tunnel", "link", "port", "check", "apply", "save", "import", "stats"];
 
 impl Cli {
     /// Reads the command line, and takes iproute2's `-json`, `-stats`... for what they are there.
-    pub fn from_args(args: impl Iterator<Item = OsString>) -> Self {
-        Self::parse_from(args.map(output::iproute2_option))
+    ///
+    /// # Errors
+    /// On an option that there is not, in iproute2's words. Help, and what else is wrong, clap prints
+    /// and exits.
+    pub fn from_args(args: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
+        let args = output::iproute2_options(args);
+        Self::try_parse_from(&args).map_err(|error| {
+            match (error.kind(), error.get(ContextKind::InvalidArg)) {
+                (ErrorKind::UnknownArgument, Some(ContextValue::String(option))) => {
+                    // Of a word behind one dash clap knows the first letter only.
+                    let words = args.iter().filter_map(|arg| arg.to_str());
+                    let mut meant = words.filter(|arg| arg.starts_with(option.as_str()));
+                    usage::option(meant.next().unwrap_or(option))
+                }
+                _ => error.exit(),
+            }
+        })
     }
 
     pub fn execute(self) -> Result<(), Failure> {
@@ -113,6 +145,10 @@ impl Cli {
             Object::Save(save) => save.execute(),
             Object::Import(import) => import.execute(),
             Object::Stats(stats) => stats.execute(output),
+            Object::Other(words) => {
+                let word = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+                Err(usage::object(&word, nearest(&word, &OBJECTS)))
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::{
     Failure, Output,
-    output::{Paint, colour, print},
+    output::{Paint, print},
     with_daemon,
 };
 use crate::report::PortInfo;
@@ -26,7 +26,7 @@ Examples:
 
 pub(super) fn execute(Verb::Show: Verb, output: Output) -> Result<(), Failure> {
     let ports = with_daemon(async |daemon| Ok(daemon.ports().await?))?;
-    print(&if output.json { output.json(&ports)? } else { text(&ports, colour()) })?;
+    print(&if output.json { output.json(&ports)? } else { text(&ports, output.paint()) })?;
     Ok(())
 }
 

@@ -11,11 +11,7 @@ use std::{
 use clap::Args;
 
 pub use self::text::text;
-use super::{
-    Clock, Failure, Output,
-    output::{colour, print},
-    runtime,
-};
+use super::{Clock, Failure, Output, output::print, runtime};
 use crate::{
     control::client::Client,
     instance::Instance,
@@ -109,7 +105,7 @@ impl Stats {
         print(&if output.json {
             output.json(&sample.stats)?
         } else {
-            text(sample, Clock::local(), colour())
+            text(sample, Clock::local(), output.paint())
         })?;
         Ok(())
     }

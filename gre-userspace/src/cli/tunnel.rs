@@ -8,6 +8,7 @@ mod show;
 use clap::Subcommand;
 use nix::net::if_::if_nametoindex;
 
+pub(super) use self::{iproute2::Columns, json::Own, show::own_lines};
 pub use self::{
     json::json,
     probe::{Probed, json as probe_json, text as probe_text},
@@ -15,15 +16,18 @@ pub use self::{
 };
 use super::{
     Clock, Failure, Output,
-    output::{colour, print},
-    with_daemon, words,
+    output::{Family, print},
+    usage, with_daemon,
+    words::{self, Filter, Grammar, shortens},
 };
 use crate::{
+    config::nearest,
     control::{
         api::{self, TunnelSpec},
-        client::ClientError,
+        client::{Client, ClientError},
     },
     model::Tunnel,
+    report::TunnelInfo,
 };
 
 #[derive(Debug, Subcommand)]
@@ -52,16 +56,24 @@ pub(super) enum Verb {
         #[arg(value_name = "NAME")]
         words: Vec<String>,
     },
-    /// Show all tunnels or one, as `ip tunnel show` does, and whether each is accelerated
+    /// Show all tunnels or some, as `ip tunnel show` does, and whether each is accelerated
     #[command(aliases = ["list", "lst"], after_help = SHOW_EXAMPLES)]
     Show {
-        #[arg(value_name = "NAME")]
+        /// A name, or words of `xgre tunnel add` that a tunnel must fit
+        #[arg(value_name = "WORDS")]
         words: Vec<String>,
     },
     /// See whether IPv6 packets of 1280 bytes pass through a tunnel and back
     #[command(after_help = probe::EXAMPLES)]
     Probe(probe::Probe),
+    #[command(external_subcommand)]
+    Other(Vec<String>),
 }
+
+/// For what is mistyped.
+const VERBS: [&str; 5] = ["add", "change", "delete", "show", "probe"];
+/// iproute2's, of tunnels of other modes.
+const OTHER_VERBS: [&str; 2] = ["prl", "6rd"];
 
 impl Default for Verb {
     fn default() -> Self {
@@ -112,52 +124,76 @@ const SHOW_EXAMPLES: &str = "\
 Examples:
   xgre tunnel show
   xgre -s tunnel show tunnel0               with counters
+  xgre -6 tunnel show                       those over IPv6
+  xgre tunnel show remote 10.56.88.66 key 42
   xgre -j -p tunnel show                    as JSON";
 
 pub(super) fn execute(verb: Verb, output: Output) -> Result<(), Failure> {
     match verb {
-        Verb::Add { words } => make(&words::tunnel(&words)?),
-        Verb::Change { words } => change(&words),
-        Verb::Delete { words } => delete(&words),
+        Verb::Add { words } => add(&words::tunnel_of_family(&words, output.family)?),
+        Verb::Change { words } => change(&words, output.family),
+        Verb::Delete { words } => delete(&words, output.family),
         Verb::Show { words } => show(&words, output),
         Verb::Probe(probe) => probe.execute(output),
+        Verb::Other(words) => Err(unknown(&words, output.family)),
     }
 }
 
-pub(super) fn make(tunnel: &Tunnel) -> Result<(), Failure> {
-    find_device(tunnel)?;
+fn unknown(words: &[String], family: Family) -> Failure {
+    let word = words.first().map_or("", String::as_str);
+    if shortens(word, "help") {
+        return usage::tunnel(family == Family::Inet6);
+    }
+    if OTHER_VERBS.contains(&word) {
+        return Failure::senseless(format!(
+            "\"{word}\" is of tunnels that xgre does not do: use `ip tunnel {word}`"
+        ));
+    }
+    usage::verb("tunnel", word, nearest(word, &VERBS))
+}
+
+fn add(tunnel: &Tunnel) -> Result<(), Failure> {
+    find_device(tunnel, Grammar::Tunnel)?;
     with_daemon(async |daemon| {
         let added = daemon.add_tunnel(tunnel).await;
         added.map_err(|error| failed("add", &tunnel.name, error))
     })
 }
 
-pub(super) fn change(words: &[String]) -> Result<(), Failure> {
+fn change(words: &[String], family: Family) -> Result<(), Failure> {
     if let Some(name) = words::sequence_reset(words)? {
         return with_daemon(async |daemon| {
             let reset = daemon.reset_sequence(&name).await;
             reset.map_err(|error| failed("change", &name, error))
         });
     }
-    let Some(name) = words::name(words)? else {
+    let Some(name) = words::name(words, family)? else {
         return Err(Failure::refused("which tunnel? xgre tunnel change NAME key 42"));
     };
     with_daemon(async |daemon| {
-        let tunnels = daemon.tunnels().await?;
-        let Some(info) = tunnels.iter().find(|tunnel| tunnel.name == name) else {
-            let error = ClientError::Refused(api::Error::NoSuchTunnel { name: name.clone() });
-            return Err(failed("get", &name, error));
-        };
-        let tunnel = Tunnel::try_from(TunnelSpec::from(info)).map_err(ClientError::Refused)?;
+        let found = named(daemon, &name).await?;
+        let Some(tunnel) = found else { return Err(failed("get", &name, no_such_tunnel(&name))) };
         let tunnel = words::change(words, &tunnel)?;
-        find_device(&tunnel)?;
+        find_device(&tunnel, Grammar::Tunnel)?;
         let changed = daemon.change_tunnel(&name, &tunnel).await;
         changed.map_err(|error| failed("change", &name, error))
     })
 }
 
-pub(super) fn delete(words: &[String]) -> Result<(), Failure> {
-    let Some(name) = words::name(words)? else {
+/// A tunnel as it is, for a change to start from.
+pub(super) async fn named(daemon: &mut Client, name: &str) -> Result<Option<Tunnel>, ClientError> {
+    let tunnels = daemon.tunnels().await?;
+    let found = tunnels.iter().find(|tunnel| tunnel.name == name);
+    let tunnel = found.map(|info| Tunnel::try_from(TunnelSpec::from(info)));
+    tunnel.transpose().map_err(ClientError::Refused)
+}
+
+pub(super) fn no_such_tunnel(name: &str) -> ClientError {
+    ClientError::Refused(api::Error::NoSuchTunnel { name: name.to_owned() })
+}
+
+fn delete(words: &[String], family: Family) -> Result<(), Failure> {
+    let Some(name) = words::name(words, family)? else {
         return Err(Failure::refused("which tunnel? xgre tunnel delete NAME"));
     };
     with_daemon(async |daemon| {
@@ -167,11 +203,15 @@ pub(super) fn delete(words: &[String]) -> Result<(), Failure> {
 }
 
 /// As iproute2, so that a mistyped interface is noticed; the config file may name one to come.
-fn find_device(tunnel: &Tunnel) -> Result<(), Failure> {
+pub(super) fn find_device(tunnel: &Tunnel, grammar: Grammar) -> Result<(), Failure> {
     match &tunnel.dev {
-        Some(dev) if if_nametoindex(dev.as_str()).is_err() => Err(Failure::refused(format!(
-            "Cannot find device \"{dev}\"\n`ip link` lists the interfaces"
-        ))),
+        Some(dev) if if_nametoindex(dev.as_str()).is_err() => {
+            let text = format!("Cannot find device \"{dev}\"\n`ip link` lists the interfaces");
+            Err(match grammar {
+                Grammar::Tunnel => Failure::refused(text),
+                Grammar::Link => Failure::senseless(text),
+            })
+        }
         _ => Ok(()),
     }
 }
@@ -186,24 +226,49 @@ fn failed(verb: &str, name: &str, error: ClientError) -> Failure {
     }
 }
 
-pub(super) fn show(words: &[String], output: Output) -> Result<(), Failure> {
-    let name = words::name(words)?;
+fn show(words: &[String], output: Output) -> Result<(), Failure> {
+    let filter = Filter::parse(words)?;
     let counted = output.statistics > 0;
     let (mut tunnels, stats) = with_daemon(async |daemon| {
-        let tunnels = daemon.tunnels().await?;
+        let tunnels = of_family(daemon.tunnels().await?, output.family);
         Ok((tunnels, if counted { Some(daemon.stats().await?) } else { None }))
     })?;
-    if let Some(name) = name {
-        tunnels.retain(|tunnel| tunnel.name == name);
-        if tunnels.is_empty() {
-            return Err(Failure::refused(format!("Device \"{name}\" does not exist.")));
-        }
+    tunnels.retain(|info| {
+        let tunnel = Tunnel::try_from(TunnelSpec::from(info));
+        tunnel.is_ok_and(|tunnel| filter.chooses(info, &tunnel))
+    });
+    if let Some(name) = filter.name().filter(|_| tunnels.is_empty()) {
+        return Err(does_not_exist(name));
     }
     let stats = stats.as_ref();
     print(&if output.json {
         output.json(&json(&tunnels, stats))?
     } else {
-        text(&tunnels, stats, Clock::local(), colour())
+        let line = |tunnel| {
+            output.lines(text(std::slice::from_ref(tunnel), stats, Clock::local(), output.paint()))
+        };
+        tunnels.iter().map(line).collect()
     })?;
     Ok(())
+}
+
+/// iproute2's words.
+pub(super) fn does_not_exist(name: &str) -> Failure {
+    let hint = match if_nametoindex(name) {
+        Ok(_) => {
+            format!("\nit is no tunnel of xgre's that fits: `ip link show {name}` shows the device")
+        }
+        Err(_) => String::new(),
+    };
+    Failure::refused(format!("Device \"{name}\" does not exist.{hint}"))
+}
+
+/// Those that `-4` or `-6` asks for.
+pub(super) fn of_family(mut tunnels: Vec<TunnelInfo>, family: Family) -> Vec<TunnelInfo> {
+    tunnels.retain(|tunnel| match family {
+        Family::Any => true,
+        Family::Inet => !iproute2::is_over_ipv6(tunnel),
+        Family::Inet6 => iproute2::is_over_ipv6(tunnel),
+    });
+    tunnels
 }

@@ -138,6 +138,19 @@ pub(crate) fn bad_name(name: &str) -> Option<String> {
     }
 }
 
+/// What groupadd(8) refuses in the name of a group.
+pub(super) fn bad_group(name: &str) -> Option<String> {
+    let is_first = |first: char| first.is_ascii_alphabetic() || first == '_';
+    let is_next = |next: char| next.is_ascii_alphanumeric() || "_.-$".contains(next);
+    let good = name.starts_with(is_first) && name.chars().all(is_next) && name.len() <= 32;
+    (!good).then(|| {
+        format!(
+            "a group is 1 to 32 letters, digits, `_`, `-` and `.`, of which a letter or `_` comes first, \
+             and `{name}` is not one"
+        )
+    })
+}
+
 fn bad_endpoint(key: &str, address: IpAddr, mode: Mode) -> Option<String> {
     if !mode.has_family_of(address) {
         let family = if mode.is_over_ipv6() { "IPv6" } else { "IPv4" };

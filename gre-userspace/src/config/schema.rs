@@ -25,6 +25,10 @@ pub(super) fn device(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "maxLength": 15, "pattern": "^[^/:\\s]+$" })
 }
 
+pub(super) fn group(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "maxLength": 32, "pattern": "^[A-Za-z_][A-Za-z0-9_.$-]*$" })
+}
+
 pub(super) fn ttl(_: &mut SchemaGenerator) -> Schema {
     number_or(1, 255, &["inherit"])
 }

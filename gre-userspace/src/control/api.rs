@@ -9,8 +9,8 @@ use zlink::introspect::{self, CustomType, Type};
 use crate::{
     config::unfit,
     daemon::handle::Refusal,
-    model::{self, Address, Endpoint, Mode, Tunnel},
-    report::{PlanStep, PortInfo, TunnelInfo},
+    model::{self, Address, DeviceSettings, Endpoint, Mode, Tunnel, mac_text},
+    report::{LinkInfo, PlanStep, PortInfo, TunnelInfo},
 };
 
 /// A tunnel to add, or what one is changed to. Numbers and addresses are checked by the daemon
@@ -20,7 +20,7 @@ use crate::{
 pub struct TunnelSpec {
     /// The name of its network device, 1 to 15 bytes.
     pub name: String,
-    /// `gre`, which is the default, or `ip6gre`.
+    /// `gre`, which is the default, `ip6gre`, `gretap` or `ip6gretap`.
     pub mode: Option<String>,
     /// An address of the mode's family, or `any`.
     pub local: String,
@@ -28,7 +28,7 @@ pub struct TunnelSpec {
     pub remote: String,
     /// The underlay interface that it is bound to.
     pub dev: Option<String>,
-    /// 1 to 255; 0 copies the inner packet's. The default is 0, and 64 for `ip6gre`.
+    /// 1 to 255; 0 copies the inner packet's. The default is 0, and 64 over IPv6.
     pub ttl: Option<i64>,
     /// 0 to 255; bit 0 set copies the inner packet's. 0 is the default.
     pub tos: Option<i64>,
@@ -52,9 +52,9 @@ pub struct TunnelSpec {
     pub pmtudisc: Option<bool>,
     /// Do not copy the inner packet's Don't Fragment to the outer one.
     pub ignore_df: Option<bool>,
-    /// 0 to 255, of `ip6gre`; without one, no limit is sent.
+    /// 0 to 255, over IPv6; without one, no limit is sent.
     pub encap_limit: Option<i64>,
-    /// Of `ip6gre`: 0x0 to 0xfffff, hexadecimal, or `inherit`.
+    /// Over IPv6: 0x0 to 0xfffff, hexadecimal, or `inherit`.
     pub flow_label: Option<String>,
     /// `auto`, a number of bytes, or `off`, which is the default.
     pub mss: Option<String>,
@@ -200,6 +200,40 @@ pub struct Tunnels {
     pub tunnels: Vec<TunnelInfo>,
 }
 
+/// What `ip link set` sets on the device of a tunnel; what is left out stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, CustomType)]
+pub struct LinkSettings {
+    pub up: Option<bool>,
+    /// In bytes.
+    pub mtu: Option<i64>,
+    /// Six bytes in hexadecimal with colons, of a tunnel of Ethernet.
+    pub address: Option<String>,
+}
+
+impl From<DeviceSettings> for LinkSettings {
+    fn from(DeviceSettings { up, mtu, mac }: DeviceSettings) -> Self {
+        Self { up, mtu: mtu.map(Into::into), address: mac.map(|mac| mac_text(&mac)) }
+    }
+}
+
+impl TryFrom<LinkSettings> for DeviceSettings {
+    type Error = Error;
+
+    fn try_from(settings: LinkSettings) -> Result<Self, Error> {
+        let mac = settings.address.map(|text| {
+            model::mac(&text)
+                .ok_or_else(|| Error::invalid(format!("address: \"{text}\" is no MAC address")))
+        });
+        Ok(Self { up: settings.up, mtu: number("mtu", settings.mtu)?, mac: mac.transpose()? })
+    }
+}
+
+/// The reply of `Links`, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct Links {
+    pub links: Vec<LinkInfo>,
+}
+
 /// The reply of `Running`, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
 pub struct Running {
@@ -232,8 +266,8 @@ pub enum Error {
     InvalidConfig { reason: String },
     /// The kernel refused a step; what had been done is undone.
     KernelRefused { reason: String },
-    /// Only root may change tunnels.
-    RootRequired,
+    /// The caller may only look; the reason says who may do more, and what to do.
+    PermissionDenied { reason: String },
     /// The daemon is stopping.
     Stopping,
 }
@@ -249,9 +283,7 @@ impl fmt::Display for Error {
             ),
             Self::InvalidTunnel { reason } => write!(f, "Invalid argument\n{reason}"),
             Self::KernelRefused { reason } | Self::InvalidConfig { reason } => f.write_str(reason),
-            Self::RootRequired => {
-                f.write_str("Operation not permitted\nonly root may change tunnels")
-            }
+            Self::PermissionDenied { reason } => write!(f, "Operation not permitted\n{reason}"),
             Self::Stopping => f.write_str("the daemon is stopping"),
         }
     }

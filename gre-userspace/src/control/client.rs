@@ -10,10 +10,10 @@ use std::{
 use thiserror::Error;
 use zlink::tokio::unix::{self, Connection};
 
-use super::api::{self, Applied, Ports, Running, TunnelSpec, Tunnels};
+use super::api::{self, Applied, LinkSettings, Links, Ports, Running, TunnelSpec, Tunnels};
 use crate::{
-    model::Tunnel,
-    report::{PlanStep, PortInfo, Stats, TunnelInfo},
+    model::{DeviceSettings, Tunnel},
+    report::{LinkInfo, PlanStep, PortInfo, Stats, TunnelInfo},
 };
 
 /// Adding a tunnel takes the daemon some netlink round trips; longer than this it is stuck.
@@ -108,6 +108,20 @@ impl Client {
         configured.collect::<Result<_, _>>().map_err(ClientError::Refused)
     }
 
+    /// Sets the device of a tunnel up or down, and its MTU and address.
+    pub async fn set_link(
+        &mut self,
+        name: &str,
+        settings: DeviceSettings,
+    ) -> Result<(), ClientError> {
+        let settings = LinkSettings::from(settings);
+        answer(&self.socket, self.connection.set_link(name, &settings)).await
+    }
+
+    pub async fn links(&mut self) -> Result<Vec<LinkInfo>, ClientError> {
+        answer(&self.socket, self.connection.links()).await.map(|reply| reply.links)
+    }
+
     pub async fn tunnels(&mut self) -> Result<Vec<TunnelInfo>, ClientError> {
         answer(&self.socket, self.connection.tunnels()).await.map(|reply| reply.tunnels)
     }
@@ -150,6 +164,12 @@ trait Proxy {
     ) -> zlink::Result<Result<Applied, api::Error>>;
     async fn running(&mut self) -> zlink::Result<Result<Running, api::Error>>;
     async fn tunnels(&mut self) -> zlink::Result<Result<Tunnels, api::Error>>;
+    async fn set_link(
+        &mut self,
+        name: &str,
+        settings: &LinkSettings,
+    ) -> zlink::Result<Result<(), api::Error>>;
+    async fn links(&mut self) -> zlink::Result<Result<Links, api::Error>>;
     async fn ports(&mut self) -> zlink::Result<Result<Ports, api::Error>>;
     async fn stats(&mut self) -> zlink::Result<Result<Stats, api::Error>>;
 }

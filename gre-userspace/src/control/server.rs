@@ -12,6 +12,7 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    sync::Arc,
     thread::{self, JoinHandle},
 };
 
@@ -19,21 +20,24 @@ use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 use tokio::{
     runtime,
-    sync::oneshot,
+    sync::{Semaphore, oneshot},
     task::{LocalSet, spawn_local},
 };
 use tracing::{debug, warn};
 use zlink::ReadyListener;
 
-use super::api::{Applied, Error, Ports, Running, TunnelSpec, Tunnels};
+use super::{
+    access::{Access, Caller},
+    api::{Applied, Error, LinkSettings, Links, Ports, Running, TunnelSpec, Tunnels},
+};
 use crate::{
     config,
     daemon::handle::{Handle, Stopping, When},
-    model::Tunnel,
+    model::{DeviceSettings, Tunnel},
     plan::Step,
     report::{
-        Count, Direction, Mismatch, PathMtu, PlanStep, PortInfo, Sequence, Stats, TierOutcomes,
-        Traffic, TunnelInfo, TunnelStats,
+        Count, Direction, LinkInfo, Mismatch, PathMtu, PlanStep, PortInfo, Sequence, Stats,
+        TierOutcomes, Traffic, TunnelInfo, TunnelStats,
     },
 };
 
@@ -55,9 +59,9 @@ pub enum ServerError {
 }
 
 impl Server {
-    /// Serves `handle` on a socket at `path`, whose directory exists. A socket that nobody answers
-    /// on, left by a daemon that was killed, is replaced.
-    pub fn start(path: &Path, handle: Handle) -> Result<Self, ServerError> {
+    /// Serves `handle` on a socket at `path`, whose directory exists, to whom `access` lets. A socket
+    /// that nobody answers on, left by a daemon that was killed, is replaced.
+    pub fn start(path: &Path, handle: Handle, access: Access) -> Result<Self, ServerError> {
         let failed = |source| ServerError::Listen { path: path.to_owned(), source };
         let listener = listen(path)?;
         let runtime =
@@ -72,7 +76,7 @@ impl Server {
             .spawn(move || {
                 LocalSet::new().block_on(&runtime, async {
                     tokio::select! {
-                        () = accept(listener, handle) => {}
+                        () = accept(listener, handle, access) => {}
                         _ = stopped => {}
                     }
                 });
@@ -95,7 +99,7 @@ impl Drop for Server {
     }
 }
 
-/// Binds the socket, mode 0660.
+/// Binds the socket, which everybody may connect to: who may do what is looked at in each call.
 fn listen(path: &Path) -> Result<UnixListener, ServerError> {
     let failed = |source| ServerError::Listen { path: path.to_owned(), source };
     // Two daemons that start at once must not each take the other's new socket for a dead one.
@@ -113,16 +117,21 @@ fn listen(path: &Path) -> Result<UnixListener, ServerError> {
         bound => bound,
     }
     .map_err(failed)?;
-    fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
+    fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
 }
 
-async fn accept(listener: tokio::net::UnixListener, handle: Handle) {
+/// How many callers other than root are served at a time: they must not use up the daemon's file
+/// descriptors.
+const OTHERS: usize = 64;
+
+async fn accept(listener: tokio::net::UnixListener, handle: Handle, access: Access) {
+    let others = Arc::new(Semaphore::new(OTHERS));
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                spawn_local(serve(stream, handle.clone()));
+                spawn_local(serve(stream, handle.clone(), access.clone(), others.clone()));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: give the clients time to go.
@@ -133,13 +142,27 @@ async fn accept(listener: tokio::net::UnixListener, handle: Handle) {
     }
 }
 
-async fn serve(stream: tokio::net::UnixStream, handle: Handle) {
-    let may_change = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0);
+async fn serve(
+    stream: tokio::net::UnixStream,
+    handle: Handle,
+    access: Access,
+    others: Arc<Semaphore>,
+) {
+    let caller = match Caller::of(&stream) {
+        Ok(caller) => caller,
+        Err(error) => return warn!("who a client of the control socket is: {error}"),
+    };
+    let _place = match others.try_acquire() {
+        _ if caller.is_root() => None,
+        Ok(place) => Some(place),
+        Err(_) => return debug!(?caller, "{OTHERS} callers other than root already, hanging up"),
+    };
     let connection = match zlink::tokio::unix::Stream::try_from(stream) {
         Ok(stream) => ReadyListener::new(stream),
         Err(error) => return warn!("a client of the control socket: {error}"),
     };
-    if let Err(error) = zlink::Server::new(connection, Control { handle, may_change }).run().await {
+    let control = Control { handle, access, caller };
+    if let Err(error) = zlink::Server::new(connection, control).run().await {
         debug!("a client of the control socket: {error}");
     }
 }
@@ -147,14 +170,14 @@ async fn serve(stream: tokio::net::UnixStream, handle: Handle) {
 /// What one client may call.
 struct Control {
     handle: Handle,
-    /// The client runs as root (SO_PEERCRED).
-    may_change: bool,
+    access: Access,
+    caller: Caller,
 }
 
 #[zlink::service(
     interface = "io.xgre.Control",
     types = [
-        TunnelSpec, TunnelInfo, PortInfo, TunnelStats, Direction, Traffic, Count, TierOutcomes,
+        TunnelSpec, TunnelInfo, LinkInfo, LinkSettings, PortInfo, TunnelStats, Direction, Traffic, Count, TierOutcomes,
         Mismatch, PathMtu, Sequence, PlanStep
     ],
     vendor = "xgre",
@@ -190,6 +213,13 @@ impl Control {
         Ok(self.handle.delete_tunnel(name).await??)
     }
 
+    /// Sets the device of a tunnel up or down, and its MTU and address, as `ip link set` does.
+    async fn set_link(&self, name: String, settings: LinkSettings) -> Result<(), Error> {
+        self.authorise()?;
+        let settings = DeviceSettings::try_from(settings)?;
+        Ok(self.handle.set_link(name, settings).await??)
+    }
+
     /// Makes tunnels and ports as the text of a config file says: all of it, or nothing. Tunnels that
     /// calls of `AddTunnel` made and the file does not name stay. `name` stands for the file in errors;
     /// with `dry_run` it is only said what would be done.
@@ -216,6 +246,11 @@ impl Control {
         Ok(Tunnels { tunnels: self.handle.tunnels().await? })
     }
 
+    /// The devices of all tunnels, as the kernel has them.
+    async fn links(&self) -> Result<Links, Error> {
+        Ok(Links { links: self.handle.links().await?? })
+    }
+
     /// The interfaces that packets are forwarded between.
     async fn ports(&self) -> Result<Ports, Error> {
         Ok(Ports { ports: self.handle.ports().await? })
@@ -229,45 +264,13 @@ impl Control {
 
 impl Control {
     fn authorise(&self) -> Result<(), Error> {
-        if self.may_change { Ok(()) } else { Err(Error::RootRequired) }
+        let may_change = self.access.may_change(&self.caller);
+        may_change.map_err(|reason| Error::PermissionDenied { reason })
     }
 }
 
 impl From<Stopping> for Error {
     fn from(Stopping: Stopping) -> Self {
         Self::Stopping
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::daemon::handle::Command;
-
-    #[tokio::test]
-    async fn who_is_not_root_may_look_but_not_change() {
-        // A daemon that would answer with `Stopping`, were it asked.
-        let control = Control { handle: Handle::new().0, may_change: false };
-        assert_eq!(control.delete_tunnel("tunnel0".into()).await, Err(Error::RootRequired));
-        let tunnel = TunnelSpec {
-            name: "tunnel0".into(),
-            local: "10.0.0.1".into(),
-            remote: "10.0.0.2".into(),
-            ..TunnelSpec::default()
-        };
-        let name = tunnel.name.clone();
-        assert_eq!(control.add_tunnel(tunnel.clone()).await, Err(Error::RootRequired));
-        assert_eq!(control.change_tunnel(name.clone(), tunnel).await, Err(Error::RootRequired));
-        assert_eq!(control.reset_sequence(name).await, Err(Error::RootRequired));
-
-        let (handle, mut commands) = Handle::new();
-        let control = Control { handle, may_change: false };
-        let (looked, ()) = tokio::join!(control.tunnels(), async {
-            let Some(Command::Tunnels(reply)) = commands.recv().await else {
-                panic!("Tunnels was called")
-            };
-            reply.send(Vec::new()).unwrap();
-        });
-        assert_eq!(looked, Ok(Tunnels { tunnels: Vec::new() }));
     }
 }

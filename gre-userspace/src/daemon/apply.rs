@@ -59,6 +59,7 @@ impl World {
     async fn take(&mut self, step: &Step) -> Result<(), Refusal> {
         match step {
             Step::Ports { old, new } => self.change_ports(old, new).await,
+            Step::Group { new, .. } => self.let_group(new.clone()).map_err(Refusal::Invalid),
             Step::Add(tunnel) => self.add_tunnel(tunnel.clone()).await,
             Step::Change { old, new } => self.reconfigure(old, new).await,
             Step::Delete(tunnel) => self.delete_tunnel(&tunnel.name).await,

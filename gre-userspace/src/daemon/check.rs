@@ -1,9 +1,10 @@
 //! Whether the machine can satisfy a configuration.
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use tracing::warn;
 
 use crate::{
+    control::access::Members,
     dataplane::is_device,
     instance::Instance,
     loader::Programs,
@@ -23,6 +24,9 @@ pub fn can_be(desired: &Desired, instance: &Instance, snapshot: &Snapshot) -> Re
                 links.join(", ")
             );
         }
+    }
+    if let Some(group) = &desired.control_group {
+        Members::named(group).map_err(Error::msg)?;
     }
     for tunnel in desired.tunnels.values() {
         if let Some(link) = named(&tunnel.name)

@@ -4,9 +4,9 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    model::{Desired, Tunnel},
+    model::{Desired, DeviceSettings, Tunnel},
     plan::Step,
-    report::{PortInfo, Stats, TunnelInfo},
+    report::{LinkInfo, PortInfo, Stats, TunnelInfo},
 };
 
 pub use super::apply::When;
@@ -33,10 +33,13 @@ pub enum Command {
     ChangeTunnel(String, Box<Tunnel>, oneshot::Sender<Result<(), Refusal>>),
     ResetSequence(String, oneshot::Sender<Result<(), Refusal>>),
     DeleteTunnel(String, oneshot::Sender<Result<(), Refusal>>),
+    /// Of the device of the tunnel of this name.
+    SetLink(String, DeviceSettings, oneshot::Sender<Result<(), Refusal>>),
     /// Tunnels and ports become these.
     Apply(Box<Desired>, When, oneshot::Sender<Result<Vec<Step>, Refusal>>),
     Running(oneshot::Sender<Vec<Tunnel>>),
     Tunnels(oneshot::Sender<Vec<TunnelInfo>>),
+    Links(oneshot::Sender<Result<Vec<LinkInfo>, Refusal>>),
     Ports(oneshot::Sender<Vec<PortInfo>>),
     Stats(oneshot::Sender<Stats>),
 }
@@ -83,6 +86,18 @@ impl Handle {
 
     pub async fn delete_tunnel(&self, name: String) -> Result<Result<(), Refusal>, Stopping> {
         self.ask(|reply| Command::DeleteTunnel(name, reply)).await
+    }
+
+    pub async fn set_link(
+        &self,
+        name: String,
+        settings: DeviceSettings,
+    ) -> Result<Result<(), Refusal>, Stopping> {
+        self.ask(|reply| Command::SetLink(name, settings, reply)).await
+    }
+
+    pub async fn links(&self) -> Result<Result<Vec<LinkInfo>, Refusal>, Stopping> {
+        self.ask(Command::Links).await
     }
 
     pub async fn apply(

@@ -9,6 +9,7 @@ mod apply;
 mod change;
 mod check;
 mod describe;
+mod links;
 mod reload;
 mod slow;
 mod takeover;
@@ -30,7 +31,7 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    control::server::Server,
+    control::{access::Access, server::Server},
     instance::Instance,
     loader::{self, Build, Loaded},
     model::Desired,
@@ -72,13 +73,14 @@ pub async fn run(options: Options) -> Result<()> {
 
     instance.prepare()?;
     let (handle, commands) = Handle::new();
+    let access = Access::default();
     // Before anything else is touched: it is what a second daemon stumbles on.
-    let server = Server::start(&instance.socket, handle)?;
+    let server = Server::start(&instance.socket, handle, access.clone())?;
     let takeover = loader::is_running(&instance.pins);
     let Loaded { programs, maps, for_daemon, migrated } =
         loader::load(&build, &desired.limits, &instance.pins)?;
     let (slow_path, path_mtus) = slow::start(for_daemon)?;
-    let mut world = World::new(kernel, programs, maps, snapshots.clone(), slow_path);
+    let mut world = World::new(kernel, programs, maps, snapshots.clone(), slow_path, access);
     if let Err(error) = world.start(desired, migrated).await {
         // What an earlier daemon left forwarding goes on as it can.
         if takeover {
@@ -149,6 +151,9 @@ async fn serve(world: &mut World, told: Told, config: &Path, instance: &Instance
                     Command::DeleteTunnel(name, reply) => {
                         let _ = reply.send(world.delete_tunnel(&name).await);
                     }
+                    Command::SetLink(name, settings, reply) => {
+                        let _ = reply.send(world.set_link(&name, settings).await);
+                    }
                     Command::Apply(wanted, when, reply) => {
                         let _ = reply.send(world.apply(*wanted, instance, when).await);
                     }
@@ -157,6 +162,9 @@ async fn serve(world: &mut World, told: Told, config: &Path, instance: &Instance
                     }
                     Command::Tunnels(reply) => {
                         let _ = reply.send(describe::tunnels(world));
+                    }
+                    Command::Links(reply) => {
+                        let _ = reply.send(links::read(world).await);
                     }
                     Command::Ports(reply) => {
                         let _ = reply.send(describe::ports(world));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 use gre_ebpf_common::tunnel::Tunnel as Record;
 use tracing::{info, warn};
 
@@ -37,6 +37,7 @@ impl World {
             desired.tunnels.into_iter().partition(|(name, _)| has_device(&snapshot, name));
         self.desired = Desired { tunnels: existing.clone(), ..desired };
         self.desired.tunnels.extend(left);
+        self.let_group(self.desired.control_group.clone()).map_err(Error::msg)?;
         if migrated.is_some() {
             self.prepare(&snapshot)?;
         }

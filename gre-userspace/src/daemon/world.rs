@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    control::access::{Access, Members},
     dataplane::{self, Allocated, Attachment, DataPlane, HopKey, PathMtus, TunnelState},
     loader::Programs,
     maps::Maps,
@@ -48,6 +49,8 @@ pub struct World {
     pub(super) narrow: BTreeSet<String>,
     /// Tier 3.
     pub(super) slow_path: Shared,
+    /// Who may change what runs, by the control socket.
+    access: Access,
     /// Ports that have been told to leave VLAN tags in frames.
     untagged: BTreeSet<u32>,
     /// Prefixes that the kernel routes for want of groups of next hops.
@@ -67,6 +70,7 @@ impl World {
         maps: Maps,
         snapshots: watch::Receiver<Arc<Snapshot>>,
         slow_path: Shared,
+        access: Access,
     ) -> Self {
         Self {
             kernel,
@@ -85,10 +89,22 @@ impl World {
             path_mtus: PathMtus::new(),
             narrow: BTreeSet::new(),
             slow_path,
+            access,
             untagged: BTreeSet::new(),
             groups_left_out: 0,
             current: false,
         }
+    }
+
+    /// From now on the members of this group may change what runs, and of no other.
+    ///
+    /// # Errors
+    /// When there is no such group.
+    pub(super) fn let_group(&mut self, group: Option<String>) -> Result<(), String> {
+        let members = group.as_deref().map(Members::named).transpose()?;
+        self.access.set(members);
+        self.desired.control_group = group;
+        Ok(())
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {

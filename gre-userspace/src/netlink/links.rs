@@ -13,7 +13,10 @@ use super::{
     Kernel, NetlinkError, bridges, device, features,
     socket::{Dump, attribute, split, text, word},
 };
-use crate::observed::{AttachedXdp, Bridge, BridgePort, Link, Vlan};
+use crate::{
+    model::{DeviceSettings, mac_text},
+    observed::{AttachedXdp, Bridge, BridgePort, Link, Vlan},
+};
 
 // linux/rtnetlink.h, linux/netconf.h
 const RTM_GETLINK: u16 = 18;
@@ -117,6 +120,31 @@ impl Kernel {
         let message = LinkUnspec::new_with_index(ifindex);
         let (word, message) = if up { ("up", message.up()) } else { ("down", message.down()) };
         self.set_link(|| format!("set the device {} {word}", device(ifindex)), message.build())
+            .await
+    }
+
+    /// All in one request.
+    pub async fn set_device(
+        &self,
+        ifindex: u32,
+        settings: DeviceSettings,
+    ) -> Result<(), NetlinkError> {
+        let DeviceSettings { up, mtu, mac } = settings;
+        let mut message = LinkUnspec::new_with_index(ifindex);
+        let mut words = String::new();
+        if let Some(mtu) = mtu {
+            message = message.mtu(mtu);
+            words.push_str(&format!(" mtu {mtu}"));
+        }
+        if let Some(mac) = mac {
+            message = message.address(mac.to_vec());
+            words.push_str(&format!(" address {}", mac_text(&mac)));
+        }
+        if let Some(up) = up {
+            message = if up { message.up() } else { message.down() };
+            words.push_str(if up { " up" } else { " down" });
+        }
+        self.set_link(|| format!("set the device {}{words}", device(ifindex)), message.build())
             .await
     }
 

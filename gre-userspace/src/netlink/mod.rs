@@ -8,6 +8,7 @@ mod addresses;
 mod bridges;
 mod error;
 mod features;
+mod link_reports;
 mod links;
 mod neighbours;
 mod routes;
@@ -36,6 +37,7 @@ use tokio::sync::OnceCell;
 pub(crate) use self::{bridges::netfilter_sees_bridges, routes::is_looked_up};
 pub use self::{
     error::{DumpFault, NetlinkError},
+    link_reports::{LinkReport, link_reports},
     tunnel_device::TunnelDevice,
 };
 use crate::observed::{Route, Snapshot};

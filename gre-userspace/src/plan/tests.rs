@@ -148,7 +148,7 @@ proptest! {
 /// As the daemon does it, refusing what it would refuse.
 fn take(now: &mut BTreeMap<String, Tunnel>, step: &Step) {
     match step {
-        Step::Ports { .. } => {}
+        Step::Ports { .. } | Step::Group { .. } => {}
         Step::Add(new) => assert_eq!(now.insert(new.name.clone(), new.clone()), None),
         Step::Change { old, new } => {
             assert_eq!((old.mode, old), (new.mode, &now[&old.name]));
@@ -158,4 +158,15 @@ fn take(now: &mut BTreeMap<String, Tunnel>, step: &Step) {
     }
     let identities: BTreeSet<_> = now.values().map(Tunnel::identity).collect();
     assert_eq!(identities.len(), now.len(), "after {step:?}");
+}
+
+#[test]
+fn the_group_of_the_control_socket_is_changed_before_tunnels_are() {
+    let old = desired([]);
+    let new = Desired { control_group: Some("net".into()), ..desired([keyed("a", 1)]) };
+    let steps = plan(&old, &new).unwrap();
+    assert_eq!(told(&steps)[0], "~ control group: none -> net");
+    assert_eq!(steps.len(), 2);
+    assert_eq!(steps[0].inverse(), Step::Group { old: Some("net".into()), new: None });
+    assert_eq!(plan(&new, &new), Ok(vec![]));
 }

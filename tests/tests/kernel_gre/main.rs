@@ -26,6 +26,7 @@ mod rows;
 mod stations;
 mod tap;
 mod vlans;
+mod words;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::{

@@ -68,36 +68,36 @@ pub(super) fn flags(tunnel: &TunnelInfo) -> Vec<Flag> {
 
 /// The columns of `ip -s tunnel show`, filled with what their headings say.
 #[derive(Serialize)]
-pub(super) struct Columns {
-    pub(super) rx: RxColumns,
-    pub(super) tx: TxColumns,
+pub(in crate::cli) struct Columns {
+    pub(in crate::cli) rx: RxColumns,
+    pub(in crate::cli) tx: TxColumns,
 }
 
 #[derive(Serialize)]
-pub(super) struct RxColumns {
-    pub(super) bytes: u64,
-    pub(super) packets: u64,
-    pub(super) errors: u64,
-    pub(super) csum_errors: u64,
-    pub(super) out_of_sequence: u64,
+pub(in crate::cli) struct RxColumns {
+    pub(in crate::cli) bytes: u64,
+    pub(in crate::cli) packets: u64,
+    pub(in crate::cli) errors: u64,
+    pub(in crate::cli) csum_errors: u64,
+    pub(in crate::cli) out_of_sequence: u64,
     /// The programs do not tell multicast apart.
-    pub(super) multicast: u64,
+    pub(in crate::cli) multicast: u64,
 }
 
 #[derive(Serialize)]
-pub(super) struct TxColumns {
-    pub(super) bytes: u64,
-    pub(super) packets: u64,
-    pub(super) errors: u64,
-    pub(super) dead_loop: u64,
-    pub(super) no_route: u64,
+pub(in crate::cli) struct TxColumns {
+    pub(in crate::cli) bytes: u64,
+    pub(in crate::cli) packets: u64,
+    pub(in crate::cli) errors: u64,
+    pub(in crate::cli) dead_loop: u64,
+    pub(in crate::cli) no_route: u64,
     /// The programs have no queue that could be full.
-    pub(super) no_buffers: u64,
+    pub(in crate::cli) no_buffers: u64,
 }
 
 impl Columns {
     /// All zero for a tunnel that has no counters yet.
-    pub(super) fn of(name: &str, stats: &Stats) -> Self {
+    pub(in crate::cli) fn of(name: &str, stats: &Stats) -> Self {
         let tunnel = stats.tunnels.iter().find(|tunnel| tunnel.name == name);
         let (rx, tx) = match tunnel {
             Some(tunnel) => (tunnel.rx.clone(), tunnel.tx.clone()),

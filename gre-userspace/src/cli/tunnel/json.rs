@@ -31,6 +31,13 @@ struct Json<'a> {
     flags: Vec<Flag>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stats64: Option<Columns>,
+    #[serde(flatten)]
+    own: Own<'a>,
+}
+
+/// What only xgre knows.
+#[derive(Serialize)]
+pub(in crate::cli) struct Own<'a> {
     ifindex: Option<u32>,
     up: bool,
     mtu: Option<u32>,
@@ -133,6 +140,14 @@ impl<'a> Json<'a> {
             okey: of_one_direction(tunnel.okey),
             flags: flags(tunnel),
             stats64: stats.map(|stats| Columns::of(&tunnel.name, stats)),
+            own: Own::of(tunnel),
+        }
+    }
+}
+
+impl<'a> Own<'a> {
+    pub(in crate::cli) fn of(tunnel: &'a TunnelInfo) -> Self {
+        Self {
             ifindex: tunnel.ifindex,
             up: tunnel.up,
             mtu: tunnel.mtu,

@@ -6,17 +6,14 @@ use clap::Args;
 use nix::libc;
 use serde::Serialize;
 
-use super::failed;
+use super::{failed, no_such_tunnel};
 use crate::{
     cli::{
         Failure, Output,
-        output::{Paint, colour, print},
+        output::{Paint, print},
         with_daemon,
     },
-    control::{
-        api::{self, TunnelSpec},
-        client::ClientError,
-    },
+    control::{api::TunnelSpec, client::ClientError},
     model::Tunnel,
     probe::{ALL_NODES, LONG, SHORT, Verdict, probe},
     report::TunnelInfo,
@@ -61,7 +58,11 @@ impl Probe {
         let overhead = Tunnel::try_from(TunnelSpec::from(&tunnel));
         let overhead = overhead.map_err(ClientError::Refused)?.overhead();
         let probed = Probed { tunnel: &tunnel, address, overhead, verdict };
-        print(&if output.json { output.json(&json(&probed))? } else { text(&probed, colour()) })?;
+        print(&if output.json {
+            output.json(&json(&probed))?
+        } else {
+            text(&probed, output.paint())
+        })?;
         match verdict {
             Verdict::Carried { .. } => Ok(()),
             Verdict::TooLong { .. } | Verdict::Silent => Err(Failure::told()),
@@ -72,10 +73,8 @@ impl Probe {
         let name = &self.name;
         with_daemon(async |daemon| {
             let tunnels = daemon.tunnels().await?;
-            tunnels.into_iter().find(|tunnel| tunnel.name == *name).ok_or_else(|| {
-                let error = ClientError::Refused(api::Error::NoSuchTunnel { name: name.clone() });
-                failed("probe", name, error)
-            })
+            let found = tunnels.into_iter().find(|tunnel| tunnel.name == *name);
+            found.ok_or_else(|| failed("probe", name, no_such_tunnel(name)))
         })
     }
 

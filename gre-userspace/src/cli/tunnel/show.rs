@@ -17,8 +17,7 @@ pub fn text(tunnels: &[TunnelInfo], stats: Option<&Stats>, clock: Clock, paint: 
         if let Some(stats) = stats {
             text.push_str(&iproute2_table(&Columns::of(&tunnel.name, stats)));
         }
-        text.push_str(&state(tunnel, paint));
-        text.push_str(&details(tunnel, clock, paint));
+        text.push_str(&own_lines(tunnel, clock, paint));
     }
     text
 }
@@ -113,6 +112,11 @@ fn iproute2_table(columns: &Columns) -> String {
         tx.no_route,
         tx.no_buffers,
     )
+}
+
+/// What only xgre knows.
+pub(in crate::cli) fn own_lines(tunnel: &TunnelInfo, clock: Clock, paint: Paint) -> String {
+    state(tunnel, paint) + &details(tunnel, clock, paint)
 }
 
 fn state(tunnel: &TunnelInfo, paint: Paint) -> String {

@@ -2,28 +2,29 @@
 
 use crate::{
     cli::{Failure, dsfield},
-    model::Mode,
+    model::{self, Mode},
 };
 
-pub(super) fn ttl(text: &str) -> Result<u8, Failure> {
+/// `word` is what iproute2 calls it: TTL or HLIM.
+pub(super) fn ttl(text: &str, word: &str) -> Result<u8, Failure> {
     if text == "inherit" {
         return Ok(0);
     }
     number(text).and_then(|ttl| ttl.try_into().ok()).ok_or_else(|| {
-        Failure::senseless(format!("Error: argument \"{text}\" is wrong: invalid TTL"))
+        Failure::senseless(format!("Error: argument \"{text}\" is wrong: invalid {word}"))
     })
 }
 
 /// A TOS byte or traffic class, and whether the inner packet's takes its place.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Tos {
     inherit: bool,
     /// With `inherit`, of packets that are not IP.
     byte: u8,
 }
 
-/// `inherit`, a DSCP, or `inherit/DSCP`.
-pub(super) fn tos(text: &str) -> Result<Tos, Failure> {
+/// `inherit`, a DSCP, or `inherit/DSCP`; `wrong` is what iproute2 says of anything else.
+pub(super) fn tos(text: &str, wrong: &str) -> Result<Tos, Failure> {
     let (inherit, dsfield) = match text.split_once('/') {
         _ if text == "inherit" => return Ok(Tos { inherit: true, byte: 0 }),
         Some(("inherit", dsfield)) => (true, dsfield),
@@ -31,9 +32,7 @@ pub(super) fn tos(text: &str) -> Result<Tos, Failure> {
     };
     match dsfield::parse(dsfield) {
         Some(byte) => Ok(Tos { inherit, byte }),
-        None => {
-            Err(Failure::senseless(format!("Error: argument \"{text}\" is wrong: bad TOS value")))
-        }
+        None => Err(Failure::senseless(format!("Error: argument \"{text}\" is wrong: {wrong}"))),
     }
 }
 
@@ -70,6 +69,17 @@ pub(super) fn encap_limit(text: &str) -> Result<Option<u8>, Failure> {
     number(text).and_then(|limit| limit.try_into().ok()).map(Some).ok_or_else(|| {
         Failure::senseless(format!("Error: argument \"{text}\" is wrong: invalid ELIM"))
     })
+}
+
+pub(super) fn fwmark(text: &str) -> Result<u32, Failure> {
+    number(text).ok_or_else(|| {
+        Failure::senseless(format!("Error: argument \"{text}\" is wrong: invalid fwmark"))
+    })
+}
+
+/// Of an Ethernet device, as ll_addr_a2n reads it.
+pub(super) fn mac(text: &str) -> Result<[u8; 6], Failure> {
+    model::mac(text).ok_or_else(|| Failure::refused(format!("\"{text}\" is invalid lladdr.")))
 }
 
 /// Of `key`, `ikey` or `okey`: a number, or a dotted quad.

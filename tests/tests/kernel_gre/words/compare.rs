@@ -1,0 +1,134 @@
+//! What is compared of two outputs. What must differ is named here, with the reason.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Map, Value};
+
+/// The lines of one tunnel of `tunnel show`, without ours, which begin with its state.
+pub(super) fn tunnel_text(text: &str, name: &str) -> String {
+    let own = format!("{name}: ");
+    let mut lines = Vec::new();
+    for line in text.lines().skip_while(|line| !line.starts_with(&own)) {
+        let is_next = !line.starts_with(&own) && !line.starts_with([' ', 'R', 'T']);
+        if is_next || line.starts_with("    state ") {
+            break;
+        }
+        let end = line.find("\\    state ").unwrap_or(line.len());
+        lines.push(&line[..end]);
+    }
+    lines.join("\n")
+}
+
+/// Words of `link show` whose value is that of our device, a veth, and not of a tunnel of the kernel's:
+/// what it can take and cut, its queues, and that it makes no IPv6 addresses.
+const OF_DEVICE: [&str; 9] = [
+    "maxmtu",
+    "addrgenmode",
+    "numtxqueues",
+    "numrxqueues",
+    "gso_max_size",
+    "gso_max_segs",
+    "tso_max_size",
+    "tso_max_segs",
+    "gro_max_size",
+];
+/// The same in JSON. Of a veth there is also more to come up and go down for.
+const KEYS_OF_DEVICE: [&str; 11] = [
+    "ifindex",
+    "max_mtu",
+    "inet6_addr_gen_mode",
+    "num_tx_queues",
+    "num_rx_queues",
+    "gso_max_size",
+    "gso_max_segs",
+    "tso_max_size",
+    "tso_max_segs",
+    "gro_max_size",
+    "carrier_changes",
+];
+
+/// What `link show` prints of one device, without our lines.
+pub(super) fn device_text(text: &str) -> String {
+    let end = text.find("\\    state ").or(text.find("\n    state ")).unwrap_or(text.len());
+    let is_ethernet = text.contains("link/ether");
+    let lines = text[..end].trim_end_matches('\n').lines();
+    lines.map(|line| device_line(line, is_ethernet)).collect::<Vec<_>>().join("\n")
+}
+
+fn device_line(line: &str, is_ethernet: bool) -> String {
+    let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    if words[0].ends_with(':') && words[0].len() < 6 && words[0].as_bytes()[0].is_ascii_digit() {
+        words[0] = "IFINDEX:".into();
+    }
+    for at in 1..words.len() {
+        let of_device = OF_DEVICE.contains(&words[at - 1].as_str());
+        // What queues frames: a veth nothing, the kernel's gretap what is the default.
+        let queues = is_ethernet && words[at - 1] == "qdisc";
+        if of_device || queues {
+            words[at] = "VALUE".into();
+        }
+    }
+    // The kernel's ip6gre has one, which means nothing.
+    if let Some(at) = words.iter().position(|word| word == "permaddr") {
+        words.drain(at..=at + 1);
+    }
+    words.join(" ")
+}
+
+/// What differs between the objects of one tunnel or device, if anything: each key of `ip`'s is in ours
+/// with its value and in its place, and ours has more only after those.
+pub(super) fn json(kernel: &str, ours: &str, name: &str) -> Result<Option<String>> {
+    let [theirs, own] = [kernel, ours].map(|text| object(text, name));
+    let (theirs, own) = (theirs.context("ip")?, own.context("xgre")?);
+    for (key, value) in &theirs {
+        let is_queue = key == "qdisc" && theirs.get("link_type") == Some(&"ether".into());
+        if is_queue || KEYS_OF_DEVICE.contains(&key.as_str()) {
+            ensure!(own.contains_key(key), "xgre has no {key}");
+            continue;
+        }
+        if key == "permaddr" {
+            continue;
+        }
+        let found = own.get(key).map(without_changes);
+        if found.as_ref() != Some(&without_changes(value)) {
+            return Ok(Some(format!("{key}\n  ip   {value}\n  xgre {:?}", own.get(key))));
+        }
+    }
+    let [theirs, own] = [kernel, ours].map(|text| keys(text, name));
+    let mut rest = own.iter();
+    let missing =
+        theirs.iter().filter(|key| *key != "permaddr").find(|key| !rest.any(|own| own == *key));
+    Ok(missing.map(|key| format!("{key} is out of its order\n  ip   {theirs:?}\n  xgre {own:?}")))
+}
+
+/// How often a device has come up is in the counters.
+fn without_changes(value: &Value) -> Value {
+    let mut value = value.clone();
+    if let Some(sent) = value.get_mut("tx").and_then(Value::as_object_mut) {
+        sent.remove("carrier_changes");
+    }
+    value
+}
+
+fn object(text: &str, name: &str) -> Result<Map<String, Value>> {
+    let list: Vec<Map<String, Value>> =
+        serde_json::from_str(text).with_context(|| format!("no list of objects: {text}"))?;
+    let found = list.into_iter().find(|object| object.get("ifname") == Some(&name.into()));
+    found.with_context(|| format!("{name} is not in {text}"))
+}
+
+/// Those of its object in their order, nested ones too.
+fn keys(text: &str, name: &str) -> Vec<String> {
+    let named = format!("\"ifname\":\"{name}\"");
+    let at = text.find(&named).unwrap_or_default();
+    // Objects of devices are alone in their text, with keys before the name.
+    let start = if text.matches("\"ifname\"").count() == 1 { 0 } else { at };
+    let end = text[at + 1..].find("\"ifname\"").map_or(text.len(), |end| at + 1 + end);
+    let of_key = |(key, rest): (&str, &str)| rest.starts_with(':').then(|| key.to_owned());
+    let quoted: Vec<_> = text[start..end].split('"').collect();
+    quoted.windows(2).filter_map(|pair| of_key((pair[0], pair[1]))).collect()
+}
+
+/// What is said first, of `xgre` as of `ip`.
+pub(super) fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim_end().replace("xgre", "ip")
+}
