@@ -236,13 +236,26 @@ impl Programs {
     pub fn teardown(self) -> io::Result<()> {
         let pins = self.pins.clone();
         drop(self);
-        fs::remove_dir_all(pins.join("links"))?;
-        fs::remove_dir_all(pins.join("maps"))?;
-        // In the initial namespace the directory may hold those of other namespaces.
-        match fs::remove_dir(&pins) {
-            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
-            _ => Ok(()),
-        }
+        remove_pins(&pins)
+    }
+}
+
+/// Removes all pins of a data plane that no daemon holds, and with them what is attached by links.
+pub(crate) fn remove_pins(pins: &Path) -> io::Result<()> {
+    fs::remove_dir_all(pins.join("links"))?;
+    fs::remove_dir_all(pins.join("maps"))?;
+    // In the initial namespace the directory may hold those of other namespaces.
+    match fs::remove_dir(pins) {
+        Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Takes off a port what no pin holds: filters of kernels before 6.6. Those of a tunnel's device go with it.
+pub(crate) fn remove_filters(interface: &str) {
+    if !has_tcx() {
+        // Fails where there is none, as on interfaces that are no ports.
+        let _ = tc::qdisc_detach_program(interface, TcAttachType::Ingress, TC_IN);
     }
 }
 

@@ -67,9 +67,8 @@ pub enum LoadError {
     Mapping { name: &'static str, source: io::Error },
     #[error(
         "map {name} of the running data plane has {found} entries of {found_size} bytes, this \
-         configuration asks for {wanted} of {wanted_size}: stop forwarding with \
-         `xgre run --teardown` (then Ctrl-C) under the old configuration, or keep `[limits]` as \
-         they were"
+         configuration, or this version, asks for {wanted} of {wanted_size}: stop forwarding with \
+         `xgre teardown`, then start again, or keep `[limits]` as they were"
     )]
     Layout { name: &'static str, found: u32, found_size: u32, wanted: u32, wanted_size: u32 },
     #[error("{0}: {1}")]

@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::Failure;
+use super::{Failure, require_root};
 use crate::{
     config::{self, DEFAULT_PATH},
     daemon::{self, Options},
@@ -40,12 +40,10 @@ a list such as `info,gre_userspace::netlink=debug`.";
 
 impl Run {
     pub(super) fn execute(self) -> Result<(), Failure> {
-        if !nix::unistd::geteuid().is_root() {
-            return Err(Failure::refused(
-                "xgre run needs root, to load BPF programs and to make devices\n\
-                 run `sudo xgre run` or `systemctl start xgre`",
-            ));
-        }
+        require_root(
+            "xgre run needs root, to load BPF programs and to make devices\n\
+             run `sudo xgre run` or `systemctl start xgre`",
+        )?;
         log()?;
         let options = Options {
             desired: self.desired()?,

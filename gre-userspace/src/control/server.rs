@@ -95,6 +95,11 @@ impl Drop for Server {
     }
 }
 
+/// Whether a daemon listens on the socket at `path`, which one that was killed may have left.
+pub fn answers(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
+}
+
 /// Binds the socket, mode 0660.
 fn listen(path: &Path) -> Result<UnixListener, ServerError> {
     let failed = |source| ServerError::Listen { path: path.to_owned(), source };
@@ -105,7 +110,7 @@ fn listen(path: &Path) -> Result<UnixListener, ServerError> {
 
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if UnixStream::connect(path).is_ok() {
+            if answers(path) {
                 return Err(ServerError::Taken(path.to_owned()));
             }
             fs::remove_file(path).and_then(|()| UnixListener::bind(path))

@@ -23,6 +23,8 @@ use crate::{
     slowpath::task::Shared,
 };
 
+use super::service::Service;
+
 pub struct World {
     pub(super) kernel: Kernel,
     programs: Option<Programs>,
@@ -52,6 +54,7 @@ pub struct World {
     untagged: BTreeSet<u32>,
     /// The maps say what the kernel has, as far as we know.
     current: bool,
+    pub(super) service: Service,
 }
 
 /// How long the programs go on forwarding by the mirror of bridges after the daemon has last vouched
@@ -85,6 +88,7 @@ impl World {
             slow_path,
             untagged: BTreeSet::new(),
             current: false,
+            service: Service::starting(),
         }
     }
 
