@@ -156,6 +156,7 @@ fn systemctl_reload_adds_a_tunnel_and_fails_where_the_file_is_wrong() -> Result<
     ensure!(said.contains("xgre.service failed"), "{said}");
     let journal = site.r1.run("journalctl --unit xgre --no-pager")?;
     ensure!(journal.contains("tll") && journal.contains(CONFIG), "{journal}");
+    ensure!(journal.contains("]:  INFO "), "the time is the journal's: {journal}");
     assert_eq!(site.tunnels()?, ["tunnel0", "tunnel1"]);
     assert_eq!(site.property("ActiveState")?, "active");
     assert_eq!(site.main_process()?, daemon, "the same daemon goes on");

@@ -76,7 +76,8 @@ fn build() -> Result<PathBuf> {
     let directory = directory();
     generate(&xgre, &directory)?;
     let mut deb = cargo();
-    deb.args(["deb", "--package", "gre-userspace", "--no-build", "--output"]).arg(&directory);
+    deb.args(["deb", "--package", "gre-userspace", "--no-build", "--strip", "--output"])
+        .arg(&directory);
     let said = step("cargo deb", deb)?;
     let package = said.lines().last().map(PathBuf::from);
     package
