@@ -4,4 +4,4 @@
 set -e
 echo $$ > "$2/cgroup.procs"
 exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child \
-    sh "$(dirname "$0")/boot.sh" "$1" "$3"
+    sh "${0%/*}/boot.sh" "$1" "$3"

@@ -65,7 +65,7 @@ const FILES: [&str; 10] = [
     "usr/bin/xgre",
     "usr/lib/systemd/system/xgre.service",
     "usr/share/bash-completion/completions/xgre",
-    "usr/share/doc/xgre/README.md.gz",
+    "usr/share/doc/xgre/README.md",
     "usr/share/doc/xgre/changelog.Debian.gz",
     "usr/share/doc/xgre/copyright",
     "usr/share/fish/vendor_completions.d/xgre.fish",
@@ -120,7 +120,7 @@ fn every_command_has_a_man_page_without_a_mistake() -> Result<()> {
     }
     ensure!(!pages.iter().any(|page| page.contains("generate")), "{pages:?}");
     for page in pages {
-        let script = "zcat \"$1\" | groff -man -ww -Tutf8 -P-c 2>&1 >\"$2\"";
+        let script = "zcat \"$1\" | groff -man -ww -Tutf8 -P-cbou 2>&1 >\"$2\"";
         let rendered = package.root.join("rendered");
         let mut groff = Command::new("sh");
         groff.args(["-c", script, "sh"]).arg(directory.join(&page)).arg(&rendered);
