@@ -38,8 +38,7 @@ pub async fn teardown(instance: &Instance) -> Result<Vec<String>, TeardownError>
     }
     let kernel = Kernel::connect()?;
     let snapshot = kernel.refresh(&Snapshot::default(), Classes::LINKS).await?;
-    let (tunnels, others): (Vec<_>, Vec<_>) =
-        snapshot.links.into_values().partition(|link| is_device(link));
+    let (tunnels, others): (Vec<_>, Vec<_>) = snapshot.links.into_values().partition(is_device);
     for tunnel in &tunnels {
         kernel.delete_link(tunnel.ifindex).await?;
     }
