@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::{
     dataplane::Attachment,
-    loader::{LoadError, Programs, TC_DELIVER, TC_IN, TC_OUT, program},
+    loader::{self, LoadError, Programs, TC_DELIVER, TC_IN, TC_OUT, program},
     model::XdpMode,
 };
 
@@ -244,17 +244,30 @@ impl Programs {
 
     /// Takes all programs off and removes all pins.
     pub fn teardown(self) -> io::Result<()> {
-        let (pins, maps) = (self.pins.clone(), self.map_directories()?);
+        let pins = self.pins.clone();
         drop(self);
-        fs::remove_dir_all(pins.join("links"))?;
-        for directory in maps {
-            fs::remove_dir_all(directory)?;
-        }
-        // In the initial namespace the directory may hold those of other namespaces.
-        match fs::remove_dir(&pins) {
-            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
-            _ => Ok(()),
-        }
+        remove_pins(&pins)
+    }
+}
+
+/// Removes all pins of a data plane that no daemon holds, and with them what is attached by links.
+pub(crate) fn remove_pins(pins: &Path) -> io::Result<()> {
+    fs::remove_dir_all(pins.join("links"))?;
+    for directory in loader::map_directories(pins)? {
+        fs::remove_dir_all(directory)?;
+    }
+    // In the initial namespace the directory may hold those of other namespaces.
+    match fs::remove_dir(pins) {
+        Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Takes off a port what no pin holds: filters of kernels before 6.6. Those of a tunnel's device go with it.
+pub(crate) fn remove_filters(interface: &str) {
+    if !has_tcx() {
+        // Fails where there is none, as on interfaces that are no ports.
+        let _ = tc::qdisc_detach_program(interface, TcAttachType::Ingress, TC_IN);
     }
 }
 

@@ -20,6 +20,7 @@ pub mod reconcile;
 pub mod report;
 pub mod rib;
 pub mod slowpath;
+pub mod teardown;
 
 #[cfg(test)]
 mod testing;

@@ -71,9 +71,8 @@ pub enum LoadError {
     Mapping { name: &'static str, source: io::Error },
     #[error(
         "map {name} of the running data plane has {found} entries of {found_size} bytes, this \
-         configuration asks for {wanted} of {wanted_size}: stop forwarding with \
-         `xgre run --teardown` (then Ctrl-C) under the old configuration, or keep `[limits]` as \
-         they were"
+         configuration, or this version, asks for {wanted} of {wanted_size}: stop forwarding with \
+         `xgre teardown`, then start again, or keep `[limits]` as they were"
     )]
     Layout { name: &'static str, found: u32, found_size: u32, wanted: u32, wanted_size: u32 },
     #[error("pinning {0}: {1}")]
@@ -166,6 +165,11 @@ fn sizes(limits: &Limits, cpus: u32) -> [Size; 23] {
 /// Whether a data plane is pinned there, which an earlier daemon left forwarding.
 pub fn is_running(pins: &Path) -> bool {
     build::directories(pins).is_ok_and(|maps| !maps.is_empty())
+}
+
+/// The directories of all maps pinned there.
+pub(crate) fn map_directories(pins: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(build::directories(pins)?.into_iter().map(|(_, directory)| directory).collect())
 }
 
 /// What the daemon's own tier works with.
@@ -417,11 +421,6 @@ impl Programs {
     pub fn settle(&self) -> Result<(), LoadError> {
         build::remove_others(&self.pins, &self.maps)
             .map_err(|error| LoadError::Files(self.pins.clone(), error))
-    }
-
-    /// The directories of all maps.
-    pub(crate) fn map_directories(&self) -> io::Result<Vec<PathBuf>> {
-        Ok(build::directories(&self.pins)?.into_iter().map(|(_, directory)| directory).collect())
     }
 
     /// The XDP program for ports in generic mode; loads it and those that it goes on with if need be.

@@ -39,7 +39,7 @@ pub enum Step {
 pub enum Impossible {
     #[error(
         "limits.{name} is {old} and would be {new}: limits are fixed while the programs run; \
-         leave it at {old}, or take everything down (`xgre run --teardown`) and start again"
+         leave it at {old}, or stop the daemon, take everything down (`xgre teardown`) and start again"
     )]
     Limit { name: &'static str, old: u32, new: u32 },
     #[error(

@@ -10,6 +10,7 @@ pub mod hub;
 pub mod interrupt;
 pub mod ipv6;
 pub mod lan;
+pub mod machine;
 pub mod namespace;
 pub mod networkd;
 pub mod process;

@@ -205,13 +205,17 @@ pub fn remove_stale() {
     };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(owner) = owner(&name)
-            && kill(owner, None).is_err()
+        if is_stale(&name)
             && let Ok(inode) = inode(&name)
         {
             remove(&name, inode);
         }
     }
+}
+
+/// Whether what has a namespace's name is of a run that has ended.
+pub(crate) fn is_stale(name: &str) -> bool {
+    owner(name).is_some_and(|owner| kill(owner, None).is_err())
 }
 
 /// The process that made a namespace of ours.

@@ -24,6 +24,7 @@ in_each_xdp_mode!(
     a_deleted_tunnel_is_gone_and_can_be_made_again,
     a_device_deleted_by_ip_link_is_noticed,
     nothing_is_left_after_a_teardown,
+    the_verb_teardown_removes_what_a_killed_daemon_left,
 );
 
 fn the_documents_commands_make_a_tunnel_that_carries_pings(xdp: Xdp) -> Result<()> {
@@ -99,6 +100,21 @@ fn nothing_is_left_after_a_teardown(xdp: Xdp) -> Result<()> {
         assert!(!gateway.ip("route show")?.contains("tunnel0"));
     }
     Ok(())
+}
+
+fn the_verb_teardown_removes_what_a_killed_daemon_left(xdp: Xdp) -> Result<()> {
+    let Gateways { lab, r1, r2, .. } = Gateways::forwarding(xdp)?;
+    let refused = attempt(&lab.r1, "teardown")?.failure()?;
+    assert!(refused.contains("systemctl stop xgre"), "{refused}");
+    ping_all(&lab.pc1, PC2, 5)?;
+
+    r1.kill()?;
+    assert_eq!(xgre(&lab.r1, "teardown")?, "removed the tunnel tunnel0\n");
+    nothing_is_left(&lab.r1)?;
+    ping_none(&lab.pc1, PC2)?;
+    let nothing = "there are no tunnels; nothing of xgre is left in the kernel\n";
+    assert_eq!(xgre(&lab.r1, "teardown")?, nothing);
+    r2.stop().map(drop)
 }
 
 #[test]

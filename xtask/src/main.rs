@@ -1,9 +1,12 @@
 //! `cargo xtask ...`: sets the machine up, demonstrates xgre and tests it.
 
 mod build;
+mod cargo_tools;
+mod deny;
 mod lan;
 mod lint;
 mod live;
+mod package;
 mod packages;
 mod progress;
 mod python;
@@ -64,6 +67,18 @@ enum Task {
         #[arg(long, requires = "report")]
         last: bool,
     },
+    /// Build a Debian package [target/package/xgre_VERSION_ARCHITECTURE.deb]
+    Package {
+        /// Install it on a clean system in namespaces, with systemd, and see how it works; as root
+        #[arg(long)]
+        test: bool,
+    },
+    /// Check licenses and origins of all dependencies by cargo-deny, which it installs
+    Deny {
+        /// Known vulnerabilities, too, for which it fetches the RustSec database
+        #[arg(long)]
+        advisories: bool,
+    },
     /// Only the checks that run nothing: format, clippy, invariants of the tree
     Lint,
 }
@@ -99,6 +114,9 @@ fn perform(task: Task) -> Result<()> {
         Task::Test { last: true, .. } => test::last_report(),
         Task::Test { report: true, .. } => test::with_report(),
         Task::Test { .. } => test::everything(),
+        Task::Package { test: true } => package::tested(),
+        Task::Package { test: false } => package::everything(),
+        Task::Deny { advisories } => deny::check(advisories),
         Task::Lint => lint::everything(),
     }
 }

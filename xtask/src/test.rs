@@ -16,7 +16,7 @@ use tests::{interrupt, namespace};
 
 use crate::{
     build::cargo,
-    lint,
+    lint, package,
     progress::step,
     results, root,
     rules::{self, Lacking},
@@ -53,7 +53,7 @@ fn run(lacking: Lacking) -> Result<()> {
         );
     }
     // Nothing of an earlier run is to count.
-    for log in [log(), vm::log()] {
+    for log in [log(), package::log(), vm::log()] {
         if log.exists() {
             fs::remove_file(&log).with_context(|| format!("removing {}", log.display()))?;
         }
@@ -86,7 +86,9 @@ fn steps(timings: &mut Timings) -> Result<()> {
     // What fails in guests is worth knowing, too, when something has failed here.
     let here = timings.measure("tests", tests);
     interrupt::check()?;
-    here.and(timings.measure("guests", || vm::tests(None)))
+    let installed = timings.measure("package", package::test);
+    interrupt::check()?;
+    here.and(installed).and(timings.measure("guests", || vm::tests(None)))
 }
 
 fn build() -> Result<()> {
@@ -117,7 +119,7 @@ fn threads() -> usize {
 
 /// Runs a command on this terminal, and keeps what it says. An interruption reaches it as well, and
 /// is waited for.
-fn attended(mut command: Command, log: &Path) -> Result<()> {
+pub(crate) fn attended(mut command: Command, log: &Path) -> Result<()> {
     // One pipe for both, so that what cargo says of a program stays before the program's own words.
     let (reader, writer) = io::pipe().context("making a pipe")?;
     command.stdout(writer.try_clone()?).stderr(writer);
@@ -149,7 +151,7 @@ fn log() -> PathBuf {
 /// On this machine and in guests.
 fn report(lacking: Lacking) -> Result<()> {
     let mut tests = Vec::new();
-    for log in [log(), vm::log()] {
+    for log in [log(), package::log(), vm::log()] {
         match fs::read(&log) {
             Ok(text) => tests.extend(results::read(&String::from_utf8_lossy(&text))),
             Err(error) => eprintln!("no results in {}: {error}", log.display()),

@@ -12,13 +12,18 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{build::cargo, packages, progress::step};
+use crate::{build::cargo, cargo_tools::CargoTool, packages, progress::step};
 
 const LINKED: &str = "xgre-ebpf";
 /// rustc-web is Debian's current rustc, which it keeps for building browsers.
 const COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
-const LINKER_VERSION: &str = "0.13.0";
+const LINKER: CargoTool = CargoTool {
+    program: "bpf-linker",
+    version: "0.13.0",
+    options: &["--no-default-features", "--features", "llvm-22"],
+    takes: "2 to 5 minutes",
+};
 /// The LLVM that bpf-linker is built with; no older than that of the rustc whose output it links.
 const LLVM: u32 = 22;
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
@@ -84,8 +89,7 @@ fn install_compiler(linked: &Path) -> Result<()> {
 }
 
 fn linker() -> Result<()> {
-    let found = env::split_paths(&search_path()).any(|path| path.join("bpf-linker").is_file());
-    if found {
+    if LINKER.is_there() {
         return Ok(());
     }
     let mut needed = LLVM_PACKAGES.to_vec();
@@ -93,13 +97,11 @@ fn linker() -> Result<()> {
         needed.push("g++");
     }
     packages::install(&needed).with_context(|| alternative(&LLVM_PACKAGES))?;
-    let mut install = cargo();
-    install
-        .args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked"])
-        .args(["--no-default-features", "--features", &format!("llvm-{LLVM}")])
+    let mut cargo = cargo();
+    cargo
         .env("LLVM_PREFIX", LLVM_PREFIX)
         .env("PATH", format!("{LLVM_PREFIX}/bin:{}", search_path()));
-    step(&format!("cargo install bpf-linker {LINKER_VERSION} (2 to 5 minutes)"), install).map(drop)
+    LINKER.install(cargo)
 }
 
 /// What to do on a distribution without the packages.
@@ -111,11 +113,11 @@ fn alternative(packages: &[&str]) -> String {
     format!(
         "this distribution has no package {}. The other way to build the BPF programs is\n\n    \
          rustup toolchain install nightly --profile minimal --component rust-src\n    \
-         cargo install bpf-linker --version {LINKER_VERSION} --no-default-features \
-         --features llvm-{LLVM}\n\n\
+         {}\n\n\
          of which the second needs the files of LLVM {LLVM} (https://apt.llvm.org has packages), \
          and LLVM_PREFIX set to where they are",
-        unknown.join(", ")
+        unknown.join(", "),
+        LINKER.command()
     )
 }
 

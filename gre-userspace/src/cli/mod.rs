@@ -6,6 +6,7 @@ mod check;
 mod clock;
 mod dsfield;
 mod failure;
+mod generate;
 mod import;
 mod link;
 mod mismatch;
@@ -14,6 +15,7 @@ mod port;
 mod run;
 mod save;
 mod stats;
+mod teardown;
 mod tunnel;
 mod usage;
 mod words;
@@ -101,6 +103,12 @@ enum Object {
     /// Print tunnels of systemd-networkd as tables for the config file
     #[command(after_help = import::EXAMPLES)]
     Import(import::Import),
+    /// Remove what a daemon that has ended left forwarding: tunnels, programs, maps
+    #[command(after_help = teardown::EXAMPLES)]
+    Teardown(teardown::Teardown),
+    /// Write man pages and shell completions into a directory, for a package
+    #[command(hide = true)]
+    Generate(generate::Generate),
     /// Show counters: packets, bytes, and drops with their reasons
     #[command(after_help = stats::EXAMPLES)]
     Stats(stats::Stats),
@@ -144,6 +152,8 @@ impl Cli {
             Object::Apply(apply) => apply.execute(output),
             Object::Save(save) => save.execute(),
             Object::Import(import) => import.execute(),
+            Object::Teardown(teardown) => teardown.execute(output),
+            Object::Generate(generate) => generate.execute(),
             Object::Stats(stats) => stats.execute(output),
             Object::Other(words) => {
                 let word = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
@@ -157,6 +167,11 @@ impl Cli {
 fn with_daemon<T>(talk: impl AsyncFnOnce(&mut Client) -> Result<T, Failure>) -> Result<T, Failure> {
     let socket = Instance::current()?.socket;
     runtime()?.block_on(async { talk(&mut Client::connect(&socket).await?).await })
+}
+
+/// Refuses a verb to others than root, saying what root is needed for.
+fn require_root(why: &str) -> Result<(), Failure> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Failure::refused(why)) }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

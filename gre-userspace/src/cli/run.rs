@@ -1,14 +1,17 @@
 //! `xgre run`: the daemon.
 
 use std::{
+    env,
+    fs::File,
     io::{self, IsTerminal as _},
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::Failure;
+use super::{Failure, require_root};
 use crate::{
     config::{self, DEFAULT_PATH},
     daemon::{self, Options},
@@ -41,12 +44,10 @@ a list such as `info,gre_userspace::netlink=debug`.";
 
 impl Run {
     pub(super) fn execute(self) -> Result<(), Failure> {
-        if !nix::unistd::geteuid().is_root() {
-            return Err(Failure::refused(
-                "xgre run needs root, to load BPF programs and to make devices\n\
-                 run `sudo xgre run` or `systemctl start xgre`",
-            ));
-        }
+        require_root(
+            "xgre run needs root, to load BPF programs and to make devices\n\
+             run `sudo xgre run` or `systemctl start xgre`",
+        )?;
         log()?;
         let options = Options {
             desired: self.desired()?,
@@ -76,10 +77,22 @@ fn log() -> Result<(), Failure> {
         .with_default_directive(LevelFilter::INFO.into())
         .from_env()
         .map_err(|error| Failure::refused(format!("XGRE_LOG: {error}")))?;
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+        .with_ansi(io::stderr().is_terminal());
+    if is_journal() {
+        log.without_time().init()
+    } else {
+        log.init()
+    }
     Ok(())
+}
+
+/// Whether standard error goes to systemd's journal, which has the time already (systemd.exec(5)).
+fn is_journal() -> bool {
+    let Ok(stream) = env::var("JOURNAL_STREAM") else { return false };
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let metadata = stderr.and_then(|stderr| stderr.metadata());
+    metadata.is_ok_and(|metadata| stream == format!("{}:{}", metadata.dev(), metadata.ino()))
 }

@@ -18,6 +18,8 @@ use crate::{
 
 /// Adding a tunnel takes the daemon some netlink round trips; longer than this it is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A config file may have tunnels by the thousand.
+const PATIENCE_FOR_ALL: Duration = Duration::from_secs(300);
 
 /// A connection to the daemon.
 #[derive(Debug)]
@@ -40,9 +42,9 @@ pub enum ClientError {
     #[error(
         "the xgre daemon on {0} has not answered for {seconds} seconds; `journalctl -u xgre` may \
          say why",
-        seconds = PATIENCE.as_secs()
+        seconds = .1.as_secs()
     )]
-    Silent(PathBuf),
+    Silent(PathBuf, Duration),
     #[error("talking to the xgre daemon on {socket}: {source}")]
     Broken { socket: PathBuf, source: zlink::Error },
     #[error(transparent)]
@@ -95,9 +97,8 @@ impl Client {
         config: &str,
         dry_run: bool,
     ) -> Result<Vec<PlanStep>, ClientError> {
-        answer(&self.socket, self.connection.apply(name, config, dry_run))
-            .await
-            .map(|reply| reply.steps)
+        let call = self.connection.apply(name, config, dry_run);
+        answer_within(PATIENCE_FOR_ALL, &self.socket, call).await.map(|reply| reply.steps)
     }
 
     /// The tunnels as a config would have to name them.
@@ -139,10 +140,18 @@ async fn answer<T>(
     socket: &Path,
     call: impl Future<Output = zlink::Result<Result<T, api::Error>>>,
 ) -> Result<T, ClientError> {
-    match tokio::time::timeout(PATIENCE, call).await {
+    answer_within(PATIENCE, socket, call).await
+}
+
+async fn answer_within<T>(
+    patience: Duration,
+    socket: &Path,
+    call: impl Future<Output = zlink::Result<Result<T, api::Error>>>,
+) -> Result<T, ClientError> {
+    match tokio::time::timeout(patience, call).await {
         Ok(Ok(answer)) => answer.map_err(ClientError::Refused),
         Ok(Err(source)) => Err(ClientError::Broken { socket: socket.to_owned(), source }),
-        Err(_) => Err(ClientError::Silent(socket.to_owned())),
+        Err(_) => Err(ClientError::Silent(socket.to_owned(), patience)),
     }
 }
 

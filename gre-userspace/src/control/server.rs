@@ -99,6 +99,11 @@ impl Drop for Server {
     }
 }
 
+/// Whether a daemon listens on the socket at `path`, which one that was killed may have left.
+pub fn answers(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
+}
+
 /// Binds the socket, which everybody may connect to: who may do what is looked at in each call.
 fn listen(path: &Path) -> Result<UnixListener, ServerError> {
     let failed = |source| ServerError::Listen { path: path.to_owned(), source };
@@ -109,7 +114,7 @@ fn listen(path: &Path) -> Result<UnixListener, ServerError> {
 
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if UnixStream::connect(path).is_ok() {
+            if answers(path) {
                 return Err(ServerError::Taken(path.to_owned()));
             }
             fs::remove_file(path).and_then(|()| UnixListener::bind(path))

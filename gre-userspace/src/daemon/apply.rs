@@ -57,6 +57,7 @@ impl World {
     }
 
     async fn take(&mut self, step: &Step) -> Result<(), Refusal> {
+        self.service.alive();
         match step {
             Step::Ports { old, new } => self.change_ports(old, new).await,
             Step::Group { new, .. } => self.let_group(new.clone()).map_err(Refusal::Invalid),

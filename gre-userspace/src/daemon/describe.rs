@@ -27,6 +27,25 @@ pub fn tunnels(world: &World) -> Vec<TunnelInfo> {
     world.desired.tunnels.values().map(|tunnel| tunnel_info(world, tunnel)).collect()
 }
 
+/// One line: how many tunnels there are, and how many of them XDP encapsulates for.
+pub fn in_brief(world: &World) -> String {
+    let accelerated = world.states.values().filter(|state| state.why_not.is_none()).count();
+    brief(world.desired.tunnels.len(), accelerated, world.attached.ports.len())
+}
+
+fn brief(tunnels: usize, accelerated: usize, ports: usize) -> String {
+    let count = |count: usize, noun: &str| match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    };
+    let (ports, of) = (count(ports, "port"), count(tunnels, "tunnel"));
+    match tunnels {
+        0 => format!("no tunnels; {ports}"),
+        _ if accelerated == tunnels => format!("{of}, accelerated by XDP; {ports}"),
+        _ => format!("{of}, {accelerated} accelerated by XDP; {ports}"),
+    }
+}
+
 fn tunnel_info(world: &World, tunnel: &Tunnel) -> TunnelInfo {
     let snapshot = world.snapshot();
     let ifindex = world.device_ifindex(&snapshot, &tunnel.name);

@@ -11,6 +11,7 @@ mod check;
 mod describe;
 mod links;
 mod reload;
+mod service;
 mod slow;
 mod takeover;
 mod tunnels;
@@ -91,14 +92,14 @@ pub async fn run(options: Options) -> Result<()> {
         return Err(error);
     }
     info!(tunnels = world.tunnel_count(), "forwarding");
-    // Without systemd there is nobody to notify.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    world.service.ready(&describe::in_brief(&world));
 
     let result = tokio::select! {
         result = serve(&mut world, Told { snapshots, commands, path_mtus, hangup }, &config, &instance) => result,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
+    world.service.stopping();
     drop(server);
     if teardown {
         info!("taking everything down");
@@ -111,8 +112,8 @@ pub async fn run(options: Options) -> Result<()> {
     result
 }
 
-/// How often the daemon vouches for the mirror of bridges.
-const VOUCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the daemon vouches for the mirror of bridges, and tells the service manager of itself.
+const PULSE: Duration = Duration::from_secs(1);
 
 /// What the daemon listens to.
 struct Told {
@@ -125,11 +126,15 @@ struct Told {
 /// Answers commands and follows the kernel.
 async fn serve(world: &mut World, told: Told, config: &Path, instance: &Instance) -> Result<()> {
     let Told { mut snapshots, mut commands, mut path_mtus, mut hangup } = told;
-    let mut vouch = interval(VOUCH_INTERVAL);
-    vouch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pulse = interval(PULSE);
+    pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = vouch.tick() => world.vouch(),
+            _ = pulse.tick() => {
+                world.vouch();
+                world.service.alive();
+                world.service.status(&describe::in_brief(world));
+            }
             changed = snapshots.changed() => {
                 changed.context("the task that follows the kernel has ended")?;
                 snapshots.mark_unchanged();

@@ -1,8 +1,7 @@
-//! SIGHUP (`systemctl reload xgre`): the config file, read again.
+//! SIGHUP: the config file, read again. `systemctl reload xgre` runs `xgre apply` instead, which can fail.
 
 use std::path::Path;
 
-use sd_notify::NotifyState;
 use tracing::{error, info};
 
 use crate::{config, instance::Instance, model::Desired, plan::Step};
@@ -12,10 +11,7 @@ use super::{apply::When, world::World};
 impl World {
     /// Applies the config file, or leaves everything as it is and says why in the log.
     pub async fn reload(&mut self, config: &Path, instance: &Instance) {
-        // Without systemd there is nobody to notify.
-        if let Ok(now) = NotifyState::monotonic_usec_now() {
-            let _ = sd_notify::notify(&[NotifyState::Reloading, now]);
-        }
+        self.service.reloading();
         match wanted(config) {
             Ok(wanted) => match self.apply(wanted, instance, When::Now).await {
                 Ok(steps) if steps.is_empty() => info!("reloaded; nothing has changed"),
@@ -29,7 +25,7 @@ impl World {
             },
             Err(why) => error!("not reloaded, nothing has changed: {why}"),
         }
-        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        self.service.reloaded();
     }
 }
 

@@ -49,9 +49,11 @@ impl World {
             move |refusal| anyhow!("tunnel \"{name}\": {refusal}")
         };
         for (name, tunnel) in &existing {
+            self.service.alive();
             self.make(tunnel).await.map_err(failed(name))?;
         }
         for (name, tunnel) in new {
+            self.service.alive();
             self.add_tunnel(tunnel).await.map_err(failed(&name))?;
         }
         for (name, ifindex) in unwanted {

@@ -24,6 +24,8 @@ use crate::{
     slowpath::task::Shared,
 };
 
+use super::service::Service;
+
 pub struct World {
     pub(super) kernel: Kernel,
     programs: Option<Programs>,
@@ -57,6 +59,7 @@ pub struct World {
     groups_left_out: usize,
     /// The maps say what the kernel has, as far as we know.
     current: bool,
+    pub(super) service: Service,
 }
 
 /// How long the programs go on forwarding by the mirror of bridges after the daemon has last vouched
@@ -93,6 +96,7 @@ impl World {
             untagged: BTreeSet::new(),
             groups_left_out: 0,
             current: false,
+            service: Service::starting(),
         }
     }
 
