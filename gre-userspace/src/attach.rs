@@ -242,8 +242,12 @@ impl Programs {
 
 /// Removes all pins of a data plane that no daemon holds, and with them what is attached by links.
 pub(crate) fn remove_pins(pins: &Path) -> io::Result<()> {
-    fs::remove_dir_all(pins.join("links"))?;
-    fs::remove_dir_all(pins.join("maps"))?;
+    for directory in ["links", "maps"] {
+        match fs::remove_dir_all(pins.join(directory)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
     // In the initial namespace the directory may hold those of other namespaces.
     match fs::remove_dir(pins) {
         Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
