@@ -252,9 +252,11 @@ impl Programs {
 
 /// Removes all pins of a data plane that no daemon holds, and with them what is attached by links.
 pub(crate) fn remove_pins(pins: &Path) -> io::Result<()> {
-    fs::remove_dir_all(pins.join("links"))?;
-    for directory in loader::map_directories(pins)? {
-        fs::remove_dir_all(directory)?;
+    for directory in loader::map_directories(pins)?.into_iter().chain([pins.join("links")]) {
+        match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
     // In the initial namespace the directory may hold those of other namespaces.
     match fs::remove_dir(pins) {

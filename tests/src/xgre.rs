@@ -45,9 +45,10 @@ impl Daemon {
         Self::start_of(namespace, &binary()?, file)
     }
 
-    /// The same of another build of xgre, an example of this crate.
+    /// The same of another build of xgre, an example of this crate, which `cargo test` builds when it builds all
+    /// of the crate.
     pub fn start_other_build(namespace: &Namespace, file: &Path) -> Result<Self> {
-        let other = binary()?.with_file_name("examples").join("other_build");
+        let other = target().join("debug/examples/other_build");
         ensure!(
             other.exists(),
             "{} is not built: `cargo build --package tests --examples`",
@@ -238,7 +239,7 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("XGRE_BIN") {
         return Ok(path.into());
     }
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
+    let target = target();
     let built = |profile: &str| -> Option<(SystemTime, PathBuf)> {
         let path = target.join(profile).join("xgre");
         Some((path.metadata().ok()?.modified().ok()?, path))
@@ -246,4 +247,8 @@ pub fn binary() -> Result<PathBuf> {
     let newest = ["release", "debug"].into_iter().filter_map(built).max();
     let (_, path) = newest.context("xgre is not built: `cargo build --package gre-userspace`")?;
     Ok(path)
+}
+
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target")
 }

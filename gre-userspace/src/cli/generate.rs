@@ -90,3 +90,16 @@ fn examples(text: &str) -> Roff {
     }
     roff
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_indented_keeps_its_lines_and_headings_are_sections() {
+        let page =
+            examples("Where:\n  KEY is a number\n  TTL too\n\nExamples:\n  xgre run\n\nOne.\nTwo.");
+        let expected = ".SH WHERE\n.EX\n  KEY is a number\n  TTL too\n.PP\n.EE\n.SH EXAMPLES\n.EX\n  xgre run\n.PP\n.EE\nOne.\nTwo.\n";
+        assert!(page.to_roff().ends_with(expected), "{}", page.to_roff());
+    }
+}

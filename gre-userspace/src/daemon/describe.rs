@@ -240,3 +240,15 @@ fn counts(packets: impl Fn(Outcome) -> u64, wanted: impl Fn(Outcome) -> bool) ->
         .filter(|count| count.packets > 0)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_says_how_many_tunnels_are_accelerated() {
+        assert_eq!(brief(0, 0, 1), "no tunnels; 1 port");
+        assert_eq!(brief(1, 1, 2), "1 tunnel, accelerated by XDP; 2 ports");
+        assert_eq!(brief(3, 1, 0), "3 tunnels, 1 accelerated by XDP; 0 ports");
+    }
+}

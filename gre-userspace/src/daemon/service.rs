@@ -51,7 +51,7 @@ impl Service {
     }
 
     pub(super) fn reloading(&self) {
-        // What an own time stamp is for is systemd 253's `Type=notify-reload`, which must have it.
+        // systemd 253 and later take no such message without the time.
         if let Ok(now) = NotifyState::monotonic_usec_now() {
             tell(&[NotifyState::Reloading, now]);
         }
