@@ -46,12 +46,19 @@ const KEYS_OF_DEVICE: [&str; 11] = [
     "carrier_changes",
 ];
 
-/// What `link show` prints of one device, without our lines.
-pub(super) fn device_text(text: &str) -> String {
-    let end = text.find("\\    state ").or(text.find("\n    state ")).unwrap_or(text.len());
-    let is_ethernet = text.contains("link/ether");
-    let lines = text[..end].trim_end_matches('\n').lines();
-    lines.map(|line| device_line(line, is_ethernet)).collect::<Vec<_>>().join("\n")
+/// What `link show` prints of one device, without our lines; nothing where it does not show it.
+pub(super) fn device_text(text: &str, name: &str) -> String {
+    let own = format!("{name}@");
+    // Behind its index, or in brief without one.
+    let is_own = |line: &&str| line.split(": ").any(|start| start.starts_with(&own));
+    let mut lines = text.lines().skip_while(|line| !is_own(line));
+    let Some(first) = lines.next() else { return String::new() };
+    let rest = lines.take_while(|line| line.starts_with(' ') && !line.starts_with("    state "));
+    let end = first.find("\\    state ").unwrap_or(first.len());
+    let lines: Vec<_> = [&first[..end]].into_iter().chain(rest).collect();
+    let is_ethernet = lines.iter().any(|line| line.contains("link/ether"));
+    let lines = lines.into_iter().map(|line| device_line(line, is_ethernet));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn device_line(line: &str, is_ethernet: bool) -> String {
@@ -116,15 +123,14 @@ fn object(text: &str, name: &str) -> Result<Map<String, Value>> {
     found.with_context(|| format!("{name} is not in {text}"))
 }
 
-/// Those of its object in their order, nested ones too.
+/// Those of its object in their order, nested ones too; those before the name are not of this object alone.
 fn keys(text: &str, name: &str) -> Vec<String> {
-    let named = format!("\"ifname\":\"{name}\"");
-    let at = text.find(&named).unwrap_or_default();
-    // Objects of devices are alone in their text, with keys before the name.
-    let start = if text.matches("\"ifname\"").count() == 1 { 0 } else { at };
-    let end = text[at + 1..].find("\"ifname\"").map_or(text.len(), |end| at + 1 + end);
+    let start = text.find(&format!("\"ifname\":\"{name}\"")).unwrap_or_default();
+    // The next object begins with its index, or where it has none with its name.
+    let ends = ["{\"ifindex\"", "{\"link\"", "{\"ifname\""];
+    let end = ends.iter().filter_map(|end| text[start..].find(end)).min();
+    let quoted: Vec<_> = text[start..][..end.unwrap_or(text.len() - start)].split('"').collect();
     let of_key = |(key, rest): (&str, &str)| rest.starts_with(':').then(|| key.to_owned());
-    let quoted: Vec<_> = text[start..end].split('"').collect();
     quoted.windows(2).filter_map(|pair| of_key((pair[0], pair[1]))).collect()
 }
 
