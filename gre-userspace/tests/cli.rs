@@ -901,7 +901,7 @@ fn json_has_iproute2s_keys_first() {
             r#""mtu":1472,"underlay":"wan0","via":"192.168.22.1","accelerated":true,"#,
             r#""ignore_df":false,"seq_mode":"linux","mss":"off","path_mtus":[]},"#,
             r#"{"ifname":"tunnel1","mode":"gre/ip","remote":"10.56.88.66","#,
-            r#""local":"192.168.22.196","tos":"EF","nopmtudisc":null,"flags":[],"ifindex":7,"#,
+            r#""local":"192.168.22.196","tos":"0xb9","nopmtudisc":null,"flags":[],"ifindex":7,"#,
             r#""up":false,"mtu":1476,"underlay":null,"via":null,"accelerated":false,"#,
             r#""why_not":"no route leads to 10.56.88.66","ignore_df":false,"seq_mode":"linux","#,
             r#""mss":"off","path_mtus":[]}]"#,

@@ -181,6 +181,8 @@ fn namespace(label: &str) -> Result<Namespace> {
     wire((&namespace, "u0"), (&namespace, "u1"))?;
     namespace.ip("addr add 192.0.2.1/24 dev u0")?;
     namespace.ip("addr add 2001:db8::1/64 dev u0 nodad")?;
+    // The kernel would send router solicitations through its tunnels, and count them.
+    namespace.sysctl("net.ipv6.conf.default.disable_ipv6", 1)?;
     Ok(namespace)
 }
 

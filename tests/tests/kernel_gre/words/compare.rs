@@ -20,7 +20,8 @@ pub(super) fn tunnel_text(text: &str, name: &str) -> String {
 
 /// Words of `link show` whose value is that of our device, a veth, and not of a tunnel of the kernel's:
 /// what it can take and cut, its queues, and that it makes no IPv6 addresses.
-const OF_DEVICE: [&str; 9] = [
+const OF_DEVICE: [&str; 10] = [
+    "minmtu",
     "maxmtu",
     "addrgenmode",
     "numtxqueues",
@@ -31,9 +32,10 @@ const OF_DEVICE: [&str; 9] = [
     "tso_max_segs",
     "gro_max_size",
 ];
-/// The same in JSON. Of a veth there is also more to come up and go down for.
+/// The same in JSON.
 const KEYS_OF_DEVICE: [&str; 11] = [
     "ifindex",
+    "min_mtu",
     "max_mtu",
     "inet6_addr_gen_mode",
     "num_tx_queues",
@@ -43,7 +45,6 @@ const KEYS_OF_DEVICE: [&str; 11] = [
     "tso_max_size",
     "tso_max_segs",
     "gro_max_size",
-    "carrier_changes",
 ];
 
 /// What `link show` prints of one device, without our lines; nothing where it does not show it.
@@ -57,8 +58,19 @@ pub(super) fn device_text(text: &str, name: &str) -> String {
     let end = first.find("\\    state ").unwrap_or(first.len());
     let lines: Vec<_> = [&first[..end]].into_iter().chain(rest).collect();
     let is_ethernet = lines.iter().any(|line| line.contains("link/ether"));
-    let lines = lines.into_iter().map(|line| device_line(line, is_ethernet));
-    lines.collect::<Vec<_>>().join("\n")
+    let mut lines: Vec<_> = lines.into_iter().map(|line| device_line(line, is_ethernet)).collect();
+    without_transitions(&mut lines);
+    lines.join("\n")
+}
+
+/// How often a device has come up: a veth does when its other end does, the kernel's tunnel never.
+fn without_transitions(lines: &mut [String]) {
+    if let Some(at) = lines.iter().position(|line| line.contains("TX errors:"))
+        && let Some(numbers) = lines.get_mut(at + 1)
+    {
+        let kept = numbers.trim_end().rfind(' ').unwrap_or_default();
+        numbers.truncate(kept);
+    }
 }
 
 fn device_line(line: &str, is_ethernet: bool) -> String {
@@ -107,7 +119,7 @@ pub(super) fn json(kernel: &str, ours: &str, name: &str) -> Result<Option<String
     Ok(missing.map(|key| format!("{key} is out of its order\n  ip   {theirs:?}\n  xgre {own:?}")))
 }
 
-/// How often a device has come up is in the counters.
+/// As [`without_transitions`].
 fn without_changes(value: &Value) -> Value {
     let mut value = value.clone();
     if let Some(sent) = value.get_mut("tx").and_then(Value::as_object_mut) {
