@@ -37,7 +37,7 @@ pub(super) enum Verb {
         words: Vec<String>,
     },
     /// Change the options of a tunnel, or its device's settings; the device stays
-    #[command(aliases = ["set", "s"])]
+    #[command(aliases = ["set", "s"], after_help = CHANGE_EXAMPLES)]
     Change {
         /// [ dev ] NAME [ mtu MTU ] [ address LLADDR ] [ up | down ]
         /// [ type TYPE and words of `xgre tunnel change` ]
@@ -45,13 +45,14 @@ pub(super) enum Verb {
         words: Vec<String>,
     },
     /// Add a tunnel, or give the one of this name these options and no others
+    #[command(after_help = REPLACE_EXAMPLES)]
     Replace {
         /// As for `xgre link add`
         #[arg(value_name = "WORDS", verbatim_doc_comment)]
         words: Vec<String>,
     },
     /// Delete a tunnel and its device
-    #[command(alias = "del")]
+    #[command(alias = "del", after_help = DELETE_EXAMPLES)]
     Delete {
         /// [ dev ] NAME [ type TYPE ]
         #[arg(value_name = "WORDS")]
@@ -97,6 +98,19 @@ Where:
 Examples:
   xgre link add gretap1 type gretap remote 10.56.88.66 local 192.168.22.196 ttl 255 nopmtudisc
   xgre link add name tap6 up type ip6gretap remote 2001:db8::2 local 2001:db8::1 key 42";
+
+const CHANGE_EXAMPLES: &str = "\
+Examples:
+  xgre link set gretap1 up mtu 1400
+  xgre link change gretap1 type gretap key 42";
+
+const REPLACE_EXAMPLES: &str = "\
+Examples:
+  xgre link replace gretap1 type gretap remote 10.56.88.66 local 192.168.22.196 key 42";
+
+const DELETE_EXAMPLES: &str = "\
+Examples:
+  xgre link delete gretap1";
 
 const SHOW_EXAMPLES: &str = "\
 Examples:

@@ -28,7 +28,7 @@ pub struct Output {
     /// Show a device's details too
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub details: u8,
-    /// Show a device in one short line
+    /// Show a device in one short line [-br]
     #[arg(long, global = true)]
     pub brief: bool,
     /// Show a tunnel or device in one line, with `\` where a line would end

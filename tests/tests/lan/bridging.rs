@@ -30,7 +30,7 @@ fn the_documents_commands_make_one_lan(xdp: Xdp) -> Result<()> {
     let Lan { pc1, r1, router, r2, pc2 } = &bridged.lan;
     for (gateway, local, remote) in [(r1, R1_WAN, R2_WAN), (r2, R2_WAN, R1_WAN)] {
         by_the_document(gateway, local, remote)?;
-        let shown = xgre(gateway, "link show gretap1")?;
+        let shown = xgre(gateway, "tunnel show gretap1")?;
         let line = format!("gretap1: gretap remote {remote} local {local} ttl 255 nopmtudisc");
         assert_eq!(shown.lines().next(), Some(line.as_str()));
         let device = gateway.ip("-o link show dev gretap1")?;

@@ -58,6 +58,7 @@ pub(super) fn make(kernel: &Kernel, xgre: &Path, suites: &[Suite]) -> Result<Pat
     fs::write(root.join("suites"), list)?;
     // tcpdump wants to know who root is.
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
+    add_names(&root)?;
     add_modules(&root, kernel)?;
     fs::write(root.join("init"), INIT)?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
@@ -84,6 +85,19 @@ fn add(root: &Path, program: &Path, name: &Path) -> Result<()> {
         if !target.exists() {
             fs::create_dir_all(target.parent().context("a library has a directory")?)?;
             fs::copy(word, &target).with_context(|| format!("copying {word}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Those that `ip` gives to TOS bytes and others, which lie where its version looks for them.
+fn add_names(root: &Path) -> Result<()> {
+    for directory in ["etc/iproute2", "usr/share/iproute2"] {
+        let names = Path::new("/").join(directory).join("rt_dsfield");
+        if names.is_file() {
+            fs::create_dir_all(root.join(directory))?;
+            fs::copy(&names, root.join(directory).join("rt_dsfield"))
+                .with_context(|| format!("copying {}", names.display()))?;
         }
     }
     Ok(())

@@ -105,7 +105,8 @@ impl<'a> JsonOuter<'a> {
                 tos: match tunnel.tos {
                     0 => None,
                     1 => Some("inherit".into()),
-                    tos => Some(dsfield::name(tos & !1)),
+                    // As a whole, where the text says `inherit/`.
+                    tos => Some(dsfield::name(tos)),
                 },
                 nopmtudisc: (!tunnel.pmtudisc).then_some(()),
             };

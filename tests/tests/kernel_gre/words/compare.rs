@@ -20,7 +20,8 @@ pub(super) fn tunnel_text(text: &str, name: &str) -> String {
 
 /// Words of `link show` whose value is that of our device, a veth, and not of a tunnel of the kernel's:
 /// what it can take and cut, its queues, and that it makes no IPv6 addresses.
-const OF_DEVICE: [&str; 9] = [
+const OF_DEVICE: [&str; 10] = [
+    "minmtu",
     "maxmtu",
     "addrgenmode",
     "numtxqueues",
@@ -31,9 +32,10 @@ const OF_DEVICE: [&str; 9] = [
     "tso_max_segs",
     "gro_max_size",
 ];
-/// The same in JSON. Of a veth there is also more to come up and go down for.
+/// The same in JSON.
 const KEYS_OF_DEVICE: [&str; 11] = [
     "ifindex",
+    "min_mtu",
     "max_mtu",
     "inet6_addr_gen_mode",
     "num_tx_queues",
@@ -43,15 +45,32 @@ const KEYS_OF_DEVICE: [&str; 11] = [
     "tso_max_size",
     "tso_max_segs",
     "gro_max_size",
-    "carrier_changes",
 ];
 
-/// What `link show` prints of one device, without our lines.
-pub(super) fn device_text(text: &str) -> String {
-    let end = text.find("\\    state ").or(text.find("\n    state ")).unwrap_or(text.len());
-    let is_ethernet = text.contains("link/ether");
-    let lines = text[..end].trim_end_matches('\n').lines();
-    lines.map(|line| device_line(line, is_ethernet)).collect::<Vec<_>>().join("\n")
+/// What `link show` prints of one device, without our lines; nothing where it does not show it.
+pub(super) fn device_text(text: &str, name: &str) -> String {
+    let own = format!("{name}@");
+    // Behind its index, or in brief without one.
+    let is_own = |line: &&str| line.split(": ").any(|start| start.starts_with(&own));
+    let mut lines = text.lines().skip_while(|line| !is_own(line));
+    let Some(first) = lines.next() else { return String::new() };
+    let rest = lines.take_while(|line| line.starts_with(' ') && !line.starts_with("    state "));
+    let end = first.find("\\    state ").unwrap_or(first.len());
+    let lines: Vec<_> = [&first[..end]].into_iter().chain(rest).collect();
+    let is_ethernet = lines.iter().any(|line| line.contains("link/ether"));
+    let mut lines: Vec<_> = lines.into_iter().map(|line| device_line(line, is_ethernet)).collect();
+    without_transitions(&mut lines);
+    lines.join("\n")
+}
+
+/// How often a device has come up: a veth does when its other end does, the kernel's tunnel never.
+fn without_transitions(lines: &mut [String]) {
+    if let Some(at) = lines.iter().position(|line| line.contains("TX errors:"))
+        && let Some(numbers) = lines.get_mut(at + 1)
+    {
+        let kept = numbers.trim_end().rfind(' ').unwrap_or_default();
+        numbers.truncate(kept);
+    }
 }
 
 fn device_line(line: &str, is_ethernet: bool) -> String {
@@ -100,7 +119,7 @@ pub(super) fn json(kernel: &str, ours: &str, name: &str) -> Result<Option<String
     Ok(missing.map(|key| format!("{key} is out of its order\n  ip   {theirs:?}\n  xgre {own:?}")))
 }
 
-/// How often a device has come up is in the counters.
+/// As [`without_transitions`].
 fn without_changes(value: &Value) -> Value {
     let mut value = value.clone();
     if let Some(sent) = value.get_mut("tx").and_then(Value::as_object_mut) {
@@ -116,15 +135,14 @@ fn object(text: &str, name: &str) -> Result<Map<String, Value>> {
     found.with_context(|| format!("{name} is not in {text}"))
 }
 
-/// Those of its object in their order, nested ones too.
+/// Those of its object in their order, nested ones too; those before the name are not of this object alone.
 fn keys(text: &str, name: &str) -> Vec<String> {
-    let named = format!("\"ifname\":\"{name}\"");
-    let at = text.find(&named).unwrap_or_default();
-    // Objects of devices are alone in their text, with keys before the name.
-    let start = if text.matches("\"ifname\"").count() == 1 { 0 } else { at };
-    let end = text[at + 1..].find("\"ifname\"").map_or(text.len(), |end| at + 1 + end);
+    let start = text.find(&format!("\"ifname\":\"{name}\"")).unwrap_or_default();
+    // The next object begins with its index, or where it has none with its name.
+    let ends = ["{\"ifindex\"", "{\"link\"", "{\"ifname\""];
+    let end = ends.iter().filter_map(|end| text[start..].find(end)).min();
+    let quoted: Vec<_> = text[start..][..end.unwrap_or(text.len() - start)].split('"').collect();
     let of_key = |(key, rest): (&str, &str)| rest.starts_with(':').then(|| key.to_owned());
-    let quoted: Vec<_> = text[start..end].split('"').collect();
     quoted.windows(2).filter_map(|pair| of_key((pair[0], pair[1]))).collect()
 }
 
