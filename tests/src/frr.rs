@@ -77,6 +77,11 @@ impl Router {
         vtysh(&self.namespace, self.name, &lines).map(drop)
     }
 
+    /// What the protocol's daemon answers to a line.
+    pub fn ask(&self, line: &str) -> Result<String> {
+        vtysh(&self.namespace, self.name, &[line])
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         self.protocol.iter().try_for_each(|daemon| daemon.resident.process.signal(signal))
     }

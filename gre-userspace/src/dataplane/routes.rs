@@ -6,14 +6,17 @@ use std::{collections::BTreeMap, net::IpAddr};
 use gre_ebpf_common::{route::Entry, route6, tunnel};
 
 use super::{Compiler, Hop};
-use crate::observed::RouteTarget;
+use crate::observed::{RouteTarget, Rules};
 
 impl Compiler<'_> {
     pub(super) fn routes(&mut self) {
-        if !self.snapshot.custom_rules {
+        if self.vrf_of_any().is_some() {
+            return;
+        }
+        if self.snapshot.rules == Rules::Kernels {
             self.routes4();
         }
-        if !self.snapshot.custom_rules6 {
+        if self.snapshot.rules6 == Rules::Kernels {
             self.routes6();
         }
     }

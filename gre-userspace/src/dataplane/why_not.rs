@@ -3,7 +3,7 @@
 use gre_ebpf_common::next_hop;
 
 use super::{Attachment, Compiler, Device, TunnelState, hops::no_redirect};
-use crate::model::Tunnel;
+use crate::{model::Tunnel, observed::Rules};
 
 impl Compiler<'_> {
     /// The first thing to mend, if there is any.
@@ -17,13 +17,21 @@ impl Compiler<'_> {
         if !device.link.up {
             return Some(format!("the device is down: `ip link set {name} up`"));
         }
+        // What a bridge forwards is not routed.
+        let routed = device.link.bridge_port.is_none();
+        if let Some(member) = self.vrf_of(device.link).or_else(|| self.vrf_of_any())
+            && routed
+        {
+            return Some(member.to_string());
+        }
         if tunnel.remote.is_unspecified() {
-            return state.legs.is_empty().then(|| {
+            let no_leg = state.legs.is_empty().then(|| {
                 format!(
                     "its remote is any, and no route names one: `ip route add PREFIX via REMOTE dev \
                      {name} onlink`"
                 )
             });
+            return no_leg.or_else(|| self.rules());
         }
         let remote = tunnel.remote;
         let Some(hop) = state.underlay else {
@@ -37,8 +45,10 @@ impl Compiler<'_> {
                 format!("it runs inside {other}: the kernel encapsulates it")
             });
         }
-        if self.snapshot.custom_rules {
-            return Some("policy routing rules are in use: the kernel routes (`ip rule`)".into());
+        if let Some(why) = self.rules()
+            && routed
+        {
+            return Some(why);
         }
         let link = self.snapshot.links.get(&hop.ifindex)?;
         let id = self.plane.tunnels.get(&state.id)?.next_hop;
@@ -59,5 +69,23 @@ impl Compiler<'_> {
             return Some("XDP is off on every port".into());
         }
         None
+    }
+
+    /// The rules because of which the kernel routes.
+    fn rules(&self) -> Option<String> {
+        match (self.snapshot.rules, self.a_vrf()) {
+            (Rules::Kernels, _) => None,
+            (Rules::Vrfs, Some(vrf)) => Some(format!(
+                "the rule of VRF {} is in use: the kernel routes (`ip rule`, l3mdev)",
+                vrf.name
+            )),
+            (Rules::Vrfs, None) => Some(
+                "a VRF has left its rule behind: `ip rule del l3mdev`, and the same of `ip -6`"
+                    .into(),
+            ),
+            (Rules::Others, _) => {
+                Some("policy routing rules are in use: the kernel routes (`ip rule`)".into())
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The document's topology where a routing protocol finds the ways, and what must hold of it whatever
 //! the protocol.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::{
@@ -10,8 +12,11 @@ use tests::{
     namespace::Namespace,
     process::wait_until,
     topology::{FAR_LAN_OF_R1, FAR_LAN_OF_R2, PC1, PC2, R1_TUNNEL, R1_WAN, R2_TUNNEL, R2_WAN},
-    traffic::{Flow, Load, ping_all, ping_none, tcp},
+    traffic::{Flow, Load, ping_all, ping_none, ping_until_answered, tcp},
 };
+
+/// What a protocol takes to find its neighbour again on a busy machine.
+const LEARNED: Duration = Duration::from_secs(60);
 
 pub struct Protocol {
     /// FRR's.
@@ -19,7 +24,7 @@ pub struct Protocol {
     /// What the kernel's routes are marked with.
     pub name: &'static str,
     /// Of R1 and R2.
-    pub configs: [&'static str; 2],
+    pub configs: [String; 2],
     /// What makes R2 say that it has its LAN no longer, and what makes it say so again.
     pub withdraw: &'static [&'static str],
     pub announce: &'static [&'static str],
@@ -29,12 +34,12 @@ pub struct Routed {
     pub r1: Router,
     pub r2: Router,
     pub gateways: Gateways,
-    protocol: &'static Protocol,
+    protocol: Protocol,
 }
 
 impl Routed {
     /// Returns once each gateway knows the other's LAN.
-    pub fn start(protocol: &'static Protocol, xdp: Xdp) -> Result<Self> {
+    pub fn start(protocol: Protocol, xdp: Xdp) -> Result<Self> {
         let gateways = Gateways::start(
             xdp,
             [
@@ -43,18 +48,19 @@ impl Routed {
             ],
         )?;
         let router = |gateway, config| Router::start(gateway, protocol.daemon, config);
-        let [r1, r2] = protocol.configs;
-        let r1 = router(&gateways.lab.r1, r1)?;
-        let r2 = router(&gateways.lab.r2, r2)?;
+        let r1 = router(&gateways.lab.r1, &protocol.configs[0])?;
+        let r2 = router(&gateways.lab.r2, &protocol.configs[1])?;
         let routed = Self { r1, r2, gateways, protocol };
         routed.wait_until_learned()?;
         Ok(routed)
     }
 
-    pub fn wait_until_learned(&self) -> Result<()> {
+    /// R2 first: until it has heard of R1 again, R1 may go by what it remembers of it, and then forget that.
+    fn wait_until_learned(&self) -> Result<()> {
         let lab = &self.gateways.lab;
+        self.wait_for_route(&lab.r2, FAR_LAN_OF_R2, R1_TUNNEL)?;
         self.wait_for_route(&lab.r1, FAR_LAN_OF_R1, R2_TUNNEL)?;
-        self.wait_for_route(&lab.r2, FAR_LAN_OF_R2, R1_TUNNEL)
+        ping_until_answered(&lab.pc1, PC2, SOON)
     }
 
     /// Waits for a route of the protocol into the tunnel, by way of a nexthop object: FRR's habit.
@@ -115,7 +121,7 @@ impl Routed {
     }
 }
 
-pub fn what_is_learned_is_forwarded(protocol: &'static Protocol, xdp: Xdp) -> Result<()> {
+pub fn what_is_learned_is_forwarded(protocol: Protocol, xdp: Xdp) -> Result<()> {
     let routed = Routed::start(protocol, xdp)?;
     routed.is_forwarded()?;
     let Gateways { lab, .. } = &routed.gateways;
@@ -125,12 +131,12 @@ pub fn what_is_learned_is_forwarded(protocol: &'static Protocol, xdp: Xdp) -> Re
     Ok(())
 }
 
-pub fn what_is_withdrawn_is_not(protocol: &'static Protocol, xdp: Xdp) -> Result<()> {
+pub fn what_is_withdrawn_is_not(protocol: Protocol, xdp: Xdp) -> Result<()> {
     let mut routed = Routed::start(protocol, xdp)?;
     routed.is_forwarded()?;
-    routed.r2.configure(protocol.withdraw)?;
+    routed.r2.configure(routed.protocol.withdraw)?;
     routed.is_not_forwarded()?;
-    routed.r2.configure(protocol.announce)?;
+    routed.r2.configure(routed.protocol.announce)?;
     routed.wait_until_learned()?;
     routed.is_forwarded()?;
 
@@ -141,10 +147,7 @@ pub fn what_is_withdrawn_is_not(protocol: &'static Protocol, xdp: Xdp) -> Result
     routed.is_forwarded()
 }
 
-pub fn a_tunnel_that_goes_down_takes_its_routes_along(
-    protocol: &'static Protocol,
-    xdp: Xdp,
-) -> Result<()> {
+pub fn a_tunnel_that_goes_down_takes_its_routes_along(protocol: Protocol, xdp: Xdp) -> Result<()> {
     let routed = Routed::start(protocol, xdp)?;
     routed.is_forwarded()?;
     let Gateways { lab, .. } = &routed.gateways;
@@ -162,6 +165,3 @@ fn routes(gateway: &Namespace, prefix: &str) -> Result<Value> {
     let text = gateway.ip(&format!("-j route show {prefix}"))?;
     serde_json::from_str(&text).with_context(|| format!("ip's output is not JSON: {text}"))
 }
-
-/// What a protocol takes to find its neighbour again on a busy machine.
-const LEARNED: std::time::Duration = std::time::Duration::from_secs(60);
