@@ -122,7 +122,8 @@ fn mask(service: &str) -> Result<()> {
     }
     let mut command = Command::new("systemctl");
     command.args(["mask", service]);
-    let what = format!("systemctl mask {service} (to have it run here: systemctl unmask {service})");
+    let what =
+        format!("systemctl mask {service} (to have it run here: systemctl unmask {service})");
     step(&what, command).map(drop)
 }
 

@@ -94,6 +94,9 @@ fn everything_that_is_watched_is_published() {
             gateway(snapshot, "10.4.0.0/16") == Some([192, 0, 2, 8].into())
         })
         .await;
+        // The kernel says nothing of the routes that go along.
+        ip("nexthop del id 7");
+        until(&mut watched, |snapshot| route(snapshot, "10.4.0.0/16").is_none()).await;
 
         let device =
             kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "", false).await.unwrap();

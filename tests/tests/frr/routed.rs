@@ -47,6 +47,10 @@ impl Routed {
                 Gateway::new(R2_WAN, R1_WAN).address(R2_TUNNEL, R1_TUNNEL),
             ],
         )?;
+        for gateway in [&gateways.lab.r1, &gateways.lab.r2] {
+            // The kernel's own reports of OSPF's groups would come while packets are counted.
+            gateway.sysctl("net.ipv4.igmp_link_local_mcast_reports", 0)?;
+        }
         let router = |gateway, config| Router::start(gateway, protocol.daemon, config);
         let r1 = router(&gateways.lab.r1, &protocol.configs[0])?;
         let r2 = router(&gateways.lab.r2, &protocol.configs[1])?;
