@@ -157,7 +157,7 @@ fn the_rule_of_vrfs_leaves_routing_to_the_kernel_and_says_whose_it_is() {
     let mut snapshot = snapshot();
     snapshot.routes.push(route("10.2.1.0/24", DEVICE, Some("198.51.100.1")));
     snapshot.rules = Rules::Vrfs;
-    let left = "a VRF has left its rule behind: `ip rule del l3mdev`, and the same of `ip -6`";
+    let left = "a VRF has left its rule behind: `ip rule del l3mdev`, `ip -6 rule del l3mdev`";
     let (plane, state) = compiled(&snapshot);
     assert_eq!(plane.routes, Prefixes::new());
     assert_eq!(state.why_not.as_deref(), Some(left));

@@ -19,9 +19,7 @@ impl Compiler<'_> {
         }
         // What a bridge forwards is not routed.
         let routed = device.link.bridge_port.is_none();
-        if let Some(member) = self.vrf_of(device.link).or_else(|| self.vrf_of_any())
-            && routed
-        {
+        if routed && let Some(member) = self.vrf_of(device.link).or_else(|| self.vrf_of_any()) {
             return Some(member.to_string());
         }
         if tunnel.remote.is_unspecified() {
@@ -45,9 +43,7 @@ impl Compiler<'_> {
                 format!("it runs inside {other}: the kernel encapsulates it")
             });
         }
-        if let Some(why) = self.rules()
-            && routed
-        {
+        if routed && let Some(why) = self.rules() {
             return Some(why);
         }
         let link = self.snapshot.links.get(&hop.ifindex)?;
@@ -80,7 +76,7 @@ impl Compiler<'_> {
                 vrf.name
             )),
             (Rules::Vrfs, None) => Some(
-                "a VRF has left its rule behind: `ip rule del l3mdev`, and the same of `ip -6`"
+                "a VRF has left its rule behind: `ip rule del l3mdev`, `ip -6 rule del l3mdev`"
                     .into(),
             ),
             (Rules::Others, _) => {
