@@ -5,6 +5,7 @@ use tests::{
     config::Xdp,
     gateways::{Gateways, SOON},
     in_each_xdp_mode,
+    process::wait_until,
     topology::{FAR_LAN_OF_R1, FAR_LAN_OF_R2, PC2, R1_TUNNEL, R2_LAN, R2_TUNNEL},
     traffic::{ping_all, ping_until_answered},
 };
@@ -41,16 +42,23 @@ fn a_next_hop_that_another_route_leads_to_is_forwarded_to(xdp: Xdp) -> Result<()
     let Gateways { lab, .. } = &routed.gateways;
     lab.pc2.ip(&format!("addr add {FARTHER_HOST}/32 dev eth0"))?;
     lab.r2.ip(&format!("route add {FARTHER} via {PC2}"))?;
-    let next_hop = format!("set ip next-hop {R2_LAN}");
-    routed.r2.configure(&["route-map behind-the-lan permit 10", &next_hop])?;
     routed.r2.configure(&[
+        &format!("ip prefix-list farther permit {FARTHER}"),
+        "route-map behind-the-lan permit 10",
+        "match ip address prefix-list farther",
+        &format!("set ip next-hop {R2_LAN}"),
+        "route-map behind-the-lan permit 20",
         "router bgp",
         "address-family ipv4 unicast",
-        &format!("network {FARTHER} route-map behind-the-lan"),
+        &format!("neighbor {R1_TUNNEL} route-map behind-the-lan out"),
+        &format!("network {FARTHER}"),
     ])?;
+    wait_until("R1 knows the next hop that R2 names", SOON, || {
+        let learned = routed.r1.ask(&format!("show bgp ipv4 unicast {FARTHER}"))?;
+        ensure!(learned.contains(R2_LAN), "{learned}");
+        Ok(())
+    })?;
     routed.wait_for_route(&lab.r1, FARTHER, R2_TUNNEL)?;
-    let learned = routed.r1.ask(&format!("show bgp ipv4 unicast {FARTHER}"))?;
-    ensure!(learned.contains(R2_LAN), "not the next hop that R2 names: {learned}");
     ping_until_answered(&lab.pc1, FARTHER_HOST, SOON)?;
     routed.while_silent(|| {
         routed.gateways.settle()?;
