@@ -17,11 +17,10 @@ pub struct Snapshot {
     /// IPv4's before IPv6's, each in the kernel's order within a prefix.
     pub routes: Vec<Route>,
     pub neighbours: Vec<Neighbour>,
-    /// There are IPv4 rules besides the kernel's three (local, main, default), so that a look-up in
-    /// those tables is not the whole answer.
-    pub custom_rules: bool,
-    /// There are IPv6 rules besides the kernel's two (local, main).
-    pub custom_rules6: bool,
+    /// Of IPv4: the kernel's are three (local, main, default).
+    pub rules: Rules,
+    /// Of IPv6: the kernel's are two (local, main).
+    pub rules6: Rules,
     /// What the bridges have learned and been told, by bridge, VLAN and address. Not what devices
     /// filter by, which the kernel lists beside it.
     pub stations: Vec<Station>,
@@ -31,6 +30,18 @@ pub struct Snapshot {
     /// Changes have been lost, or could not be read: all of this may be out of date, and is being read
     /// again.
     pub in_doubt: bool,
+}
+
+/// Which routing rules there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rules {
+    /// The kernel's own: a look-up in the tables that those name is the whole answer.
+    #[default]
+    Kernels,
+    /// Besides them that of VRFs (`l3mdev`), which comes with the first of them and stays.
+    Vrfs,
+    /// Any other.
+    Others,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,12 +55,12 @@ pub struct Link {
     pub up: bool,
     /// IFF_LOOPBACK.
     pub loopback: bool,
-    /// IFLA_INFO_KIND: "veth", "bridge"...; none for hardware.
+    /// IFLA_INFO_KIND: "veth", "bridge", "vrf"...; none for hardware.
     pub kind: Option<String>,
     /// IFLA_LINK: of a veth, its peer when that is in this namespace; of a VLAN, the port below.
     pub link: Option<u32>,
     pub vlan: Option<Vlan>,
-    /// IFLA_MASTER: the bridge or bond it belongs to.
+    /// IFLA_MASTER: the bridge, bond or VRF it belongs to.
     pub master: Option<u32>,
     /// Of a bridge.
     pub bridge: Option<Bridge>,

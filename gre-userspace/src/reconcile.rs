@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    dataplane::{Attachment, bridges_of_tunnels, devices, is_device, wire},
+    dataplane::{Attachment, bridges_of_tunnels, devices, is_device, is_vrf, wire},
     model::{Desired, Tunnel, XdpMode},
     observed::{Link, Snapshot, is_link_local},
     rib::Rib,
@@ -126,7 +126,7 @@ pub fn ports(desired: &Desired, snapshot: &Snapshot) -> BTreeMap<u32, (String, X
     snapshot
         .links
         .values()
-        .filter(|link| !link.loopback && link.mac.is_some() && !is_ours(link))
+        .filter(|link| !link.loopback && link.mac.is_some() && !is_vrf(link) && !is_ours(link))
         .filter_map(|link| Some((link.ifindex, (link.name.clone(), mode(link)?))))
         .collect()
 }
@@ -188,6 +188,13 @@ mod tests {
     fn ports_are_the_ethernet_interfaces_with_an_address_and_no_device_of_a_tunnel() {
         assert_eq!(names(&desired([tunnel("tunnel0")]), &snapshot()), ["eth0"]);
         assert_eq!(names(&Desired::default(), &snapshot()), ["eth0"], "nor of a forgotten tunnel");
+    }
+
+    #[test]
+    fn a_vrf_is_no_port_for_what_it_has_came_in_on_a_member() {
+        let mut with_vrf = snapshot();
+        with_vrf.links.get_mut(&2).unwrap().kind = Some("vrf".to_owned());
+        assert!(names(&Desired::default(), &with_vrf).is_empty());
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn other(build: Build) -> Result<Build> {
     for (start, size) in sections.filter_map(|section| section.file_range()) {
         let code = &mut object[start as usize..][..size as usize];
         let code = code.chunks_exact_mut(INSTRUCTION);
-        let changed = code.filter_map(|instruction| narrow(instruction)).count();
+        let changed = code.filter_map(narrow).count();
         ensure!(size == 0 || changed > 0, "a section at {start} that cannot be changed");
     }
     Ok(Build { object: aligned(&object), layout: build.layout + 1 })

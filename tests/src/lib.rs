@@ -5,6 +5,7 @@ pub mod capture;
 pub mod config;
 pub mod counters;
 pub mod dhcp;
+pub mod frr;
 pub mod gateways;
 pub mod hub;
 pub mod interrupt;

@@ -5,7 +5,7 @@
 //!              ^ its routes, its ip_forward and its MAC address are changed under traffic
 //! ```
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tests::{
     config::{Gateway, Xdp},
     gateways::{Gateways, SOON},
@@ -15,6 +15,7 @@ use tests::{
     topology::{FAR_LAN_OF_R1, PC1, PC2, R1_LAN, R1_TUNNEL, R1_WAN, R2_TUNNEL, R2_WAN},
     traffic::{ping_all, ping_none, ping_until_answered},
     with_xdp,
+    xgre::xgre,
 };
 
 in_each_xdp_mode!(
@@ -22,6 +23,34 @@ in_each_xdp_mode!(
     nothing_is_forwarded_where_ip_forward_is_off,
     frames_addressed_to_another_host_are_not_forwarded,
 );
+
+mod rule_of_vrfs {
+    use super::*;
+
+    with_xdp!(where_vrfs_have_a_rule_the_kernel_routes_until_it_is_removed_as_shown);
+
+    /// It stays behind when the last VRF goes; made by hand it takes no kernel with VRFs.
+    fn where_vrfs_have_a_rule_the_kernel_routes_until_it_is_removed_as_shown(
+        xdp: Xdp,
+    ) -> Result<()> {
+        let gateways = Gateways::forwarding(xdp)?;
+        let r1 = &gateways.lab.r1;
+        r1.ip("rule add l3mdev pref 1000")?;
+        let shown = wait_until("it is shown", SOON, || {
+            let shown = xgre(r1, "tunnel show")?;
+            let found = shown.contains("not accelerated: a VRF has left its rule behind");
+            ensure!(found, "{shown}");
+            Ok(shown)
+        })?;
+        let [near, far] = gateways.during(|| ping_all(&gateways.lab.pc1, PC2, 20))?;
+        assert_eq!((near.tx_xdp, near.tx_tc, near.rx(), near.drops), (0, 20, 20, 0));
+        assert_eq!(far, gateways.ping_counts(20));
+
+        let command = shown.split('`').nth(1).context("no command is shown")?;
+        r1.run(command)?;
+        gateways.settle()
+    }
+}
 
 mod within_100_ms {
     use super::*;

@@ -22,13 +22,15 @@ pub(crate) struct Tool {
 }
 
 /// What is run, and not built.
-pub(crate) const TOOLS: [Tool; 18] = [
+pub(crate) const TOOLS: [Tool; 19] = [
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "bridge", package: "iproute2" },
     Tool { program: "brctl", package: "bridge-utils" },
     Tool { program: "dnsmasq", package: "dnsmasq-base" },
     Tool { program: "udhcpc", package: "udhcpc" },
     Tool { program: "radvd", package: "radvd" },
+    // Not in any PATH are its daemons, in /usr/lib/frr.
+    Tool { program: "vtysh", package: "frr" },
     // Not in any PATH is /lib/systemd/systemd-networkd, of the same package.
     Tool { program: "networkctl", package: "systemd" },
     Tool { program: "ethtool", package: "ethtool" },
@@ -56,6 +58,10 @@ pub(crate) const VM_TOOLS: [Tool; 8] = [
     Tool { program: "ldd", package: "libc-bin" },
 ];
 
+/// Services that would start with their packages, and at every boot. Tests start what they need in their
+/// own namespaces, and this machine's routes are not theirs to meddle with.
+const SERVICES: [(&str, &str); 1] = [("frr", "frr.service")];
+
 pub(crate) fn missing(tools: &[Tool]) -> Vec<&'static str> {
     let mut packages: Vec<_> =
         tools.iter().filter(|tool| !exists(tool.program)).map(|tool| tool.package).collect();
@@ -81,6 +87,11 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         return Ok(());
     }
     let list = packages.join(" ");
+    let services: Vec<_> = SERVICES
+        .iter()
+        .filter(|(package, _)| packages.contains(package))
+        .map(|&(_, service)| service)
+        .collect();
     if !exists("apt-get") {
         bail!(
             "missing on this machine: {list}\n\
@@ -89,15 +100,32 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         );
     }
     if !geteuid().is_root() {
+        let masking: String =
+            services.iter().map(|service| format!("    sudo systemctl mask {service}\n")).collect();
         bail!(
-            "missing on this machine: {list}\nInstalling needs root. Run\n\n    \
+            "missing on this machine: {list}\nInstalling needs root. Run\n\n{masking}    \
              sudo apt-get update\n    sudo apt-get install -y {list}\n\nand then this again."
         );
+    }
+    for service in services {
+        mask(service)?;
     }
     update()?;
     let mut arguments = vec!["install", "-y", "--no-install-recommends"];
     arguments.extend(packages);
     step(&format!("apt-get install {list}"), apt(&arguments)).map(drop)
+}
+
+/// Keeps a service that is not installed yet from ever being started, also where systemd does not run.
+fn mask(service: &str) -> Result<()> {
+    if !exists("systemctl") {
+        return Ok(());
+    }
+    let mut command = Command::new("systemctl");
+    command.args(["mask", service]);
+    let what =
+        format!("systemctl mask {service} (to have it run here: systemctl unmask {service})");
+    step(&what, command).map(drop)
 }
 
 /// Those that the distribution does not have, or not as far as its index on this machine knows.

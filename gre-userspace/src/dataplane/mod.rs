@@ -6,6 +6,7 @@ mod routes;
 #[cfg(test)]
 mod tests;
 mod tunnels;
+mod vrf;
 mod why_not;
 
 use std::{
@@ -27,6 +28,7 @@ pub use self::{
     bridges::bridges_of_tunnels,
     hops::{Hop, HopKey, can_redirect, is_of_several, is_unsure, no_redirect, wire},
     routes::GROUPS,
+    vrf::is_vrf,
 };
 use crate::{
     ids::Ids,

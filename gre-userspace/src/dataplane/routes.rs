@@ -6,17 +6,20 @@ use std::{collections::BTreeMap, net::IpAddr};
 use gre_ebpf_common::{group::Group, route::Entry, route6, tunnel};
 
 use super::{Compiler, Hop};
-use crate::observed::{Path, RouteTarget};
+use crate::observed::{Path, RouteTarget, Rules};
 
 /// Of routes with several next hops; those that have the same ones share a group.
 pub const GROUPS: u32 = 4096;
 
 impl Compiler<'_> {
     pub(super) fn routes(&mut self) {
-        if !self.snapshot.custom_rules {
+        if self.vrf_of_any().is_some() {
+            return;
+        }
+        if self.snapshot.rules == Rules::Kernels {
             self.routes4();
         }
-        if !self.snapshot.custom_rules6 {
+        if self.snapshot.rules6 == Rules::Kernels {
             self.routes6();
         }
     }

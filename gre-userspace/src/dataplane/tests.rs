@@ -7,8 +7,8 @@ use gre_ebpf_common::{
 use super::*;
 use crate::{
     model::{Mode, Tunnel},
-    observed::{Neighbour, Path, Route, RouteTarget, xdp_features},
-    testing::{desired, link, tunnel, veth},
+    observed::{Neighbour, Path, Route, RouteTarget, Rules, xdp_features},
+    testing::{bridge, desired, link, member, tunnel, veth},
 };
 
 const LAN: u32 = 2;
@@ -50,10 +50,13 @@ fn snapshot() -> Snapshot {
 }
 
 fn compiled(snapshot: &Snapshot) -> (DataPlane, TunnelState) {
-    let desired = desired([tunnel("tunnel0")]);
+    compiled_of(tunnel("tunnel0"), snapshot)
+}
+
+fn compiled_of(tunnel: Tunnel, snapshot: &Snapshot) -> (DataPlane, TunnelState) {
     let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
     let (plane, mut states) =
-        compile(&desired, snapshot, &ports, &PathMtus::new(), &mut Allocated::default());
+        compile(&desired([tunnel]), snapshot, &ports, &PathMtus::new(), &mut Allocated::default());
     let state = states.remove("tunnel0").unwrap();
     (plane, state)
 }
@@ -109,10 +112,84 @@ fn a_tunnel_of_ethernet_has_keys_of_its_own_and_routes_into_it_are_the_kernels()
 #[test]
 fn with_rules_of_the_users_nothing_is_routed_here() {
     let mut snapshot = snapshot();
-    snapshot.custom_rules = true;
+    snapshot.rules = Rules::Others;
     let (plane, state) = compiled(&snapshot);
     assert_eq!(plane.routes, Prefixes::new());
     assert!(state.why_not.is_some_and(|why| why.contains("ip rule")));
+}
+
+/// The kernel would look in the VRF's table.
+#[test]
+fn with_a_port_or_a_tunnel_in_a_vrf_nothing_is_routed_here_and_the_vrf_is_named() {
+    const BLUE: u32 = 20;
+    const BRIDGE: u32 = 21;
+    let vrf = || Link { kind: Some("vrf".to_owned()), ..link(BLUE, "blue") };
+    let in_vrf = |ifindex| {
+        let mut snapshot = snapshot();
+        snapshot.links.insert(BLUE, vrf());
+        snapshot.links.get_mut(&ifindex).unwrap().master = Some(BLUE);
+        snapshot
+    };
+    let mut behind_a_bridge = snapshot();
+    let lan = member(behind_a_bridge.links[&LAN].clone(), BRIDGE);
+    let br0 = Link { master: Some(BLUE), ..bridge(BRIDGE, "br0") };
+    behind_a_bridge.links.extend([lan, br0, vrf()].map(|link| (link.ifindex, link)));
+
+    for (snapshot, name) in [
+        (in_vrf(DEVICE), "tunnel0"),
+        (in_vrf(WAN), "wan"),
+        (in_vrf(LAN), "lan"),
+        (behind_a_bridge, "lan"),
+    ] {
+        // With the rule that the kernel makes for VRFs, and where somebody has taken it away.
+        for rules in [Rules::Vrfs, Rules::Kernels] {
+            let (plane, state) = compiled(&Snapshot { rules, rules6: rules, ..snapshot.clone() });
+            assert_eq!(
+                (plane.routes, plane.routes6),
+                (Prefixes::new(), Prefixes6::new()),
+                "{name}"
+            );
+            let why = format!("{name} is in VRF blue, whose table xgre does not mirror");
+            assert_eq!(state.why_not, Some(why));
+        }
+    }
+}
+
+#[test]
+fn the_rule_of_vrfs_leaves_routing_to_the_kernel_and_says_whose_it_is() {
+    let of_any = Tunnel { remote: Mode::Gre.any(), ..tunnel("tunnel0") };
+    let mut snapshot = snapshot();
+    snapshot.routes.push(route("10.2.1.0/24", DEVICE, Some("198.51.100.1")));
+    snapshot.rules = Rules::Vrfs;
+    let left = "a VRF has left its rule behind: `ip rule del l3mdev`, `ip -6 rule del l3mdev`";
+    let (plane, state) = compiled(&snapshot);
+    assert_eq!(plane.routes, Prefixes::new());
+    assert_eq!(state.why_not.as_deref(), Some(left));
+    assert_eq!(compiled_of(of_any, &snapshot).1.why_not.as_deref(), Some(left), "also with legs");
+
+    let blue = Link { kind: Some("vrf".to_owned()), ..link(20, "blue") };
+    snapshot.links.insert(20, blue);
+    let (plane, state) = compiled(&snapshot);
+    assert_eq!(plane.routes, Prefixes::new());
+    let in_use = "the rule of VRF blue is in use: the kernel routes (`ip rule`, l3mdev)";
+    assert_eq!(state.why_not.as_deref(), Some(in_use));
+}
+
+/// Frames that a bridge forwards are not routed, whatever VRF the bridge is in.
+#[test]
+fn a_bridged_tunnel_is_fast_in_a_vrf() {
+    const BRIDGE: u32 = 21;
+    let mut snapshot = snapshot();
+    for ifindex in [LAN, DEVICE] {
+        let joined = member(snapshot.links[&ifindex].clone(), BRIDGE);
+        snapshot.links.insert(ifindex, joined);
+    }
+    let blue = Link { kind: Some("vrf".to_owned()), ..link(20, "blue") };
+    let br0 = Link { master: Some(20), ..bridge(BRIDGE, "br0") };
+    snapshot.links.extend([blue, br0].map(|link| (link.ifindex, link)));
+    snapshot.rules = Rules::Vrfs;
+    let gretap = Tunnel { mode: Mode::Gretap, ..tunnel("tunnel0") };
+    assert_eq!(compiled_of(gretap, &snapshot).1.why_not, None);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use gre_ebpf_common::next_hop;
 
 use super::{Attachment, Compiler, Device, TunnelState, hops::no_redirect};
-use crate::model::Tunnel;
+use crate::{model::Tunnel, observed::Rules};
 
 impl Compiler<'_> {
     /// The first thing to mend, if there is any.
@@ -17,13 +17,19 @@ impl Compiler<'_> {
         if !device.link.up {
             return Some(format!("the device is down: `ip link set {name} up`"));
         }
+        // What a bridge forwards is not routed.
+        let routed = device.link.bridge_port.is_none();
+        if routed && let Some(member) = self.vrf_of(device.link).or_else(|| self.vrf_of_any()) {
+            return Some(member.to_string());
+        }
         if tunnel.remote.is_unspecified() {
-            return state.legs.is_empty().then(|| {
+            let no_leg = state.legs.is_empty().then(|| {
                 format!(
                     "its remote is any, and no route names one: `ip route add PREFIX via REMOTE dev \
                      {name} onlink`"
                 )
             });
+            return no_leg.or_else(|| self.rules());
         }
         let remote = tunnel.remote;
         let Some(hop) = state.underlay else {
@@ -42,8 +48,8 @@ impl Compiler<'_> {
                 "changes of the kernel's tables were lost: it routes until they have been read anew".into(),
             );
         }
-        if self.snapshot.custom_rules {
-            return Some("policy routing rules are in use: the kernel routes (`ip rule`)".into());
+        if routed && let Some(why) = self.rules() {
+            return Some(why);
         }
         let link = self.snapshot.links.get(&hop.ifindex)?;
         let id = self.plane.tunnels.get(&state.id)?.next_hop;
@@ -64,5 +70,23 @@ impl Compiler<'_> {
             return Some("XDP is off on every port".into());
         }
         None
+    }
+
+    /// The rules because of which the kernel routes.
+    fn rules(&self) -> Option<String> {
+        match (self.snapshot.rules, self.a_vrf()) {
+            (Rules::Kernels, _) => None,
+            (Rules::Vrfs, Some(vrf)) => Some(format!(
+                "the rule of VRF {} is in use: the kernel routes (`ip rule`, l3mdev)",
+                vrf.name
+            )),
+            (Rules::Vrfs, None) => Some(
+                "a VRF has left its rule behind: `ip rule del l3mdev`, `ip -6 rule del l3mdev`"
+                    .into(),
+            ),
+            (Rules::Others, _) => {
+                Some("policy routing rules are in use: the kernel routes (`ip rule`)".into())
+            }
+        }
     }
 }

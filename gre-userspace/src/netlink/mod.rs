@@ -114,15 +114,11 @@ impl Kernel {
             } else {
                 known.neighbours.clone()
             },
-            custom_rules: if stale.contains(Classes::RULES) {
-                rules::custom().await?
+            rules: if stale.contains(Classes::RULES) { rules::read().await? } else { known.rules },
+            rules6: if stale.contains(Classes::RULES) {
+                rules::read6().await?
             } else {
-                known.custom_rules
-            },
-            custom_rules6: if stale.contains(Classes::RULES) {
-                rules::custom6().await?
-            } else {
-                known.custom_rules6
+                known.rules6
             },
             stations: if stale.contains(Classes::STATIONS) {
                 bridges::stations().await?

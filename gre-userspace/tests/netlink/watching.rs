@@ -7,7 +7,7 @@ use std::{
 
 use gre_userspace::{
     monitor,
-    observed::{RouteTarget, Snapshot, xdp_features::NDO_XMIT},
+    observed::{RouteTarget, Rules, Snapshot, xdp_features::NDO_XMIT},
 };
 use tokio::{sync::watch, time::timeout};
 
@@ -76,7 +76,7 @@ fn everything_that_is_watched_is_published() {
         until(&mut watched, |snapshot| snapshot.neighbours.iter().any(|n| n.ip == neighbour)).await;
 
         ip("rule add from 10.0.0.0/8 table 100");
-        until(&mut watched, |snapshot| snapshot.custom_rules).await;
+        until(&mut watched, |snapshot| snapshot.rules == Rules::Others).await;
 
         sysctl("ipv4/conf/veth0/forwarding", "1");
         until(&mut watched, |snapshot| by_name(snapshot)["veth0"].forwarding).await;
@@ -94,6 +94,9 @@ fn everything_that_is_watched_is_published() {
             gateway(snapshot, "10.4.0.0/16") == Some([192, 0, 2, 8].into())
         })
         .await;
+        // The kernel says nothing of the routes that go along.
+        ip("nexthop del id 7");
+        until(&mut watched, |snapshot| route(snapshot, "10.4.0.0/16").is_none()).await;
 
         let device =
             kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "", false).await.unwrap();
@@ -145,7 +148,7 @@ fn what_changes_for_ipv6_is_published() {
         .await;
 
         ip("-6 rule add from 2001:db8::/32 table 100");
-        until(&mut watched, |snapshot| snapshot.custom_rules6).await;
+        until(&mut watched, |snapshot| snapshot.rules6 == Rules::Others).await;
 
         sysctl("ipv6/conf/all/forwarding", "1");
         until(&mut watched, |snapshot| by_name(snapshot)["veth0"].forwarding6).await;

@@ -21,7 +21,7 @@ use gre_userspace::{
         routes6::{Prefixes6, RouteTable6, blocks},
     },
     netlink::Kernel,
-    observed::RouteTarget,
+    observed::{RouteTarget, Rules},
     rib::Rib,
 };
 use nix::{
@@ -142,7 +142,7 @@ impl Trie {
 
     async fn follow(&mut self, kernel: &Kernel) {
         let snapshot = kernel.snapshot().await.expect("a snapshot");
-        assert!(!snapshot.custom_rules6);
+        assert_eq!(snapshot.rules6, Rules::Kernels);
         let prefixes: Prefixes6 = Rib::new(&snapshot)
             .iter6()
             .map(|(prefix, target)| (prefix, self.entry(target)))
