@@ -8,6 +8,7 @@ use std::{
 
 use gre_userspace::{
     cli::{self, Clock, Output, Paint, Probed, Sample},
+    doctor::{Finding, Severity},
     model::{FlowLabel, Mode, Mss, SeqMode, Tunnel},
     probe::{ALL_NODES, Verdict},
     report::{
@@ -1059,4 +1060,63 @@ fn ports_say_how_xdp_runs_and_why_not_better() {
     packets that arrive here are not forwarded: `sysctl net.ipv4.ip_forward=1` turns it on
 "
     );
+}
+
+fn finding(severity: Severity, check: &'static str) -> Finding {
+    Finding {
+        topic: "paths",
+        check,
+        subject: None,
+        severity,
+        found: format!("{check} was found"),
+        why: None,
+        fix: None,
+    }
+}
+
+#[test]
+fn the_doctor_tells_the_worst_first_and_sums_up() {
+    let fine = finding(Severity::Ok, "btf");
+    let note = Finding { why: Some("it is so".into()), ..finding(Severity::Note, "queues") };
+    let error = Finding {
+        subject: Some("tunnel0".into()),
+        why: Some("nothing gets through".into()),
+        fix: Some("ip link set tunnel0 up".into()),
+        ..finding(Severity::Error, "tunnel")
+    };
+    let findings = [fine, note, error];
+    let troubles = "error: tunnel0: tunnel was found\n\
+                    \x20   nothing gets through\n\
+                    \x20   do: ip link set tunnel0 up\n\
+                    note: queues was found\n\
+                    \x20   it is so\n";
+    assert_eq!(
+        cli::doctor_text(&findings, false, Paint(false)),
+        format!("{troubles}1 error, 0 warnings, 1 note; 1 fine (-v tells them)\n")
+    );
+    assert_eq!(
+        cli::doctor_text(&findings, true, Paint(false)),
+        format!("{troubles}ok: btf was found\n1 error, 0 warnings, 1 note; 1 fine\n")
+    );
+    let painted = cli::doctor_text(&findings, false, Paint(true));
+    assert!(painted.contains("\x1b[31merror\x1b[0m: \x1b[36mtunnel0\x1b[0m: "), "{painted:?}");
+}
+
+#[test]
+fn a_finding_is_told_as_json_by_stable_keys() {
+    let all = Finding {
+        subject: Some("tunnel0".into()),
+        why: Some("it is slow".into()),
+        fix: Some("ip link set dev tunnel0 mtu 1476".into()),
+        ..finding(Severity::Warning, "mtu")
+    };
+    let expected = json!({
+        "topic": "paths", "check": "mtu", "subject": "tunnel0", "severity": "warning",
+        "found": "mtu was found", "why": "it is slow", "fix": "ip link set dev tunnel0 mtu 1476",
+    });
+    assert_eq!(serde_json::to_value(all).unwrap(), expected);
+    let least = json!({
+        "topic": "paths", "check": "btf", "severity": "ok", "found": "btf was found",
+    });
+    assert_eq!(serde_json::to_value(finding(Severity::Ok, "btf")).unwrap(), least);
 }

@@ -4,6 +4,7 @@
 mod apply;
 mod check;
 mod clock;
+mod doctor;
 mod dsfield;
 mod failure;
 mod import;
@@ -23,6 +24,7 @@ use clap::{Parser, Subcommand};
 
 pub use self::{
     clock::Clock,
+    doctor::text as doctor_text,
     failure::Failure,
     output::{Output, Paint},
     port::text as ports_text,
@@ -90,6 +92,9 @@ enum Object {
     /// Print tunnels of systemd-networkd as tables for the config file
     #[command(after_help = import::EXAMPLES)]
     Import(import::Import),
+    /// Find what is in the way of the traffic, and say what mends it
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::Doctor),
     /// Show counters: packets, bytes, and drops with their reasons
     #[command(after_help = stats::EXAMPLES)]
     Stats(stats::Stats),
@@ -112,6 +117,7 @@ impl Cli {
             Object::Apply(apply) => apply.execute(output),
             Object::Save(save) => save.execute(),
             Object::Import(import) => import.execute(),
+            Object::Doctor(doctor) => doctor.execute(output),
             Object::Stats(stats) => stats.execute(output),
         }
     }
