@@ -114,11 +114,17 @@ fn rules_and_filters_of_others_are_told() -> Result<()> {
     r1.run("nft add chain inet t c { type filter hook forward priority 0 ; }")?;
     assert_eq!(troubles(r1)?, [], "a chain without rules does nothing");
     r1.run("nft add rule inet t c tcp dport 22 drop")?;
-    let netfilter = found(r1, "netfilter", "", "warning")?;
-    assert_eq!(netfilter["found"], "chain c of table inet t (forward, 1 rule)");
-    let listing = netfilter["fix"].as_str().context("no command")?;
+    let netfilter = found(r1, "netfilter", "tunnel0", "warning")?;
+    assert_eq!(
+        netfilter["found"],
+        "it is not accelerated: it respects chain c of table inet t (forward, 1 rule)"
+    );
+    let fix = netfilter["fix"].as_str().context("no command")?;
+    let (listing, bypass) = fix.split_once("; ").context("there are two")?;
     ensure!(r1.run(listing)?.contains("tcp dport 22 drop"), "{listing}");
+    assert_eq!(bypass, "xgre tunnel change tunnel0 netfilter bypass");
     r1.run("nft delete table inet t")?;
+    found(r1, "netfilter", "tunnel0", "ok")?;
     assert_eq!(troubles(r1)?, []);
 
     r1.run("tc qdisc add dev lan clsact")?;

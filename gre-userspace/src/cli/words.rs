@@ -9,7 +9,7 @@ use self::values::{Tos, encap_limit, key, mtu, tos, ttl};
 use super::Failure;
 use crate::{
     config::{bad_name, nearest, unfit},
-    model::{Endpoint, FlowLabel, Mode, Mss, SeqMode, Tunnel},
+    model::{Endpoint, FlowLabel, Mode, Mss, Netfilter, SeqMode, Tunnel},
 };
 
 /// The tunnel that the words of `tunnel add` describe.
@@ -120,13 +120,14 @@ struct Words {
     encap_limit: Option<Option<u8>>,
     flow_label: Option<FlowLabel>,
     mss: Option<Mss>,
+    netfilter: Option<Netfilter>,
     mtu: Option<u32>,
     /// A word that only tunnels over one IP version have, and whether that is IPv6.
     of_one_version: Vec<(String, bool)>,
 }
 
 /// What a mistyped word is compared with.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 25] = [
     "mode",
     "remote",
     "local",
@@ -151,6 +152,7 @@ const KNOWN: [&str; 24] = [
     "encaplimit",
     "flowlabel",
     "mss",
+    "netfilter",
 ];
 
 /// Words of iproute2's tunnels that take a value, and that we do not do.
@@ -192,6 +194,7 @@ impl Words {
                 "mtu" => parsed.mtu = Some(mtu(value()?)?),
                 "seq-mode" => parsed.seq_mode = Some(option("invalid seq-mode", value()?)?),
                 "mss" => parsed.mss = Some(option("invalid mss", value()?)?),
+                "netfilter" => parsed.netfilter = Some(option("invalid netfilter", value()?)?),
                 "name" => parsed.name(value()?)?,
                 _ if UNSUPPORTED_WITH_VALUE.contains(&word) => {
                     return Err(unsupported(&format!("{word} {}", value()?)));
@@ -311,6 +314,7 @@ impl Words {
         set(&mut tunnel.encap_limit, self.encap_limit);
         set(&mut tunnel.flow_label, self.flow_label);
         set(&mut tunnel.mss, self.mss);
+        set(&mut tunnel.netfilter, self.netfilter);
         set(&mut tunnel.mtu, self.mtu.map(Some));
         // `ip link` takes both, as the config file does, and then other options can be changed.
         let refuses = grammar == Grammar::Tunnel && !mode.is_ethernet();

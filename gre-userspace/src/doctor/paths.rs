@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{Facts, Finding, configured};
 use crate::{
-    dataplane::is_device,
+    dataplane::{RESPECTED, is_device},
     observed::{Link, NeighbourState},
     report::TunnelInfo,
 };
@@ -46,6 +46,10 @@ fn state(tunnel: &TunnelInfo) -> Finding {
     }
     match &tunnel.why_not {
         None => Finding::ok(CHECK, "it is up and accelerated"),
+        // What that means is told with the rules.
+        Some(why_not) if why_not.starts_with(RESPECTED) => {
+            Finding::ok(CHECK, "it is up, and the kernel does its work")
+        }
         Some(why_not) => Finding::warning(CHECK, format!("it is not accelerated: {why_not}"))
             .why("TC and the kernel do its work, which is several times slower")
             .fix(command_in(why_not).unwrap_or_else(|| format!("xgre tunnel show {name}"))),

@@ -98,6 +98,7 @@ fn tunnel() -> TunnelInfo {
         encap_limit: None,
         flow_label: "0x00000".into(),
         mss: "off".into(),
+        netfilter: "respect".into(),
         ifindex: Some(4),
         up: true,
         mtu: Some(1476),
