@@ -104,7 +104,7 @@ outcomes! {
     TooBig = 16, "too-big", Pass, Transmit,
         "Larger than the next device's MTU: TC delivers it, or the kernel fragments it or answers with ICMP.";
     NextHopUnresolved = 17, "next-hop-unresolved", Pass, Transmit,
-        "The next hop's MAC address is not known yet: the kernel resolves it.";
+        "The next hop's MAC address is not known yet, and the kernel resolves it; or the tunnel respects rules of netfilter.";
     TunnelDown = 18, "tunnel-down", Pass, Receive,
         "The tunnel's device is down: `ip link set NAME up`.";
     OuterFragment = 19, "outer-fragment", Pass, Receive,

@@ -34,7 +34,7 @@ pub use self::{
     save::save,
     schema::schema,
 };
-use crate::model::{Desired, Limits, Mode, Tunnel, XdpMode};
+use crate::model::{Desired, Limits, Mode, Netfilter, Tunnel, XdpMode};
 
 /// Where `xgre run` looks when it is not told.
 pub const DEFAULT_PATH: &str = "/etc/xgre/xgre.toml";
@@ -157,6 +157,11 @@ struct TunnelTable {
     /// What TCP's segment size is lowered to: bytes, what fits (`auto`), or not at all (`off`).
     #[schemars(schema_with = "schema::mss")]
     mss: Option<SegmentSize>,
+    /// Where rules of netfilter are on the way of its packets: `respect` leaves them to the kernel, and
+    /// `bypass` accelerates them past the rules.
+    #[serde(default)]
+    #[schemars(with = "Netfilter")]
+    netfilter: Netfilter,
     /// Of the device, in bytes; by default the underlay's less the encapsulation.
     #[schemars(schema_with = "schema::mtu")]
     mtu: Option<Spanned<u32>>,
@@ -310,6 +315,7 @@ impl TunnelTable {
             encap_limit: value(&self.encaplimit).and_then(|limit| limit.0),
             flow_label: value(&self.flowlabel).map(|label| label.0).unwrap_or_default(),
             mss: self.mss.as_ref().map(|mss| mss.0).unwrap_or_default(),
+            netfilter: self.netfilter,
             mtu: value(&self.mtu).copied(),
             addresses: self.addresses.iter().map(|address| address.0).collect(),
             routes: self.routes.iter().map(|prefix| prefix.0).collect(),

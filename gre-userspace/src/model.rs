@@ -52,6 +52,7 @@ pub struct Tunnel {
     /// Over IPv6 only.
     pub flow_label: FlowLabel,
     pub mss: Mss,
+    pub netfilter: Netfilter,
     /// Device MTU in bytes; by default the underlay's less the encapsulation.
     pub mtu: Option<u32>,
     /// Addresses that the daemon gives the device.
@@ -96,6 +97,7 @@ impl Tunnel {
             encap_limit: None,
             flow_label: FlowLabel::default(),
             mss: Mss::Off,
+            netfilter: Netfilter::Respect,
             mtu: None,
             addresses: Vec::new(),
             routes: Vec::new(),
@@ -378,6 +380,38 @@ pub(crate) fn mac(text: &str) -> Option<[u8; 6]> {
 /// As it is written: `02:00:00:00:00:01`.
 pub(crate) fn mac_text(mac: &[u8]) -> String {
     mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
+/// What becomes of a tunnel's packets where rules of netfilter are on their way through the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Netfilter {
+    /// They go through the kernel, by those rules. Without rules they are accelerated.
+    #[default]
+    Respect,
+    /// They are accelerated, and the rules do not see them.
+    Bypass,
+}
+
+impl fmt::Display for Netfilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Respect => "respect",
+            Self::Bypass => "bypass",
+        })
+    }
+}
+
+impl FromStr for Netfilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "respect" => Ok(Self::Respect),
+            "bypass" => Ok(Self::Bypass),
+            _ => Err(format!("netfilter is respect or bypass, not \"{text}\"")),
+        }
+    }
 }
 
 /// `ip addr add LOCAL [peer PEER]`.

@@ -8,7 +8,7 @@
 use std::{future::pending, io, mem, sync::Arc, time::Duration};
 
 use netlink_packet_core::{DecodeError, NLMSG_NOOP};
-use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::libc::{AF_BRIDGE, AF_INET, AF_INET6, ENOBUFS};
 use thiserror::Error;
 use tokio::{
@@ -18,10 +18,11 @@ use tokio::{
 
 use crate::{
     netlink::{
-        Classes, Kernel, NetlinkError, is_looked_up, netfilter_sees_bridges,
+        Classes, Kernel, NFNLGRP_NFTABLES, NetlinkError, is_looked_up, is_of_chains, legacy_chains,
+        netfilter_sees_bridges,
         socket::{Socket, messages},
     },
-    observed::Snapshot,
+    observed::{FilterChain, Snapshot},
 };
 
 /// How long the events that follow the first are waited for: `ip` commands, a device being set up
@@ -153,8 +154,8 @@ async fn gather(
     let mut until = (stale != Classes::NONE).then_some(not_before);
     loop {
         let heard = match until {
-            None => listener.hear().await,
-            Some(until) => match timeout_at(until, listener.hear()).await {
+            None => listener.hear(sender).await,
+            Some(until) => match timeout_at(until, listener.hear(sender)).await {
                 Ok(heard) => heard,
                 Err(_) => return stale,
             },
@@ -180,7 +181,9 @@ struct Listener {
     route: Socket,
     /// XDP features; none where the kernel does not tell them.
     features: Option<Socket>,
-    netfilter: Netfilter,
+    /// Rules of nftables; none while the kernel has no netfilter.
+    nftables: Option<Socket>,
+    untold: Untold,
 }
 
 impl Listener {
@@ -191,11 +194,11 @@ impl Listener {
             None => None,
         };
         let route = subscribe(NETLINK_ROUTE, &GROUPS).map_err(failed)?;
-        Ok(Self { route, features, netfilter: Netfilter::new() })
+        Ok(Self { route, features, nftables: nftables(), untold: Untold::new() })
     }
 
-    /// What the next datagram makes stale.
-    async fn hear(&mut self) -> Result<Classes, Loss> {
+    /// What the next datagram makes stale; or what has changed without one since it was published.
+    async fn hear(&mut self, published: &watch::Sender<Arc<Snapshot>>) -> Result<Classes, Loss> {
         tokio::select! {
             datagram = self.route.receive() => {
                 let mut stale = Classes::NONE;
@@ -209,33 +212,60 @@ impl Listener {
                 datagram?;
                 Ok(Classes::LINKS)
             }
-            () = self.netfilter.change() => Ok(Classes::LINKS),
+            datagram = receive_if_any(&mut self.nftables) => {
+                let mut stale = Classes::NONE;
+                for message in messages(datagram?) {
+                    if is_of_chains(message?.message_type()) {
+                        stale = Classes::FILTERS;
+                    }
+                }
+                Ok(stale)
+            }
+            stale = self.untold.change(published) => {
+                if self.nftables.is_some() {
+                    return Ok(stale);
+                }
+                // The kernel's module may have been loaded since.
+                self.nftables = nftables();
+                Ok(stale | if self.nftables.is_some() { Classes::FILTERS } else { Classes::NONE })
+            }
         }
     }
 }
 
-/// Whether netfilter sees the frames of bridges: a setting whose changes the kernel tells nobody.
-struct Netfilter {
-    ask: Interval,
-    last: bool,
+/// What tells of changes of nftables, if the kernel has it.
+fn nftables() -> Option<Socket> {
+    subscribe(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES]).ok()
 }
 
-impl Netfilter {
+/// What the kernel tells nobody when it changes: whether netfilter sees the frames of bridges, and the
+/// tables of the older iptables.
+struct Untold {
+    ask: Interval,
+    sees_bridges: bool,
+}
+
+impl Untold {
     fn new() -> Self {
         let mut ask = interval(ASK_INTERVAL);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ask, last: netfilter_sees_bridges() }
+        Self { ask, sees_bridges: netfilter_sees_bridges() }
     }
 
-    /// Waits for it to change.
-    async fn change(&mut self) {
-        loop {
-            self.ask.tick().await;
-            let now = netfilter_sees_bridges();
-            if mem::replace(&mut self.last, now) != now {
-                return;
-            }
+    /// Asks when it is time to, and says what has changed, if anything has.
+    async fn change(&mut self, published: &watch::Sender<Arc<Snapshot>>) -> Classes {
+        self.ask.tick().await;
+        let mut stale = Classes::NONE;
+        let sees_bridges = netfilter_sees_bridges();
+        if mem::replace(&mut self.sees_bridges, sees_bridges) != sees_bridges {
+            stale |= Classes::LINKS;
         }
+        // Not with what was there a second ago: something else may have had them read meanwhile.
+        let is_legacy = |chain: &&FilterChain| chain.legacy;
+        if !published.borrow().filters.iter().filter(is_legacy).eq(&legacy_chains()) {
+            stale |= Classes::FILTERS;
+        }
+        stale
     }
 }
 
@@ -461,8 +491,13 @@ mod tests {
 
             kernel.create_tunnel_device("tunnel0", "xgre-0", 1476, "", false).await.unwrap();
 
-            let heard = timeout_at(Instant::now() + Duration::from_secs(20), listener.hear());
-            assert_eq!(heard.await.unwrap().unwrap(), Classes::LINKS);
+            let (sender, _receiver) = watch::channel(Arc::default());
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let mut heard = Classes::NONE;
+            while heard == Classes::NONE {
+                heard = timeout_at(deadline, listener.hear(&sender)).await.unwrap().unwrap();
+            }
+            assert_eq!(heard, Classes::LINKS);
         });
     }
 

@@ -1,7 +1,7 @@
 //! What the kernel has: an immutable snapshot of links, addresses, routes, neighbours and rules of
 //! one network namespace. Filled by `netlink`, read by `reconcile` and `dataplane`.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -27,6 +27,8 @@ pub struct Snapshot {
     /// VLANs of bridges' members, by the member's interface index, in ascending order. Also where the
     /// bridge does not filter by them.
     pub bridge_vlans: BTreeMap<u32, Vec<VlanRange>>,
+    /// The chains of netfilter that do something to packets on their way through this host.
+    pub filters: Vec<FilterChain>,
     /// Changes have been lost, or could not be read: all of this may be out of date, and is being read
     /// again.
     pub in_doubt: bool,
@@ -88,6 +90,8 @@ pub mod xdp_features {
     pub const REDIRECT: u64 = 2;
     /// Packets can be redirected out of the device.
     pub const NDO_XMIT: u64 = 4;
+    /// Frames in several buffers are received.
+    pub const RX_SG: u64 = 32;
     /// Those in several buffers too.
     pub const NDO_XMIT_SG: u64 = 64;
 }
@@ -225,6 +229,95 @@ pub enum NeighbourState {
     Stale,
     /// INCOMPLETE, FAILED or NONE: no MAC.
     Unresolved,
+}
+
+/// A base chain of netfilter that packets meet on their way through this host, and that has rules or
+/// drops what no rule takes. Without either a chain does nothing, and is not listed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FilterChain {
+    pub family: FilterFamily,
+    pub table: String,
+    pub name: String,
+    pub hook: FilterHook,
+    /// Of the older iptables (`iptables-legacy`), and not of nftables.
+    pub legacy: bool,
+    /// Rules in the chain itself, not in those that it jumps to.
+    pub rules: u32,
+    /// Its policy is to drop.
+    pub drops: bool,
+    /// The devices of ingress and egress, by name; none for the other hooks.
+    pub devices: Vec<String>,
+}
+
+/// Whose packets a chain sees, in the word of `nft`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FilterFamily {
+    Inet,
+    Ip,
+    Ip6,
+    Bridge,
+    Netdev,
+}
+
+/// Where on a packet's way through the host a chain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FilterHook {
+    Ingress,
+    Prerouting,
+    Forward,
+    Postrouting,
+    Egress,
+}
+
+impl FilterFamily {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+            Self::Bridge => "bridge",
+            Self::Netdev => "netdev",
+        }
+    }
+}
+
+impl FilterHook {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Prerouting => "prerouting",
+            Self::Forward => "forward",
+            Self::Postrouting => "postrouting",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+impl FilterChain {
+    /// The command that shows its rules.
+    pub fn listing(&self) -> String {
+        let Self { family, table, name, .. } = self;
+        match (self.legacy, family) {
+            (true, FilterFamily::Ip6) => format!("ip6tables-legacy -t {table} -S {name}"),
+            (true, _) => format!("iptables-legacy -t {table} -S {name}"),
+            (false, _) => format!("nft list chain {} {table} {name}", family.word()),
+        }
+    }
+}
+
+/// `chain FORWARD of table ip filter (forward, 3 rules, policy drop)`.
+impl fmt::Display for FilterChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { family, table, name, hook, legacy, rules, drops, devices } = self;
+        let generation = if *legacy { "legacy " } else { "" };
+        write!(f, "chain {name} of {generation}table {} {table} ({}", family.word(), hook.word())?;
+        if !devices.is_empty() {
+            write!(f, " of {}", devices.join(", "))?;
+        }
+        let s = if *rules == 1 { "" } else { "s" };
+        let policy = if *drops { ", policy drop" } else { "" };
+        write!(f, ", {rules} rule{s}{policy})")
+    }
 }
 
 /// Of IPv6, and for its link alone (RFC 4291, 2.5.6).

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zlink::introspect::{CustomType, Type};
 
-use crate::slowpath::packet::MIN_MTU_IPV6;
+use crate::{model::Netfilter, slowpath::packet::MIN_MTU_IPV6};
 
 /// Packets and bytes; bytes are of the inner packet, as the kernel's GRE counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, CustomType)]
@@ -132,6 +132,9 @@ pub struct TunnelInfo {
     pub flow_label: String,
     /// `off`, `auto`, or a number of bytes.
     pub mss: String,
+    /// `respect` or `bypass`: what becomes of its packets where rules of netfilter are on their way.
+    #[serde(default = "respect")]
+    pub netfilter: String,
     pub ifindex: Option<u32>,
     /// The device is administratively up.
     pub up: bool,
@@ -154,6 +157,11 @@ pub struct TunnelInfo {
     pub payload_mtu: Option<u32>,
     /// With sequence numbers in either direction.
     pub sequence: Option<Sequence>,
+}
+
+/// What a daemon does that does not say.
+fn respect() -> String {
+    Netfilter::Respect.to_string()
 }
 
 impl TunnelInfo {

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Address, Desired, Mode, Tunnel},
-    observed::{Bridge, BridgePort, Link},
+    observed::{Bridge, BridgePort, FilterChain, FilterFamily, FilterHook, Link},
 };
 
 pub fn link(ifindex: u32, name: &str) -> Link {
@@ -69,4 +69,18 @@ pub fn tunnel(name: &str) -> Tunnel {
 pub fn desired<const N: usize>(tunnels: [Tunnel; N]) -> Desired {
     let tunnels = tunnels.into_iter().map(|tunnel| (tunnel.name.clone(), tunnel)).collect();
     Desired { tunnels, ..Desired::default() }
+}
+
+/// Chain `c` of table `t`, with one rule.
+pub fn filter_chain(family: FilterFamily, hook: FilterHook) -> FilterChain {
+    FilterChain {
+        family,
+        table: "t".to_owned(),
+        name: "c".to_owned(),
+        hook,
+        legacy: false,
+        rules: 1,
+        drops: false,
+        devices: Vec::new(),
+    }
 }

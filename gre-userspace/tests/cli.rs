@@ -8,7 +8,8 @@ use std::{
 
 use gre_userspace::{
     cli::{self, Clock, Output, Paint, Probed, Sample},
-    model::{FlowLabel, Mode, Mss, SeqMode, Tunnel},
+    doctor::{Finding, Severity},
+    model::{FlowLabel, Mode, Mss, Netfilter, SeqMode, Tunnel},
     probe::{ALL_NODES, Verdict},
     report::{
         Count, Direction, Mismatch, PathMtu, PortInfo, Sequence, Stats, TierOutcomes, Traffic,
@@ -85,6 +86,11 @@ fn words_mean_what_they_mean_to_iproute2() {
         (format!("tunnel0 mode gre {ENDS} mss auto"), Tunnel { mss: Mss::Auto, ..plain() }),
         (format!("tunnel0 mode gre {ENDS} mss 1360"), Tunnel { mss: Mss::Fixed(1360), ..plain() }),
         (format!("tunnel0 mode gre {ENDS} mss off"), plain()),
+        (format!("tunnel0 mode gre {ENDS} netfilter respect"), plain()),
+        (
+            format!("tunnel0 mode gre {ENDS} netfilter bypass"),
+            Tunnel { netfilter: Netfilter::Bypass, ..plain() },
+        ),
         (format!("tunnel0 mode gre {ENDS} tos inherit"), Tunnel { tos: 1, ..plain() }),
         (format!("tunnel0 mode gre {ENDS} tos 10"), Tunnel { tos: 0x10, ..plain() }),
         (format!("tunnel0 mode gre {ENDS} tos 0xb8"), Tunnel { tos: 0xb8, ..plain() }),
@@ -347,6 +353,11 @@ fn words_are_refused_in_iproute2s_words() {
              a seq-mode is linux or rfc2890, not \"strict\"",
         ),
         (
+            format!("{GOOD} netfilter off"),
+            "Error: argument \"off\" is wrong: invalid netfilter\n\
+             netfilter is respect or bypass, not \"off\"",
+        ),
+        (
             format!("{GOOD} mss 87"),
             "Error: argument \"87\" is wrong: invalid mss\n\
              an mss is auto, off, or 88 to 65495 bytes, not \"87\"",
@@ -565,6 +576,7 @@ fn fast() -> TunnelInfo {
         encap_limit: None,
         flow_label: "0x00000".into(),
         mss: "off".into(),
+        netfilter: "respect".into(),
         ifindex: Some(7),
         up: true,
         mtu: Some(1472),
@@ -596,6 +608,7 @@ fn full() -> TunnelInfo {
         pmtudisc: false,
         ignore_df: true,
         mss: "1360".into(),
+        netfilter: "bypass".into(),
         mismatch: Some(mismatch()),
         path_mtus: vec![PathMtu { remote: "10.56.88.66".into(), mtu: 1400, expires_in: 598 }],
         payload_mtu: Some(1376),
@@ -727,7 +740,7 @@ tunnel0: gre/ip remote any local any dev wan0 ttl inherit nopmtudisc ikey 42 oke
   Checksum output packets.
     state UP mtu 1472 via 192.168.22.1 dev wan0
     accelerated by XDP
-    ignore-df seq-mode rfc2890 mss 1360
+    ignore-df seq-mode rfc2890 mss 1360 netfilter bypass
     peer sends key 42; this tunnel expects no key (1,234 packets, since 10:32:05, last 2 s ago)
       mend it here: xgre tunnel change tunnel0 key 42
     path to 10.56.88.66: mtu 1400 expires 598sec
@@ -848,7 +861,7 @@ fn json_has_iproute2s_keys_for_every_option() {
             r#""dev":"wan0","nopmtudisc":null,"ikey":42,"okey":43,"#,
             r#""flags":["rx_drop_ooseq","rx_csum","tx_seq","tx_csum"],"ifindex":7,"up":true,"#,
             r#""mtu":1472,"underlay":"wan0","via":"192.168.22.1","accelerated":true,"#,
-            r#""ignore_df":true,"seq_mode":"rfc2890","mss":"1360","#,
+            r#""ignore_df":true,"seq_mode":"rfc2890","mss":"1360","netfilter":"bypass","#,
             r#""mismatch":{"reason":"key-unexpected","sends":"key 42","expects":"no key","#,
             r#""since":1795512725,"last":1795517998,"packets":1234,"#,
             r#""fix":"xgre tunnel change tunnel0 key 42"},"#,
@@ -859,12 +872,12 @@ fn json_has_iproute2s_keys_for_every_option() {
             r#""link":"wan0","encap_limit":4,"hoplimit":64,"tclass":"0xb8","#,
             r#""flowlabel":"0x12345","flowinfo":"0x0b812345","key":42,"flags":[],"ifindex":7,"#,
             r#""up":true,"mtu":1472,"underlay":"wan0","via":"192.168.22.1","accelerated":true,"#,
-            r#""ignore_df":false,"seq_mode":"linux","mss":"off","path_mtus":[]},"#,
+            r#""ignore_df":false,"seq_mode":"linux","mss":"off","netfilter":"respect","path_mtus":[]},"#,
             r#"{"ifname":"tunnel0","mode":"gre/ipv6","remote":"::","local":"2001:db8::1","#,
             r#""ip6_tnl_f_ign_encap_limit":null,"ip6_tnl_f_use_orig_tclass":null,"#,
             r#""ip6_tnl_f_use_orig_flowlabel":null,"flowinfo":"0x00000000","flags":["tx_seq"],"#,
             r#""ifindex":7,"up":true,"mtu":1472,"underlay":"wan0","via":"192.168.22.1","#,
-            r#""accelerated":true,"ignore_df":false,"seq_mode":"linux","mss":"off","#,
+            r#""accelerated":true,"ignore_df":false,"seq_mode":"linux","mss":"off","netfilter":"respect","#,
             r#""path_mtus":[],"#,
             r#""sequence":{"next_sent":5,"next_expected":0,"resynchronised":0}}]"#,
             "\n"
@@ -899,12 +912,12 @@ fn json_has_iproute2s_keys_first() {
             r#"[{"ifname":"tunnel0","mode":"gre/ip","remote":"10.56.88.66","#,
             r#""local":"192.168.22.196","ttl":245,"key":42,"flags":[],"ifindex":7,"up":true,"#,
             r#""mtu":1472,"underlay":"wan0","via":"192.168.22.1","accelerated":true,"#,
-            r#""ignore_df":false,"seq_mode":"linux","mss":"off","path_mtus":[]},"#,
+            r#""ignore_df":false,"seq_mode":"linux","mss":"off","netfilter":"respect","path_mtus":[]},"#,
             r#"{"ifname":"tunnel1","mode":"gre/ip","remote":"10.56.88.66","#,
             r#""local":"192.168.22.196","tos":"0xb9","nopmtudisc":null,"flags":[],"ifindex":7,"#,
             r#""up":false,"mtu":1476,"underlay":null,"via":null,"accelerated":false,"#,
             r#""why_not":"no route leads to 10.56.88.66","ignore_df":false,"seq_mode":"linux","#,
-            r#""mss":"off","path_mtus":[]}]"#,
+            r#""mss":"off","netfilter":"respect","path_mtus":[]}]"#,
             "\n"
         )
     );
@@ -1065,4 +1078,63 @@ fn ports_say_how_xdp_runs_and_why_not_better() {
     packets that arrive here are not forwarded: `sysctl net.ipv4.ip_forward=1` turns it on
 "
     );
+}
+
+fn finding(severity: Severity, check: &'static str) -> Finding {
+    Finding {
+        topic: "paths",
+        check,
+        subject: None,
+        severity,
+        found: format!("{check} was found"),
+        why: None,
+        fix: None,
+    }
+}
+
+#[test]
+fn the_doctor_tells_the_worst_first_and_sums_up() {
+    let fine = finding(Severity::Ok, "btf");
+    let note = Finding { why: Some("it is so".into()), ..finding(Severity::Note, "queues") };
+    let error = Finding {
+        subject: Some("tunnel0".into()),
+        why: Some("nothing gets through".into()),
+        fix: Some("ip link set tunnel0 up".into()),
+        ..finding(Severity::Error, "tunnel")
+    };
+    let findings = [fine, note, error];
+    let troubles = "error: tunnel0: tunnel was found\n\
+                    \x20   nothing gets through\n\
+                    \x20   do: ip link set tunnel0 up\n\
+                    note: queues was found\n\
+                    \x20   it is so\n";
+    assert_eq!(
+        cli::doctor_text(&findings, false, Paint(false)),
+        format!("{troubles}1 error, 0 warnings, 1 note; 1 fine (-v tells them)\n")
+    );
+    assert_eq!(
+        cli::doctor_text(&findings, true, Paint(false)),
+        format!("{troubles}ok: btf was found\n1 error, 0 warnings, 1 note; 1 fine\n")
+    );
+    let painted = cli::doctor_text(&findings, false, Paint(true));
+    assert!(painted.contains("\x1b[31merror\x1b[0m: \x1b[36mtunnel0\x1b[0m: "), "{painted:?}");
+}
+
+#[test]
+fn a_finding_is_told_as_json_by_stable_keys() {
+    let all = Finding {
+        subject: Some("tunnel0".into()),
+        why: Some("it is slow".into()),
+        fix: Some("ip link set dev tunnel0 mtu 1476".into()),
+        ..finding(Severity::Warning, "mtu")
+    };
+    let expected = json!({
+        "topic": "paths", "check": "mtu", "subject": "tunnel0", "severity": "warning",
+        "found": "mtu was found", "why": "it is slow", "fix": "ip link set dev tunnel0 mtu 1476",
+    });
+    assert_eq!(serde_json::to_value(all).unwrap(), expected);
+    let least = json!({
+        "topic": "paths", "check": "btf", "severity": "ok", "found": "btf was found",
+    });
+    assert_eq!(serde_json::to_value(finding(Severity::Ok, "btf")).unwrap(), least);
 }

@@ -242,6 +242,7 @@ fn info(name: &str) -> TunnelInfo {
         encap_limit: None,
         flow_label: "0x00000".into(),
         mss: "off".into(),
+        netfilter: "respect".into(),
         ifindex: Some(8),
         up: true,
         mtu: Some(1464),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use gre_userspace::{
     config::{self, ConfigError},
-    model::{Address, Desired, FlowLabel, Limits, Mode, Mss, SeqMode, Tunnel, XdpMode},
+    model::{Address, Desired, FlowLabel, Limits, Mode, Mss, Netfilter, SeqMode, Tunnel, XdpMode},
 };
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
@@ -128,6 +128,8 @@ fn every_option_has_its_key() {
         ),
         ("mss = \"auto\"", Tunnel { mss: Mss::Auto, ..tunnel("tunnel0") }),
         ("mss = \"off\"", tunnel("tunnel0")),
+        ("netfilter = \"respect\"", tunnel("tunnel0")),
+        ("netfilter = \"bypass\"", Tunnel { netfilter: Netfilter::Bypass, ..tunnel("tunnel0") }),
         ("mss = 1360", Tunnel { mss: Mss::Fixed(1360), ..tunnel("tunnel0") }),
         ("encaplimit = \"none\"", tunnel("tunnel0")),
         (
@@ -240,7 +242,7 @@ fn a_mistake_is_named_in_one_sentence() {
             "unknown key `colour`; known here: `name`, `mode`, `local`, `remote`, `dev`, `hoplimit`, \
              `ttl`, `tclass`, `tos`, `key`, `ikey`, `okey`, `csum`, `icsum`, `ocsum`, `seq`, \
              `iseq`, `oseq`, `seq-mode`, `pmtudisc`, `ignore-df`, `encaplimit`, `flowlabel`, \
-             `mss`, `mtu`, `addresses`, `routes`",
+             `mss`, `netfilter`, `mtu`, `addresses`, `routes`",
         ),
         ("[[tunel]]\n".into(), "unknown key `tunel`; did you mean `tunnel`?"),
         ("[[tunnel]]\nname = \"a\"\nlocal = \"1.1.1.1\"\n".into(), "missing field `remote`"),

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use gre_userspace::{
     config,
-    model::{FlowLabel, Mode, Mss, SeqMode, Tunnel},
+    model::{FlowLabel, Mode, Mss, Netfilter, SeqMode, Tunnel},
 };
 use proptest::{collection::vec, option, prelude::*};
 use serde_json::Value;
@@ -115,9 +115,9 @@ fn any_tunnel() -> impl Strategy<Value = Tunnel> {
     (
         any::<(bool, bool, bool, bool, bool, bool, bool)>(),
         (any::<(u8, Option<u32>, Option<u32>)>(), tos, mss, mtu),
-        any::<(bool, bool)>(),
+        any::<(bool, bool, bool)>(),
     )
-        .prop_map(|(flags, (numbers, tos, mss, mtu), (addresses, routes))| {
+        .prop_map(|(flags, (numbers, tos, mss, mtu), (addresses, routes, bypass))| {
             let (icsum, ocsum, iseq, oseq, rfc2890, pmtudisc, ignore_df) = flags;
             let (ttl, ikey, okey) = numbers;
             let ignore_df = ignore_df && !pmtudisc;
@@ -129,6 +129,7 @@ fn any_tunnel() -> impl Strategy<Value = Tunnel> {
                 pmtudisc,
                 ignore_df,
                 mss,
+                netfilter: if bypass { Netfilter::Bypass } else { Netfilter::Respect },
                 mtu,
                 flow_label: FlowLabel::default(),
                 addresses: if addresses { vec!["10.0.0.1/30".parse().unwrap()] } else { vec![] },

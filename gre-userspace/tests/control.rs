@@ -19,7 +19,7 @@ use gre_userspace::{
         server::{Server, ServerError},
     },
     daemon::handle::{Command, Handle, Refusal, When},
-    model::{Desired, DeviceSettings, FlowLabel, Mode, Mss, SeqMode, Tunnel},
+    model::{Desired, DeviceSettings, FlowLabel, Mode, Mss, Netfilter, SeqMode, Tunnel},
     plan::Step,
     report::{
         Count, Direction, LinkInfo, Mismatch, PathMtu, PortInfo, Sequence, Stats, TierOutcomes,
@@ -150,6 +150,7 @@ fn tunnel(name: &str) -> Tunnel {
         pmtudisc: false,
         ignore_df: true,
         mss: Mss::Fixed(1360),
+        netfilter: Netfilter::Bypass,
         mtu: Some(1400),
         addresses: vec![
             "172.16.168.1/30".parse().unwrap(),
@@ -194,6 +195,7 @@ fn info() -> TunnelInfo {
         encap_limit: None,
         flow_label: "0x00000".into(),
         mss: "off".into(),
+        netfilter: "respect".into(),
         ifindex: Some(7),
         up: true,
         mtu: Some(1476),
@@ -335,6 +337,7 @@ async fn a_wrong_parameter_is_answered_in_words() {
             json!("100000"),
             "flow_label: a flow label is 0x0 to 0xfffff or inherit, not \"100000\"",
         ),
+        ("netfilter", json!("ignore"), "netfilter: netfilter is respect or bypass, not \"ignore\""),
         ("mss", json!("9"), "mss: an mss is auto, off, or 88 to 65495 bytes, not \"9\""),
         ("mtu", json!(60), "the MTU of this tunnel is 68 to 65511 bytes, not 60"),
         (

@@ -22,7 +22,7 @@ pub(crate) struct Tool {
 }
 
 /// What is run, and not built.
-pub(crate) const TOOLS: [Tool; 19] = [
+pub(crate) const TOOLS: [Tool; 21] = [
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "bridge", package: "iproute2" },
     Tool { program: "brctl", package: "bridge-utils" },
@@ -39,6 +39,8 @@ pub(crate) const TOOLS: [Tool; 19] = [
     Tool { program: "sysctl", package: "procps" },
     Tool { program: "nsenter", package: "util-linux" },
     Tool { program: "setpriv", package: "util-linux" },
+    Tool { program: "nft", package: "nftables" },
+    Tool { program: "iptables-legacy", package: "iptables" },
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "tshark", package: "tshark" },
     Tool { program: "scapy3", package: "python3-scapy" },

@@ -38,7 +38,12 @@ impl Failure {
 
     /// What was to be said is in what was printed.
     pub(super) fn told() -> Self {
-        Self::refused("")
+        Self::told_with(REFUSED)
+    }
+
+    /// The same with a status of its own.
+    pub(super) fn told_with(code: u8) -> Self {
+        Self { text: String::new(), code }
     }
 
     pub fn is_told(&self) -> bool {

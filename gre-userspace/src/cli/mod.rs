@@ -4,6 +4,7 @@
 mod apply;
 mod check;
 mod clock;
+mod doctor;
 mod dsfield;
 mod failure;
 mod generate;
@@ -29,6 +30,7 @@ use clap::{
 
 pub use self::{
     clock::Clock,
+    doctor::text as doctor_text,
     failure::Failure,
     link::{Device, json as links_json, text as links_text},
     output::{Colour, Family, Output, Paint},
@@ -109,6 +111,9 @@ enum Object {
     /// Write man pages and shell completions into a directory, for a package
     #[command(hide = true)]
     Generate(generate::Generate),
+    /// Find what is in the way of the traffic, and say what mends it
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::Doctor),
     /// Show counters: packets, bytes, and drops with their reasons
     #[command(after_help = stats::EXAMPLES)]
     Stats(stats::Stats),
@@ -154,6 +159,7 @@ impl Cli {
             Object::Import(import) => import.execute(),
             Object::Teardown(teardown) => teardown.execute(output),
             Object::Generate(generate) => generate.execute(),
+            Object::Doctor(doctor) => doctor.execute(output),
             Object::Stats(stats) => stats.execute(output),
             Object::Other(words) => {
                 let word = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();

@@ -39,6 +39,7 @@ pub(super) enum Verb {
         /// NAME mode { gre | ip6gre | gretap | ip6gretap } remote ADDR local ADDR [ dev IF ] [ ttl TTL ] [ tos TOS ]
         /// [ [i|o]key KEY ] [ [i|o]csum ] [ [i|o]seq ] [ seq-mode { linux | rfc2890 } ]
         /// [ [no]pmtudisc ] [ [no]ignore-df ] [ encaplimit ELIM ] [ flowlabel LABEL ] [ mss MSS ]
+        /// [ netfilter { respect | bypass } ]
         #[arg(value_name = "WORDS", verbatim_doc_comment)]
         words: Vec<String>,
     },

@@ -9,7 +9,7 @@ Usage: xgre tunnel { add | change | del | show | probe } [ NAME ]
         [ remote ADDR ] [ local ADDR ]
         [ [no][i|o]seq ] [ [i|o]key KEY | no[i|o]key ] [ [no][i|o]csum ]
         [ ttl TTL ] [ tos TOS ] [ [no]pmtudisc ] [ [no]ignore-df ] [ dev PHYS_DEV ]
-        [ seq-mode { linux | rfc2890 } ] [ mss { off | auto | BYTES } ]
+        [ seq-mode { linux | rfc2890 } ] [ mss { off | auto | BYTES } ] [ netfilter { respect | bypass } ]
 
 Where: NAME := STRING
        ADDR := { IP_ADDRESS | any }
@@ -24,7 +24,7 @@ Usage: xgre -6 tunnel { add | change | del | show | probe } [ NAME ]
           [ encaplimit ELIM ]
           [ hoplimit TTL ] [ tclass TCLASS ] [ flowlabel FLOWLABEL ]
           [ [no][i|o]seq ] [ [i|o]key KEY | no[i|o]key ] [ [no][i|o]csum ]
-          [ seq-mode { linux | rfc2890 } ] [ mss { off | auto | BYTES } ]
+          [ seq-mode { linux | rfc2890 } ] [ mss { off | auto | BYTES } ] [ netfilter { respect | bypass } ]
 
 Where: NAME      := STRING
        ADDR      := IPV6_ADDRESS
@@ -59,7 +59,7 @@ Usage: ... TYPE [ remote ADDR ]
                 [ tos TOS ]
                 [ dev PHYS_DEV ]
                 [ seq-mode { linux | rfc2890 } ]
-                [ mss { off | auto | BYTES } ]
+                [ mss { off | auto | BYTES } ] [ netfilter { respect | bypass } ]
       gre, gretap:
                 [ [no]pmtudisc ]
                 [ [no]ignore-df ]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use toml_edit::{Array, Value};
 
 use super::values::Ttl;
-use crate::model::{FlowLabel, Mss, SeqMode, Tunnel};
+use crate::model::{FlowLabel, Mss, Netfilter, SeqMode, Tunnel};
 
 /// Keys and values of the tunnel's table, in the order of the example. What is as by default is left
 /// out.
@@ -47,6 +47,8 @@ pub fn options(tunnel: &Tunnel) -> Vec<(&'static str, Value)> {
     add("encaplimit", tunnel.encap_limit.map(|limit| i64::from(limit).into()));
     add("flowlabel", flow_label(tunnel.flow_label));
     add("mss", mss(tunnel.mss));
+    let respects = tunnel.netfilter == Netfilter::Respect;
+    add("netfilter", named(respects, tunnel.netfilter.to_string()));
     add("mtu", number(tunnel.mtu));
     add("addresses", texts(tunnel.addresses.iter()));
     add("routes", texts(tunnel.routes.iter()));

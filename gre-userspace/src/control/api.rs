@@ -58,6 +58,9 @@ pub struct TunnelSpec {
     pub flow_label: Option<String>,
     /// `auto`, a number of bytes, or `off`, which is the default.
     pub mss: Option<String>,
+    /// `respect`, as by default, or `bypass`: what becomes of its packets where rules of netfilter are
+    /// on their way.
+    pub netfilter: Option<String>,
     /// The device's MTU in bytes; by default it follows the underlay's. Of a new tunnel only.
     pub mtu: Option<i64>,
     /// `LOCAL/LEN` or `LOCAL/LEN peer PEER/LEN`, which the device gets. Of a new tunnel only.
@@ -90,6 +93,7 @@ impl From<&Tunnel> for TunnelSpec {
             encap_limit: tunnel.encap_limit.map(Into::into),
             flow_label: Some(tunnel.flow_label.to_string()),
             mss: Some(tunnel.mss.to_string()),
+            netfilter: Some(tunnel.netfilter.to_string()),
             mtu: tunnel.mtu.map(Into::into),
             addresses: texts(tunnel.addresses.iter().map(ToString::to_string).collect()),
             routes: texts(tunnel.routes.iter().map(ToString::to_string).collect()),
@@ -121,6 +125,7 @@ impl From<&TunnelInfo> for TunnelSpec {
             encap_limit: info.encap_limit.map(Into::into),
             flow_label: Some(info.flow_label.clone()),
             mss: Some(info.mss.clone()),
+            netfilter: Some(info.netfilter.clone()),
             mtu: None,
             addresses: None,
             routes: None,
@@ -156,6 +161,7 @@ impl TryFrom<TunnelSpec> for Tunnel {
             encap_limit: number("encap_limit", spec.encap_limit)?,
             flow_label: text("flow_label", spec.flow_label)?.unwrap_or_default(),
             mss: text("mss", spec.mss)?.unwrap_or_default(),
+            netfilter: text("netfilter", spec.netfilter)?.unwrap_or_default(),
             mtu: number("mtu", spec.mtu)?,
             addresses: each("addresses", spec.addresses, str::parse::<Address>)?,
             routes: each("routes", spec.routes, model::route)?,

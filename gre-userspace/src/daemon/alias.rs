@@ -6,7 +6,7 @@
 
 use std::str::SplitAsciiWhitespace;
 
-use crate::model::{FlowLabel, Mode, Mss, SeqMode, Tunnel};
+use crate::model::{FlowLabel, Mode, Mss, Netfilter, SeqMode, Tunnel};
 
 /// Who asked for a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,10 @@ pub fn of(tunnel: &Tunnel) -> String {
     if tunnel.mss != Mss::Off {
         say(&format!("mss {}", tunnel.mss));
     }
+    // One word, and a short one: the longest alias has room for no more.
+    if tunnel.netfilter == Netfilter::Bypass {
+        say("nfb");
+    }
     if let Some(mtu) = tunnel.mtu {
         say(&format!("mtu {mtu}"));
     }
@@ -112,6 +116,7 @@ fn take(tunnel: &mut Tunnel, word: &str, rest: &mut SplitAsciiWhitespace<'_>) ->
         "rfc2890" => tunnel.seq_mode = SeqMode::Rfc2890,
         "nopmtudisc" => tunnel.pmtudisc = false,
         "ignore-df" => tunnel.ignore_df = true,
+        "nfb" => tunnel.netfilter = Netfilter::Bypass,
         _ => return take_with_value(tunnel, word, rest.next()?),
     }
     Some(())
@@ -181,15 +186,16 @@ mod tests {
         let mss = prop_oneof![Just(Mss::Off), Just(Mss::Auto), Mss::RANGE.prop_map(Mss::Fixed)];
         (
             (ends, proptest::option::of("[!-~]{15}"), any::<(u8, u8, Option<u32>, Option<u32>)>()),
-            any::<(bool, bool, bool, bool, bool, bool, bool)>(),
+            any::<(bool, bool, bool, bool, bool, bool, bool, bool)>(),
             (any::<(bool, Option<u8>, Option<u32>)>(), label, mss),
         )
             .prop_map(|(wire, flags, rest)| {
                 let ((tap, mode, local, remote), dev, (ttl, tos, ikey, okey)) = wire;
-                let (icsum, ocsum, iseq, oseq, rfc2890, pmtudisc, ignore_df) = flags;
+                let (icsum, ocsum, iseq, oseq, rfc2890, pmtudisc, ignore_df, bypass) = flags;
                 let ((up, encap_limit, mtu), flow_label, mss) = rest;
                 let seq_mode = if rfc2890 { SeqMode::Rfc2890 } else { SeqMode::Linux };
-                let new = Tunnel::new("tunnel0", mode, local, remote);
+                let netfilter = if bypass { Netfilter::Bypass } else { Netfilter::Respect };
+                let new = Tunnel { netfilter, ..Tunnel::new("tunnel0", mode, local, remote) };
                 let mut tunnel = Tunnel { dev, ttl, tos, ikey, okey, icsum, ocsum, ..new };
                 tunnel = Tunnel { iseq, oseq, seq_mode, mss, mtu, up, ..tunnel };
                 if mode.is_over_ipv6() {
@@ -219,6 +225,7 @@ mod tests {
             encap_limit: Some(255),
             flow_label: FlowLabel::Fixed(FlowLabel::MAX),
             mss: Mss::Fixed(65_495),
+            netfilter: Netfilter::Bypass,
             mtu: Some(u32::MAX),
             up: true,
             ..new

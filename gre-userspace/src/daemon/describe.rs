@@ -80,6 +80,7 @@ fn tunnel_info(world: &World, tunnel: &Tunnel) -> TunnelInfo {
         encap_limit: tunnel.encap_limit,
         flow_label: tunnel.flow_label.to_string(),
         mss: tunnel.mss.to_string(),
+        netfilter: tunnel.netfilter.to_string(),
         ifindex,
         up: link.is_some_and(|link| link.up),
         mtu: link.map(|link| link.mtu),

@@ -336,7 +336,7 @@ impl World {
             .next_hops
             .things()
             .filter_map(|key| match key {
-                HopKey::Neighbour(hop) => Some(*hop),
+                HopKey::Neighbour(hop) | HopKey::ByKernel(hop) => Some(*hop),
                 HopKey::Device(_) | HopKey::Port(_) => None,
             })
             .collect();

@@ -16,7 +16,7 @@ use gre_ebpf_common::{
 
 use super::{Attachment, Compiler, devices};
 use crate::{
-    model::Desired,
+    model::{Desired, Netfilter, Tunnel},
     observed::{Bridge, Link, Snapshot, StationKind, VlanRange},
 };
 
@@ -58,7 +58,7 @@ impl<'a> Compiler<'a> {
             let (mut ready, mut obstacles) = (Vec::new(), BTreeMap::new());
             let of_it = |link: &&Link| link.master == Some(ifindex);
             for member in snapshot.links.values().filter(of_it) {
-                let obstacle = bridge_obstacle(link, bridge);
+                let obstacle = self.bridge_obstacle(desired, link, bridge);
                 if let Some(obstacle) = obstacle.or_else(|| self.member_obstacle(desired, member)) {
                     obstacles.insert(member.ifindex, obstacle);
                     continue;
@@ -74,6 +74,28 @@ impl<'a> Compiler<'a> {
             self.explain(link, &ready, &obstacles);
         }
         self.stations(&forwarding);
+    }
+
+    /// What makes all frames of a bridge the kernel's, in words.
+    fn bridge_obstacle(&self, desired: &Desired, link: &Link, bridge: &Bridge) -> Option<String> {
+        let tunnels: Vec<_> = self.tunnels_of_bridge(desired, link.ifindex).collect();
+        let respects = tunnels.iter().any(|tunnel| tunnel.netfilter == Netfilter::Respect);
+        // Frames between other members would bypass its rules as well.
+        let chain = tunnels.into_iter().find_map(|tunnel| self.respected(tunnel));
+        bridge_obstacle(link, bridge, respects)
+            .or_else(|| chain.map(|chain| format!("{chain} sees the frames of {}", link.name)))
+    }
+
+    /// The tunnels of Ethernet whose devices are members of a bridge.
+    fn tunnels_of_bridge<'d>(
+        &self,
+        desired: &'d Desired,
+        bridge: u32,
+    ) -> impl Iterator<Item = &'d Tunnel> {
+        desired.tunnels.values().filter(move |tunnel| {
+            let master = self.devices.get(&tunnel.name).and_then(|device| device.link.master);
+            tunnel.mode.is_ethernet() && master == Some(bridge)
+        })
     }
 
     /// What makes a member's frames the kernel's, in words.
@@ -212,8 +234,9 @@ fn without_xdp(name: &str) -> String {
     format!("XDP does not run on {name}: `xgre port show`")
 }
 
-/// What makes all frames of a bridge the kernel's, in words.
-fn bridge_obstacle(link: &Link, bridge: &Bridge) -> Option<String> {
+/// What makes all frames of a bridge the kernel's, in words. `respects` says that one of its tunnels
+/// respects netfilter.
+fn bridge_obstacle(link: &Link, bridge: &Bridge, respects: bool) -> Option<String> {
     let name = &link.name;
     if !link.up {
         return Some(format!("bridge {name} is down: `ip link set {name} up`"));
@@ -224,7 +247,7 @@ fn bridge_obstacle(link: &Link, bridge: &Bridge) -> Option<String> {
              30000`"
         ));
     }
-    if bridge.netfilter {
+    if bridge.netfilter && respects {
         return Some(format!(
             "iptables sees the frames of bridge {name}: `sysctl -w \
              net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0`"

@@ -23,6 +23,8 @@ pub struct Hop {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HopKey {
     Neighbour(Hop),
+    /// The same for tunnels whose packets must go through the kernel: to XDP it is never resolved.
+    ByKernel(Hop),
     /// The way to a tunnel's own device.
     Device(String),
     /// The way out of a port, by interface index, for frames that keep their addresses.
@@ -42,7 +44,16 @@ impl Compiler<'_> {
     /// The id of a neighbour, whose record is made if it is new. Without a MAC address the record
     /// still names the interface, which is all that tier 2 needs.
     pub(super) fn neighbour(&mut self, hop: Hop) -> u32 {
-        let id = self.allocated.next_hops.get(&HopKey::Neighbour(hop)) + 1;
+        self.next_hop(HopKey::Neighbour(hop), hop, true)
+    }
+
+    /// The same, for tier 2 and 3 only.
+    pub(super) fn by_kernel(&mut self, hop: Hop) -> u32 {
+        self.next_hop(HopKey::ByKernel(hop), hop, false)
+    }
+
+    fn next_hop(&mut self, key: HopKey, hop: Hop, for_xdp: bool) -> u32 {
+        let id = self.allocated.next_hops.get(&key) + 1;
         let Some(link) = self.snapshot.links.get(&hop.ifindex) else { return id };
         let mtu = hop.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
         let destination = self.macs.get(&(hop.ifindex, hop.ip)).copied();
@@ -51,7 +62,7 @@ impl Compiler<'_> {
         let record = match (destination, link.mac, base) {
             (Some(destination), Some(source), Some((base, tags))) => {
                 let attachment = self.ports.get(&base.ifindex).copied();
-                let ready = link.up && base.up && !self.is_tunnel(hop.ifindex);
+                let ready = for_xdp && link.up && base.up && !self.is_tunnel(hop.ifindex);
                 let flags = redirects(base, attachment).with(next_hop::Flags::RESOLVED, ready);
                 self.plane.tx_ports.insert(base.ifindex);
                 NextHop { tags, ..NextHop::new(destination, source, base.ifindex, mtu, flags) }

@@ -2,6 +2,7 @@
 
 mod bridges;
 mod hops;
+mod netfilter;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use gre_ebpf_common::{
 pub use self::{
     bridges::bridges_of_tunnels,
     hops::{Hop, HopKey, can_redirect, is_of_several, is_unsure, no_redirect, wire},
+    netfilter::{RESPECTED, meets},
     routes::GROUPS,
     vrf::is_vrf,
 };

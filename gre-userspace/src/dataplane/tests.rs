@@ -6,9 +6,12 @@ use gre_ebpf_common::{
 
 use super::*;
 use crate::{
-    model::{Mode, Tunnel},
-    observed::{Neighbour, Path, Route, RouteTarget, Rules, xdp_features},
-    testing::{bridge, desired, link, member, tunnel, veth},
+    model::{Mode, Netfilter, Tunnel},
+    observed::{
+        FilterChain, FilterFamily, FilterHook, Neighbour, Path, Route, RouteTarget, Rules,
+        xdp_features,
+    },
+    testing::{bridge, desired, filter_chain, link, member, tunnel, veth},
 };
 
 const LAN: u32 = 2;
@@ -378,4 +381,63 @@ fn the_routes_own_mtu_limits_its_next_hop() {
     let (plane, state) = compiled(&snapshot);
     let record = &plane.tunnels[&state.id];
     assert_eq!(plane.next_hops[&record.next_hop].mtu, 1300);
+}
+
+/// The snapshot with one chain on its way.
+fn filtered(family: FilterFamily, devices: &[&str]) -> Snapshot {
+    let hook =
+        if family == FilterFamily::Netdev { FilterHook::Ingress } else { FilterHook::Forward };
+    let devices = devices.iter().map(ToString::to_string).collect();
+    let chain = FilterChain { devices, ..filter_chain(family, hook) };
+    Snapshot { filters: vec![chain], ..snapshot() }
+}
+
+#[test]
+fn a_tunnel_that_respects_rules_is_left_to_the_kernel_in_both_directions() {
+    let (plane, state) = compiled(&filtered(FilterFamily::Inet, &[]));
+    assert_eq!(
+        state.why_not.as_deref(),
+        Some(
+            "netfilter is respected: chain c of table inet t (forward, 1 rule) is on the way of its \
+             packets: `nft list chain inet t c`; where they need none of its rules, `xgre tunnel \
+             change tunnel0 netfilter bypass`"
+        )
+    );
+    let record = &plane.tunnels[&state.id];
+    assert!(record.flags.has(tunnel::Flags::UP), "packets still find it");
+    let forwards = tunnel::Flags::FORWARDING.and(tunnel::Flags::FORWARDING6);
+    assert!(!record.flags.has(forwards), "what comes out of it is the kernel's to forward");
+    let hop = &plane.next_hops[&record.next_hop];
+    assert!(!hop.flags.has(next_hop::Flags::RESOLVED), "XDP does not send to it");
+    assert_eq!(hop.ifindex, WAN, "TC does");
+    let (free, fast) = compiled(&snapshot());
+    let Entry::NextHop(gateway) = plane.routes[&(0, 0)] else { panic!("no default route") };
+    assert_eq!(
+        plane.next_hops[&gateway], free.next_hops[&free.tunnels[&fast.id].next_hop],
+        "what others send there is as fast as ever"
+    );
+}
+
+#[test]
+fn only_rules_on_the_way_are_respected() {
+    let why_not = |family, devices: &[&str]| compiled(&filtered(family, devices)).1.why_not;
+    for family in [FilterFamily::Inet, FilterFamily::Ip, FilterFamily::Ip6] {
+        assert!(why_not(family, &[]).is_some(), "{family:?}");
+    }
+    assert_eq!(why_not(FilterFamily::Bridge, &[]), None);
+    assert_eq!(why_not(FilterFamily::Netdev, &["eth9"]), None);
+    for device in ["lan", "wan", "tunnel0"] {
+        assert!(why_not(FilterFamily::Netdev, &[device]).is_some(), "{device}");
+    }
+}
+
+#[test]
+fn a_tunnel_that_bypasses_rules_is_as_fast_as_without() {
+    let bypassing = Tunnel { netfilter: Netfilter::Bypass, ..tunnel("tunnel0") };
+    let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
+    let all = |snapshot: &Snapshot| {
+        let desired = desired([bypassing.clone()]);
+        compile(&desired, snapshot, &ports, &PathMtus::new(), &mut Allocated::default())
+    };
+    assert_eq!(all(&filtered(FilterFamily::Inet, &[])), all(&snapshot()));
 }

@@ -77,19 +77,25 @@ impl Compiler<'_> {
     ) {
         let local = self.source(tunnel, remote, underlay);
         let mut record = tunnel::Tunnel::new(outer(tunnel, local, remote), expected(tunnel));
+        let accelerated = self.respected(tunnel).is_none();
+        let routes = accelerated && !self.snapshot.in_doubt;
         let path_mtu = self.path_mtus.get(&(tunnel.name.clone(), remote)).copied().unwrap_or(0);
         let mtu = device.link.mtu.min(u16::MAX.into()) as u16;
         record.flags = record
             .flags
             .with(tunnel::Flags::UP, device.link.up)
-            .with(tunnel::Flags::FORWARDING, device.link.forwarding && !self.snapshot.in_doubt)
-            .with(tunnel::Flags::FORWARDING6, device.link.forwarding6 && !self.snapshot.in_doubt)
+            .with(tunnel::Flags::FORWARDING, routes && device.link.forwarding)
+            .with(tunnel::Flags::FORWARDING6, routes && device.link.forwarding6)
             .with(tunnel::Flags::REVERSE_PATH_STRICT, device.link.rp_filter == 1)
             .with(tunnel::Flags::REVERSE_PATH_LOOSE, device.link.rp_filter == 2)
             .with(tunnel::Flags::LOCAL_ANY, tunnel.local.is_unspecified())
             .with(tunnel::Flags::REMOTE_ANY, remote.is_unspecified())
             .with(tunnel::Flags::NESTED, nested);
-        record.next_hop = underlay.map_or(0, |hop| self.neighbour(hop));
+        record.next_hop = match underlay {
+            Some(hop) if accelerated => self.neighbour(hop),
+            Some(hop) => self.by_kernel(hop),
+            None => 0,
+        };
         record.device = device_hop;
         record.ifindex = device.link.ifindex;
         record.path_mtu = path_mtu;

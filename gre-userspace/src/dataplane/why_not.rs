@@ -2,7 +2,7 @@
 
 use gre_ebpf_common::next_hop;
 
-use super::{Attachment, Compiler, Device, TunnelState, hops::no_redirect};
+use super::{Attachment, Compiler, Device, RESPECTED, TunnelState, hops::no_redirect};
 use crate::{model::Tunnel, observed::Rules};
 
 impl Compiler<'_> {
@@ -16,6 +16,13 @@ impl Compiler<'_> {
         let name = &tunnel.name;
         if !device.link.up {
             return Some(format!("the device is down: `ip link set {name} up`"));
+        }
+        if let Some(chain) = self.respected(tunnel) {
+            return Some(format!(
+                "{RESPECTED}{chain} is on the way of its packets: `{}`; where they need none of \
+                 its rules, `xgre tunnel change {name} netfilter bypass`",
+                chain.listing()
+            ));
         }
         // What a bridge forwards is not routed.
         let routed = device.link.bridge_port.is_none();

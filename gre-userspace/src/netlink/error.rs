@@ -50,7 +50,9 @@ impl NetlinkError {
         match self {
             Self::Refused { errno, .. } => errno.raw_os_error(),
             Self::RouteLeadsElsewhere { .. } => Some(libc::EEXIST),
-            Self::Dump { fault: DumpFault::Refused(errno), .. } => errno.raw_os_error(),
+            Self::Dump { fault: DumpFault::Refused(errno) | DumpFault::Socket(errno), .. } => {
+                errno.raw_os_error()
+            }
             Self::Socket { source, .. } => source.raw_os_error(),
             Self::Dump { .. } | Self::Closed { .. } | Self::Family { .. } => None,
         }
@@ -76,10 +78,17 @@ pub enum DumpFault {
 }
 
 impl DumpFault {
-    /// The kernel has no such table, and will not have it the next time.
+    /// The kernel has no such table, or not for us, and will not the next time.
     pub(super) fn is_lasting(&self) -> bool {
-        let Self::Refused(errno) = self else { return false };
-        matches!(errno.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT))
+        let (Self::Refused(errno) | Self::Socket(errno)) = self else { return false };
+        let lasting = [
+            libc::EOPNOTSUPP,
+            libc::EAFNOSUPPORT,
+            libc::EPROTONOSUPPORT,
+            libc::EINVAL,
+            libc::EPERM,
+        ];
+        errno.raw_os_error().is_some_and(|errno| lasting.contains(&errno))
     }
 }
 

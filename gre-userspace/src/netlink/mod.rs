@@ -8,12 +8,16 @@ mod addresses;
 mod bridges;
 mod error;
 mod features;
+mod iptables;
+mod kernel_tunnels;
 mod link_reports;
 mod links;
 mod neighbours;
+mod nftables;
 mod routes;
 mod rules;
 pub(crate) mod socket;
+mod traffic_control;
 mod tunnel_device;
 
 use std::{
@@ -34,13 +38,21 @@ use nix::{
 };
 use tokio::sync::OnceCell;
 
-pub(crate) use self::{bridges::netfilter_sees_bridges, routes::is_looked_up};
+pub(crate) use self::{
+    bridges::netfilter_sees_bridges,
+    iptables::chains as legacy_chains,
+    kernel_tunnels::kernel_tunnels,
+    nftables::{NFNLGRP_NFTABLES, is_of_chains},
+    routes::is_looked_up,
+    traffic_control::filters,
+};
 pub use self::{
     error::{DumpFault, NetlinkError},
+    kernel_tunnels::KernelTunnel,
     link_reports::{LinkReport, link_reports},
     tunnel_device::TunnelDevice,
 };
-use crate::observed::{Route, Snapshot};
+use crate::observed::{FilterChain, Route, Snapshot};
 
 /// The kernel, as seen from this network namespace; cheap to clone.
 #[derive(Clone, Debug)]
@@ -87,6 +99,11 @@ impl Kernel {
         self.refresh(&Snapshot::default(), Classes::ALL).await
     }
 
+    /// Everything that is told without CAP_NET_ADMIN.
+    pub async fn snapshot_without_filters(&self) -> Result<Snapshot, NetlinkError> {
+        self.refresh(&Snapshot::default(), Classes::TOLD_TO_ALL).await
+    }
+
     /// `known` with the classes in `stale` read again.
     pub(crate) async fn refresh(
         &self,
@@ -130,8 +147,24 @@ impl Kernel {
             } else {
                 known.bridge_vlans.clone()
             },
+            filters: if stale.contains(Classes::FILTERS) {
+                self.filter_chains().await?
+            } else {
+                known.filters.clone()
+            },
             in_doubt: false,
         })
+    }
+
+    /// The chains of netfilter that packets on their way through this host meet, in order.
+    ///
+    /// # Errors
+    /// Without CAP_NET_ADMIN.
+    pub async fn filter_chains(&self) -> Result<Vec<FilterChain>, NetlinkError> {
+        let mut chains = nftables::chains().await?;
+        chains.extend(iptables::chains());
+        chains.sort();
+        Ok(chains)
     }
 
     /// The routes of one family: `known` ones, or read again. Full tables of IPv4 need not be read for
@@ -197,7 +230,7 @@ fn device(ifindex: u32) -> String {
 
 /// The parts of a snapshot that are read together.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Classes(u8);
+pub(crate) struct Classes(u16);
 
 impl Classes {
     pub(crate) const NONE: Self = Self(0);
@@ -210,7 +243,9 @@ impl Classes {
     pub(crate) const ROUTES: Self = Self(Self::ROUTES4.0 | Self::ROUTES6.0);
     pub(crate) const STATIONS: Self = Self(64);
     pub(crate) const BRIDGE_VLANS: Self = Self(128);
-    pub(crate) const ALL: Self = Self(255);
+    pub(crate) const FILTERS: Self = Self(256);
+    pub(crate) const TOLD_TO_ALL: Self = Self(255);
+    pub(crate) const ALL: Self = Self(511);
 
     pub(crate) fn contains(self, class: Self) -> bool {
         self.0 & class.0 == class.0

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod bridges;
+mod filters;
 mod links;
 mod neighbours;
 mod routes;

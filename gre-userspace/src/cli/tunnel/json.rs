@@ -49,6 +49,7 @@ pub(in crate::cli) struct Own<'a> {
     ignore_df: bool,
     seq_mode: &'a str,
     mss: &'a str,
+    netfilter: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     mismatch: Option<&'a Mismatch>,
     path_mtus: &'a [PathMtu],
@@ -159,6 +160,7 @@ impl<'a> Own<'a> {
             ignore_df: tunnel.ignore_df,
             seq_mode: &tunnel.seq_mode,
             mss: &tunnel.mss,
+            netfilter: &tunnel.netfilter,
             mismatch: tunnel.mismatch.as_ref(),
             path_mtus: &tunnel.path_mtus,
             payload_mtu: tunnel.payload_mtu,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::iproute2::{Columns, flags, flow_info, is_over_ipv6, mode};
 use crate::{
     cli::{Clock, dsfield, mismatch, output::Paint},
-    model::{Mss, SeqMode},
+    model::{Mss, Netfilter, SeqMode},
     report::{PathMtu, Sequence, Stats, TunnelInfo},
 };
 
@@ -158,6 +158,9 @@ fn details(tunnel: &TunnelInfo, clock: Clock, paint: Paint) -> String {
     }
     if tunnel.mss != Mss::Off.to_string() {
         _ = write!(options, " mss {}", tunnel.mss);
+    }
+    if tunnel.netfilter == Netfilter::Bypass.to_string() {
+        options.push_str(" netfilter bypass");
     }
     if !options.is_empty() {
         _ = writeln!(text, "   {options}");

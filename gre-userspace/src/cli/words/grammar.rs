@@ -64,6 +64,7 @@ const TUNNEL: &[Word] = &[
     Full("noignore-df"),
     Full("seq-mode"),
     Full("mss"),
+    Full("netfilter"),
     Full("mtu"),
     Full("fwmark"),
     Full("external"),
@@ -135,6 +136,7 @@ const LINK: &[Word] = &[
     // Ours.
     Full("seq-mode"),
     Full("mss"),
+    Full("netfilter"),
     Full("mtu"),
     Any("help"),
 ];

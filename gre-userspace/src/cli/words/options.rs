@@ -9,7 +9,7 @@ use super::{
 use crate::{
     cli::{Failure, output::Family, usage},
     config::{bad_name, unfit},
-    model::{Endpoint, FlowLabel, Mode, Mss, SeqMode, Tunnel},
+    model::{Endpoint, FlowLabel, Mode, Mss, Netfilter, SeqMode, Tunnel},
 };
 
 /// What a command line says; what it does not say is none.
@@ -34,6 +34,7 @@ pub(super) struct Words {
     encap_limit: Option<Option<u8>>,
     flow_label: Option<FlowLabel>,
     mss: Option<Mss>,
+    netfilter: Option<Netfilter>,
     mtu: Option<u32>,
     /// A word that only tunnels over one IP version have, and whether that is IPv6.
     of_one_version: Vec<(String, bool)>,
@@ -167,6 +168,7 @@ impl Words {
             "mtu" => self.mtu = Some(mtu(value)?),
             "seq-mode" => self.seq_mode = Some(option("invalid seq-mode", value)?),
             "mss" => self.mss = Some(option("invalid mss", value)?),
+            "netfilter" => self.netfilter = Some(option("invalid netfilter", value)?),
             _ => return unsupported_value(word, value, context.grammar),
         }
         Ok(())
@@ -270,6 +272,7 @@ impl Words {
         set(&mut tunnel.encap_limit, self.encap_limit);
         set(&mut tunnel.flow_label, self.flow_label);
         set(&mut tunnel.mss, self.mss);
+        set(&mut tunnel.netfilter, self.netfilter);
         set(&mut tunnel.mtu, self.mtu.map(Some));
         // `ip link` takes both, as the config file does, and then other options can be changed.
         let refuses = grammar == Grammar::Tunnel && !mode.is_ethernet();

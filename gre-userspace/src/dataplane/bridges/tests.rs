@@ -3,9 +3,12 @@ use gre_ebpf_common::next_hop;
 use super::*;
 use crate::{
     dataplane::{Allocated, DataPlane, PathMtus, TunnelState, compile},
-    model::{Mode, Tunnel},
-    observed::{Neighbour, NeighbourState, Route, RouteTarget, Station as Entry, Vlan},
-    testing::{bridge, desired, link, member, tunnel, veth},
+    model::{Mode, Netfilter, Tunnel},
+    observed::{
+        FilterFamily, FilterHook, Neighbour, NeighbourState, Route, RouteTarget, Station as Entry,
+        Vlan,
+    },
+    testing::{bridge, desired, filter_chain, link, member, tunnel, veth},
 };
 
 const LAN: u32 = 2;
@@ -140,10 +143,14 @@ fn a_port_of_a_bridge_is_not_routed_by_its_own_address() {
 #[test]
 fn what_makes_all_frames_the_kernels_is_told() {
     type Change = fn(&mut Snapshot);
-    let changes: [(Change, &str); 5] = [
+    let changes: [(Change, &str); 6] = [
         (|s| of(s, BRIDGE).up = false, "bridge br0 is down: `ip link set br0 up`"),
         (|s| settings(s).ageing_time = 0, "bridge br0 does not remember addresses"),
         (|s| settings(s).netfilter = true, "iptables sees the frames of bridge br0"),
+        (
+            |s| s.filters = vec![filter_chain(FilterFamily::Bridge, FilterHook::Forward)],
+            "netfilter is respected: chain c of table bridge t (forward, 1 rule)",
+        ),
         (|s| settings(s).multiple_spanning_trees = true, "bridge br0 has a spanning tree for each"),
         (
             |s| (settings(s).vlan_filtering, settings(s).vlan_protocol) = (true, 0x88a8),
@@ -366,4 +373,19 @@ fn each_port_keeps_its_next_hop() {
     more.neighbours.clear();
     more.stations.push(entry(BRIDGE, 0, [2, 0, 0, 0, 1, 9], LAN));
     assert_eq!(hop(&more), first);
+}
+
+#[test]
+fn a_tunnel_that_bypasses_netfilter_is_bridged_past_its_rules() {
+    let bypassing =
+        Tunnel { netfilter: Netfilter::Bypass, mode: Mode::Gretap, ..tunnel("gretap1") };
+    let mut filtered = snapshot();
+    filtered.filters = vec![filter_chain(FilterFamily::Bridge, FilterHook::Forward)];
+    settings(&mut filtered).netfilter = true;
+    let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
+    let desired = desired([bypassing]);
+    let (plane, states) =
+        compile(&desired, &filtered, &ports, &PathMtus::new(), &mut Allocated::default());
+    assert_eq!(states["gretap1"].why_not, None);
+    assert_eq!(members(&plane), [LAN, DEVICE]);
 }
