@@ -12,12 +12,7 @@ use tests::{
 
 use crate::routed::{self, Protocol, Routed};
 
-in_each_xdp_mode!(
-    routes_that_bgp_learns_over_the_tunnel_are_forwarded_by,
-    what_bgp_withdraws_is_not_forwarded_any_more,
-    a_tunnel_that_goes_down_takes_bgps_routes_along,
-    a_next_hop_that_another_route_leads_to_is_forwarded_to,
-);
+in_each_xdp_mode!(routes_that_bgp_learns_over_the_tunnel_are_forwarded_by);
 
 /// Behind PC2.
 const FARTHER: &str = "10.99.0.0/24";
@@ -27,18 +22,21 @@ fn routes_that_bgp_learns_over_the_tunnel_are_forwarded_by(xdp: Xdp) -> Result<(
     routed::what_is_learned_is_forwarded(bgp(), xdp)
 }
 
-fn what_bgp_withdraws_is_not_forwarded_any_more(xdp: Xdp) -> Result<()> {
-    routed::what_is_withdrawn_is_not(bgp(), xdp)
+#[test]
+fn what_bgp_withdraws_is_not_forwarded_any_more() -> Result<()> {
+    routed::what_is_withdrawn_is_not(bgp(), Xdp::Native)
 }
 
-fn a_tunnel_that_goes_down_takes_bgps_routes_along(xdp: Xdp) -> Result<()> {
-    routed::a_tunnel_that_goes_down_takes_its_routes_along(bgp(), xdp)
+#[test]
+fn a_tunnel_that_goes_down_takes_bgps_routes_along() -> Result<()> {
+    routed::a_tunnel_that_goes_down_takes_its_routes_along(bgp(), Xdp::Native)
 }
 
 /// R2 says that a prefix is behind its LAN's address, which R1 has from BGP as well: zebra resolves it
 /// to the tunnel's far end.
-fn a_next_hop_that_another_route_leads_to_is_forwarded_to(xdp: Xdp) -> Result<()> {
-    let routed = Routed::start(bgp(), xdp)?;
+#[test]
+fn a_next_hop_that_another_route_leads_to_is_forwarded_to() -> Result<()> {
+    let routed = Routed::start(bgp(), Xdp::Native)?;
     let Gateways { lab, .. } = &routed.gateways;
     lab.pc2.ip(&format!("addr add {FARTHER_HOST}/32 dev eth0"))?;
     lab.r2.ip(&format!("route add {FARTHER} via {PC2}"))?;

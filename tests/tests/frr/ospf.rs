@@ -9,22 +9,20 @@ use tests::{
 
 use crate::routed::{self, Protocol};
 
-in_each_xdp_mode!(
-    routes_that_ospf_learns_over_the_tunnel_are_forwarded_by,
-    what_ospf_withdraws_is_not_forwarded_any_more,
-    a_tunnel_that_goes_down_takes_ospfs_routes_along,
-);
+in_each_xdp_mode!(routes_that_ospf_learns_over_the_tunnel_are_forwarded_by);
 
 fn routes_that_ospf_learns_over_the_tunnel_are_forwarded_by(xdp: Xdp) -> Result<()> {
     routed::what_is_learned_is_forwarded(ospf(), xdp)
 }
 
-fn what_ospf_withdraws_is_not_forwarded_any_more(xdp: Xdp) -> Result<()> {
-    routed::what_is_withdrawn_is_not(ospf(), xdp)
+#[test]
+fn what_ospf_withdraws_is_not_forwarded_any_more() -> Result<()> {
+    routed::what_is_withdrawn_is_not(ospf(), Xdp::Native)
 }
 
-fn a_tunnel_that_goes_down_takes_ospfs_routes_along(xdp: Xdp) -> Result<()> {
-    routed::a_tunnel_that_goes_down_takes_its_routes_along(ospf(), xdp)
+#[test]
+fn a_tunnel_that_goes_down_takes_ospfs_routes_along() -> Result<()> {
+    routed::a_tunnel_that_goes_down_takes_its_routes_along(ospf(), Xdp::Native)
 }
 
 fn ospf() -> Protocol {
