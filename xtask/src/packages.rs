@@ -22,7 +22,7 @@ pub(crate) struct Tool {
 }
 
 /// What is run, and not built.
-pub(crate) const TOOLS: [Tool; 21] = [
+pub(crate) const TOOLS: [Tool; 22] = [
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "bridge", package: "iproute2" },
     Tool { program: "brctl", package: "bridge-utils" },
@@ -46,6 +46,8 @@ pub(crate) const TOOLS: [Tool; 21] = [
     Tool { program: "scapy3", package: "python3-scapy" },
     Tool { program: "pip3", package: "python3-pip" },
     Tool { program: "cc", package: "gcc" },
+    // For the C programs that bench/ compares with.
+    Tool { program: "clang", package: "clang" },
 ];
 
 /// What the tests in guests need besides, only installed for them.
