@@ -6,7 +6,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zlink::introspect::{CustomType, Type};
 
-use crate::{model::Netfilter, slowpath::packet::MIN_MTU_IPV6};
+use crate::{
+    model::{Netfilter, Tunnel},
+    slowpath::packet::MIN_MTU_IPV6,
+};
 
 /// Packets and bytes; bytes are of the inner packet, as the kernel's GRE counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, CustomType)]
@@ -165,6 +168,44 @@ fn respect() -> String {
 }
 
 impl TunnelInfo {
+    /// As configured; it has no device, and nothing is known of how it stands.
+    pub fn configured(tunnel: &Tunnel) -> Self {
+        Self {
+            name: tunnel.name.clone(),
+            mode: tunnel.mode.to_string(),
+            local: tunnel.local.to_string(),
+            remote: tunnel.remote.to_string(),
+            dev: tunnel.dev.clone(),
+            ttl: tunnel.ttl,
+            tos: tunnel.tos,
+            key: tunnel.ikey.filter(|_| tunnel.ikey == tunnel.okey),
+            ikey: tunnel.ikey,
+            okey: tunnel.okey,
+            icsum: tunnel.icsum,
+            ocsum: tunnel.ocsum,
+            iseq: tunnel.iseq,
+            oseq: tunnel.oseq,
+            seq_mode: tunnel.seq_mode.to_string(),
+            pmtudisc: tunnel.pmtudisc,
+            ignore_df: tunnel.ignore_df,
+            encap_limit: tunnel.encap_limit,
+            flow_label: tunnel.flow_label.to_string(),
+            mss: tunnel.mss.to_string(),
+            netfilter: tunnel.netfilter.to_string(),
+            ifindex: None,
+            up: false,
+            mtu: None,
+            underlay: None,
+            via: None,
+            fast: false,
+            why_not: None,
+            mismatch: None,
+            path_mtus: Vec::new(),
+            payload_mtu: None,
+            sequence: None,
+        }
+    }
+
     /// Whether packets that IPv6 is promised to be carried are longer than the path takes, and so go in
     /// outer fragments (RFC 7676, 3.2). On a device with a lower MTU there is no IPv6.
     pub fn fragments_ipv6(&self) -> bool {

@@ -555,39 +555,16 @@ fn run_without_root_says_one_thing() {
 }
 
 fn fast() -> TunnelInfo {
+    let ends = ["192.168.22.196", "10.56.88.66"].map(|end| end.parse().unwrap());
+    let tunnel = Tunnel::new("tunnel0", Mode::Gre, ends[0], ends[1]);
     TunnelInfo {
-        name: "tunnel0".into(),
-        mode: "gre".into(),
-        local: "192.168.22.196".into(),
-        remote: "10.56.88.66".into(),
-        ttl: 245,
-        tos: 0,
-        dev: None,
-        key: Some(42),
-        ikey: Some(42),
-        okey: Some(42),
-        icsum: false,
-        ocsum: false,
-        iseq: false,
-        oseq: false,
-        seq_mode: "linux".into(),
-        pmtudisc: true,
-        ignore_df: false,
-        encap_limit: None,
-        flow_label: "0x00000".into(),
-        mss: "off".into(),
-        netfilter: "respect".into(),
         ifindex: Some(7),
         up: true,
         mtu: Some(1472),
         underlay: Some("wan0".into()),
         via: Some("192.168.22.1".into()),
         fast: true,
-        why_not: None,
-        mismatch: None,
-        path_mtus: vec![],
-        payload_mtu: None,
-        sequence: None,
+        ..TunnelInfo::configured(&Tunnel { ttl: 245, ikey: Some(42), okey: Some(42), ..tunnel })
     }
 }
 

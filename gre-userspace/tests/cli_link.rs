@@ -221,39 +221,18 @@ fn iproute2s_options_may_be_shortened_too() {
 }
 
 fn info(name: &str) -> TunnelInfo {
+    let tunnel = Tunnel::new(name, Mode::Gre, [192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+    let (ikey, okey) = (Some(42), Some(42));
+    let (icsum, ocsum, iseq, oseq) = (true, true, true, true);
+    let tunnel = Tunnel { ttl: 64, ikey, okey, icsum, ocsum, iseq, oseq, ..tunnel };
     TunnelInfo {
-        name: name.into(),
-        mode: "gre".into(),
-        local: "192.0.2.1".into(),
-        remote: "192.0.2.2".into(),
-        ttl: 64,
-        tos: 0,
-        dev: None,
-        key: Some(42),
-        ikey: Some(42),
-        okey: Some(42),
-        icsum: true,
-        ocsum: true,
-        iseq: true,
-        oseq: true,
-        seq_mode: "linux".into(),
-        pmtudisc: true,
-        ignore_df: false,
-        encap_limit: None,
-        flow_label: "0x00000".into(),
-        mss: "off".into(),
-        netfilter: "respect".into(),
         ifindex: Some(8),
         up: true,
         mtu: Some(1464),
         underlay: Some("u0".into()),
         via: Some("192.0.2.2".into()),
         fast: true,
-        why_not: None,
-        mismatch: None,
-        path_mtus: vec![],
-        payload_mtu: None,
-        sequence: None,
+        ..TunnelInfo::configured(&tunnel)
     }
 }
 

@@ -174,39 +174,20 @@ fn tunnel6(name: &str) -> Tunnel {
 }
 
 fn info() -> TunnelInfo {
+    let (local, remote) = ([192, 168, 22, 196].into(), [10, 56, 88, 66].into());
+    let tunnel = Tunnel::new("tunnel0", Mode::Gre, local, remote);
+    let tunnel = Tunnel { ttl: 64, ikey: Some(1), ocsum: true, iseq: true, ..tunnel };
     TunnelInfo {
-        name: "tunnel0".into(),
-        mode: "gre".into(),
-        local: "192.168.22.196".into(),
-        remote: "10.56.88.66".into(),
-        ttl: 64,
-        tos: 0,
-        dev: None,
-        key: None,
-        ikey: Some(1),
-        okey: None,
-        icsum: false,
-        ocsum: true,
-        iseq: true,
-        oseq: false,
-        seq_mode: "linux".into(),
-        pmtudisc: true,
-        ignore_df: false,
-        encap_limit: None,
-        flow_label: "0x00000".into(),
-        mss: "off".into(),
-        netfilter: "respect".into(),
         ifindex: Some(7),
         up: true,
         mtu: Some(1476),
         underlay: Some("wan0".into()),
-        via: None,
-        fast: false,
         why_not: Some("the next hop is not resolved".into()),
         mismatch: Some(mismatch()),
         path_mtus: vec![PathMtu { remote: "10.56.88.66".into(), mtu: 1400, expires_in: 598 }],
         payload_mtu: Some(1376),
         sequence: Some(Sequence { next_sent: 1 << 32, next_expected: 7, resynchronised: 0 }),
+        ..TunnelInfo::configured(&tunnel)
     }
 }
 

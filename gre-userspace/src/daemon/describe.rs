@@ -60,27 +60,6 @@ fn tunnel_info(world: &World, tunnel: &Tunnel) -> TunnelInfo {
         )),
     };
     TunnelInfo {
-        name: tunnel.name.clone(),
-        mode: tunnel.mode.to_string(),
-        local: tunnel.local.to_string(),
-        remote: tunnel.remote.to_string(),
-        dev: tunnel.dev.clone(),
-        ttl: tunnel.ttl,
-        tos: tunnel.tos,
-        key: tunnel.ikey.filter(|_| tunnel.ikey == tunnel.okey),
-        ikey: tunnel.ikey,
-        okey: tunnel.okey,
-        icsum: tunnel.icsum,
-        ocsum: tunnel.ocsum,
-        iseq: tunnel.iseq,
-        oseq: tunnel.oseq,
-        seq_mode: tunnel.seq_mode.to_string(),
-        pmtudisc: tunnel.pmtudisc,
-        ignore_df: tunnel.ignore_df,
-        encap_limit: tunnel.encap_limit,
-        flow_label: tunnel.flow_label.to_string(),
-        mss: tunnel.mss.to_string(),
-        netfilter: tunnel.netfilter.to_string(),
         ifindex,
         up: link.is_some_and(|link| link.up),
         mtu: link.map(|link| link.mtu),
@@ -94,6 +73,7 @@ fn tunnel_info(world: &World, tunnel: &Tunnel) -> TunnelInfo {
         path_mtus: state.map(|state| world.path_mtus_of(state)).unwrap_or_default(),
         payload_mtu: state.and_then(|state| world.payload_mtu(state)),
         sequence: state.and_then(|state| sequence(world, tunnel, state)),
+        ..TunnelInfo::configured(tunnel)
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Bpffs, DaemonFacts, DeviceFacts, Facts, Finding, KernelFacts, OpenFi
 use crate::{
     observed::{Link, Neighbour, NeighbourState, Route, RouteTarget, Snapshot, xdp_features},
     report::{PortInfo, Stats, TunnelInfo},
-    testing::{address, link, veth},
+    testing::{self, address, link, veth},
 };
 
 const NATIVE: u64 = xdp_features::BASIC
@@ -78,38 +78,14 @@ fn port_info((ifindex, name): (u32, &str)) -> PortInfo {
 
 fn tunnel() -> TunnelInfo {
     TunnelInfo {
-        name: "tunnel0".into(),
-        mode: "gre".into(),
-        local: "192.0.2.1".into(),
-        remote: "198.51.100.1".into(),
-        dev: None,
-        ttl: 64,
-        tos: 0,
-        key: None,
-        ikey: None,
-        okey: None,
-        icsum: false,
-        ocsum: false,
-        iseq: false,
-        oseq: false,
-        seq_mode: "linux".into(),
-        pmtudisc: true,
-        ignore_df: false,
-        encap_limit: None,
-        flow_label: "0x00000".into(),
-        mss: "off".into(),
-        netfilter: "respect".into(),
         ifindex: Some(4),
         up: true,
         mtu: Some(1476),
         underlay: Some("wan".into()),
         via: Some("192.0.2.254".into()),
         fast: true,
-        why_not: None,
-        mismatch: None,
-        path_mtus: Vec::new(),
         payload_mtu: Some(1476),
-        sequence: None,
+        ..TunnelInfo::configured(&testing::tunnel("tunnel0"))
     }
 }
 
