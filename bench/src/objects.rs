@@ -102,7 +102,7 @@ fn load(object: &[u8], name: &str, limits: &Limits, pins: &Path) -> Result<Ebpf>
     let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
     let mask = demux::buckets(limits.tunnels) - 1;
     // All that the daemon's loader has made; an object names what it needs.
-    let maps = fs::read_dir(pins.join("maps"))?
+    let maps = fs::read_dir(Build::THIS.maps(pins))?
         .map(|entry| Ok(entry.map(|entry| (entry.file_name(), entry.path()))?))
         .collect::<Result<Vec<_>>>()?;
     let cpus = cpus as u32;

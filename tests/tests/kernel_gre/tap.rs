@@ -60,7 +60,7 @@ impl Tap {
     }
 
     /// What has left since the last look, which is of this cell: how many frames had a wrong GRE checksum and
-    /// were for this destination, to which the kernel's GRE sends.
+    /// were for this destination.
     pub fn look(&mut self, cell: &str, destination: &IpAddr) -> Result<u64> {
         let mut buffer = [0; 65536];
         let (mut seen, mut wrong) = (0, 0);
@@ -76,7 +76,7 @@ impl Tap {
             if let Some(capture) = &mut self.capture
                 && seen < KEPT
             {
-                capture.add(frame, gre.is_some(), is_wrong)?;
+                capture.add(frame, is_wrong)?;
                 seen += 1;
             }
         }
@@ -100,12 +100,9 @@ impl Recorded {
         Ok(Self { kept, file, frames: 0 })
     }
 
-    fn add(&mut self, frame: &[u8], of_kernel: bool, is_wrong: bool) -> Result<()> {
+    fn add(&mut self, frame: &[u8], is_wrong: bool) -> Result<()> {
         self.file.write_all(&record(frame))?;
         self.frames += 1;
-        if of_kernel {
-            self.kept.other(self.frames);
-        }
         if is_wrong {
             self.kept.wrong_sum(self.frames);
         }

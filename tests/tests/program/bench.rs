@@ -127,9 +127,11 @@ impl Bench {
             .expect("making a network namespace");
         let Loaded { programs, maps, .. } =
             loader::load(&Build::THIS, limits, pins.path()).expect("loading the programs");
-        let detours = MapData::from_pin(pins.path().join("maps/DETOURS")).expect("it is pinned");
+        let detours =
+            MapData::from_pin(Build::THIS.maps(pins.path()).join("DETOURS")).expect("it is pinned");
         let detours = ProgramArray::try_from(Map::ProgramArray(detours)).expect("it is one");
-        let held = MapData::from_pin(pins.path().join("maps/HELD")).expect("it is pinned");
+        let held =
+            MapData::from_pin(Build::THIS.maps(pins.path()).join("HELD")).expect("it is pinned");
         let held = Array::try_from(Map::Array(held)).expect("it is one");
         Self { programs, maps, detours, held, tunnels: limits.tunnels, namespace }
     }

@@ -89,7 +89,8 @@ impl Bench {
             .expect("making a network namespace");
         let Loaded { programs, maps, .. } =
             loader::load(&Build::THIS, &LIMITS, pins.path()).expect("loading the programs");
-        let detours = MapData::from_pin(pins.path().join("maps/DETOURS")).expect("it is pinned");
+        let detours =
+            MapData::from_pin(Build::THIS.maps(pins.path()).join("DETOURS")).expect("it is pinned");
         Self { programs, maps, _detours: detours, namespace }
     }
 

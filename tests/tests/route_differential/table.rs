@@ -41,7 +41,8 @@ impl Table {
         let pins = Pins::new();
         let Loaded { maps, .. } =
             loader::load(&Build::THIS, &LIMITS, pins.path()).expect("loading the programs");
-        let data = MapData::from_pin(pins.path().join("maps/ROUTES")).expect("it was pinned");
+        let data =
+            MapData::from_pin(Build::THIS.maps(pins.path()).join("ROUTES")).expect("it was pinned");
         let len = blocks(LIMITS.route_blocks) as usize * BLOCK * 4;
         let words = Mapping::of_map(&data, len).expect("mapping ROUTES");
         let kernel = Kernel::connect().expect("a netlink connection");
