@@ -91,7 +91,8 @@ fn look_up(ingress: u32, seen: &Seen, how: u64) -> Result<Way, Outcome> {
     }
 }
 
-/// In the tag of a look-up, above the tag itself: the kernel's bridge sees this frame whatever is found.
+/// In the tag of a look-up, above the tag itself: the kernel's bridge sees this frame whatever is found, and so
+/// learns where its source is.
 const SEEN_BY_BRIDGE: u64 = 1 << 17;
 
 const UNKNOWN: u64 = 0;
@@ -123,14 +124,16 @@ extern "C" fn xgre_bridge(ingress: u32, source: u64, destination: u64, tag: u64)
     if member.filters_vlans() && incomplete {
         return UNKNOWN << 32;
     }
-    let Some(from) = station(&Address::new(member.bridge, vlan, source)) else {
-        return UNKNOWN << 32;
+    let from = match station(&Address::new(member.bridge, vlan, source)) {
+        _ if tag & SEEN_BY_BRIDGE != 0 => None,
+        None => return UNKNOWN << 32,
+        from => from,
     };
     let Some(to) = station(&Address::new(member.bridge, vlan, destination)) else {
         return UNKNOWN << 32;
     };
     // One that has moved the bridge must learn anew.
-    if from.member != ingress || to.member == ingress {
+    if from.as_ref().is_some_and(|from| from.member != ingress) || to.member == ingress {
         return UNKNOWN << 32;
     }
     // A frame that must get a tag or lose it is the kernel's.
@@ -142,7 +145,7 @@ extern "C" fn xgre_bridge(ingress: u32, source: u64, destination: u64, tag: u64)
     if now > BRIDGES_UNTIL.get(0).copied().unwrap_or(0) {
         return DOUBT << 32;
     }
-    if tag & SEEN_BY_BRIDGE == 0 && now >= from.refresh_at {
+    if let Some(from) = from.filter(|from| now >= from.refresh_at) {
         from.refresh_at = now + u64::from(member.refresh) * 1_000_000;
         return REFRESH << 32;
     }

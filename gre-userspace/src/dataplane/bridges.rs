@@ -63,12 +63,14 @@ impl<'a> Compiler<'a> {
                     obstacles.insert(member.ifindex, obstacle);
                     continue;
                 }
-                // TC has to know the way of each frame as well, of those that are too long.
+                // TC asks for the way of its frames, of those that are too long.
                 let member_of = self.member(desired, ifindex, bridge, member);
-                forwarding.insert(member.ifindex, member_of);
                 match self.without_xdp(member) {
                     Some(obstacle) => _ = obstacles.insert(member.ifindex, obstacle),
-                    None => ready.push(member),
+                    None => {
+                        forwarding.insert(member.ifindex, member_of);
+                        ready.push(member);
+                    }
                 }
             }
             self.explain(link, &ready, &obstacles);

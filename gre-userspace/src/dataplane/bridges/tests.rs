@@ -214,6 +214,7 @@ fn without_xdp_a_port_is_a_member_that_tc_looks_at() {
     assert_eq!(members(&compiled(Attachment::Generic).0), [LAN, DEVICE]);
     let (plane, states) = compiled(Attachment::Off);
     assert_eq!(members(&plane), [LAN, DEVICE]);
+    assert_eq!(places(&plane), [(0, mac(IN_TUNNEL), DEVICE)], "XDP sends nothing to it");
     assert_eq!(
         states["gretap1"].why_not.as_deref(),
         Some("XDP does not run on lan: `xgre port show`")
