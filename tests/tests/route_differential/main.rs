@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!             d0 .. d5: 172.16.I.1/24, gateways 172.16.I.2 to .9
-//!   routes -- m0: several next hops, which only the kernel can choose from
+//!   routes -- m0: several next hops, of which the kernel's must be one of the table's
 //!             t0: the tunnel's device
 //! ```
 
@@ -75,13 +75,14 @@ async fn the_table_says_what_ip_route_get_says() {
                 Expected::Punt => "punt",
                 Expected::Tunnel => "tunnel",
                 Expected::NextHop(_) => "next hop",
+                Expected::OneOf(_) => "one of several",
             };
             *kinds.entry(kind).or_default() += 1;
         }
     }
     println!("{kinds:?}, {} routes at the end", pool.present.len());
     // A test that only ever met one of them would prove little.
-    assert!(kinds.len() == 3 && kinds.values().all(|&count| count > LOOKUPS / 20), "{kinds:?}");
+    assert!(kinds.len() == 4 && kinds.values().all(|&count| count > LOOKUPS / 50), "{kinds:?}");
     let all: Vec<_> = all.into_iter().map(|(ip, answer)| (IpAddr::V4(ip), answer)).collect();
     compare_with_ip_route_get(&all);
 }

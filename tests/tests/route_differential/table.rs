@@ -8,6 +8,7 @@ use std::{
 
 use aya::maps::MapData;
 use gre_ebpf_common::{
+    group::Group,
     next_hop::NextHop,
     route::{self, BLOCK, Entry},
 };
@@ -32,6 +33,7 @@ pub struct Table {
     /// ROUTES, mapped once more.
     words: Mapping,
     next_hops: BTreeMap<u32, NextHop>,
+    groups: BTreeMap<u32, Group>,
     allocated: Allocated,
     kernel: Kernel,
 }
@@ -46,7 +48,8 @@ impl Table {
         let len = blocks(LIMITS.route_blocks) as usize * BLOCK * 4;
         let words = Mapping::of_map(&data, len).expect("mapping ROUTES");
         let kernel = Kernel::connect().expect("a netlink connection");
-        Self { maps, words, next_hops: BTreeMap::new(), allocated: Allocated::default(), kernel }
+        let (next_hops, groups) = (BTreeMap::new(), BTreeMap::new());
+        Self { maps, words, next_hops, groups, allocated: Allocated::default(), kernel }
     }
 
     /// As the daemon does when the kernel's routes have changed.
@@ -60,6 +63,7 @@ impl Table {
             &mut self.allocated,
         );
         self.next_hops = plane.next_hops.clone();
+        self.groups = plane.groups.clone();
         self.maps.apply(plane).expect("filling the maps");
         assert_eq!(self.maps.routes.starved(), 0, "the test needs more second-level blocks");
     }
@@ -78,7 +82,7 @@ impl Table {
         let hop = match expected {
             Expected::Punt => return found == Entry::Punt,
             Expected::Tunnel => return found == Entry::Tunnel(0),
-            Expected::NextHop(hop) => hop,
+            Expected::NextHop(hop) | Expected::OneOf(hop) => hop,
         };
         // A next hop that there is no record of gets a number here that no route has.
         let id = self.allocated.next_hops.get(&HopKey::Neighbour(hop)) + 1;
@@ -88,11 +92,18 @@ impl Table {
         };
         let mtu = hop.mtu.map_or(1500, |mtu| mtu.min(1500));
         let Some(record) = self.next_hops.get(&id) else { return false };
-        let expected = NextHop::new(mac, [0; 6], hop.ifindex, mtu, record.flags);
-        found == Entry::NextHop(id)
-            && record.ethernet[0] == expected.ethernet[0]
-            && record.ethernet[1].to_ne_bytes()[..2] == expected.ethernet[1].to_ne_bytes()[..2]
-            && (record.ifindex, record.mtu) == (expected.ifindex, expected.mtu)
+        let right = NextHop::new(mac, [0; 6], hop.ifindex, mtu, record.flags);
+        let leads_there = match (expected, found) {
+            (Expected::OneOf(_), Entry::Group(group)) => {
+                self.groups[&group].0.contains(&Entry::NextHop(id).to_word())
+            }
+            (Expected::NextHop(_), found) => found == Entry::NextHop(id),
+            _ => false,
+        };
+        leads_there
+            && record.ethernet[0] == right.ethernet[0]
+            && record.ethernet[1].to_ne_bytes()[..2] == right.ethernet[1].to_ne_bytes()[..2]
+            && (record.ifindex, record.mtu) == (right.ifindex, right.mtu)
     }
 }
 

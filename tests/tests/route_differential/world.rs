@@ -88,10 +88,11 @@ impl World {
             IpAddr::V6(ip) => unreachable!("no route here goes by {ip}"),
         });
         match gateway.or(on_link) {
-            Some(ip) if oif != self.several => {
-                Expected::NextHop(Hop { ifindex: oif, ip: ip.into(), mtu })
+            Some(ip) if oif == self.several => {
+                Expected::OneOf(Hop { ifindex: oif, ip: ip.into(), mtu })
             }
-            _ => Expected::Punt,
+            Some(ip) => Expected::NextHop(Hop { ifindex: oif, ip: ip.into(), mtu }),
+            None => Expected::Punt,
         }
     }
 }
@@ -101,6 +102,8 @@ pub enum Expected {
     Punt,
     Tunnel,
     NextHop(Hop),
+    /// Of a route with several next hops, of which the kernel chose this one.
+    OneOf(Hop),
 }
 
 /// A MAC address that tells the IP address.
