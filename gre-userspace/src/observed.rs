@@ -204,6 +204,18 @@ pub enum RouteTarget {
     Kernel,
 }
 
+impl RouteTarget {
+    /// The interface index and the gateway of each next hop.
+    pub fn next_hops(&self) -> impl Iterator<Item = (u32, Option<IpAddr>)> {
+        let (one, several) = match self {
+            Self::Unicast { ifindex, gateway, .. } => (Some((*ifindex, *gateway)), &[][..]),
+            Self::Multipath { paths, .. } => (None, paths.as_slice()),
+            Self::Kernel => (None, &[][..]),
+        };
+        one.into_iter().chain(several.iter().map(|path| (path.ifindex, path.gateway)))
+    }
+}
+
 /// One of a route's next hops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {

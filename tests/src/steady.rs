@@ -89,6 +89,7 @@ fn send(socket: &UdpSocket, rate: u32, stop: &AtomicBool) -> Result<u64> {
             socket.send(&datagram).with_context(|| format!("sending datagram {number}"))?;
             number += 1;
         }
+        // The pace of the traffic: nobody waits for anything.
         next = (next + TICK).max(Instant::now());
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }

@@ -139,13 +139,7 @@ impl Compiler<'_> {
     /// its NBMA mode finds them (ip_tunnel_xmit): a route's gateway, or a neighbour's link-layer
     /// address, which on our Ethernet-like device is the remote behind [`MAPPED`].
     pub(super) fn remotes(&self, ifindex: u32, is_ipv4: bool) -> Vec<IpAddr> {
-        let next_hops = self.snapshot.routes.iter().flat_map(|route| match &route.target {
-            RouteTarget::Unicast { ifindex, gateway, .. } => vec![(*ifindex, *gateway)],
-            RouteTarget::Multipath { paths, .. } => {
-                paths.iter().map(|path| (path.ifindex, path.gateway)).collect()
-            }
-            RouteTarget::Kernel => Vec::new(),
-        });
+        let next_hops = self.snapshot.routes.iter().flat_map(|route| route.target.next_hops());
         let gateways = next_hops
             .filter(|(out, _)| *out == ifindex)
             .filter_map(|(_, gateway)| self.leg_behind(ifindex, gateway?));
