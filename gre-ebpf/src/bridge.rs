@@ -124,10 +124,14 @@ extern "C" fn xgre_bridge(ingress: u32, source: u64, destination: u64, tag: u64)
     if member.filters_vlans() && incomplete {
         return UNKNOWN << 32;
     }
-    let from = match station(&Address::new(member.bridge, vlan, source)) {
-        _ if tag & SEEN_BY_BRIDGE != 0 => None,
-        None => return UNKNOWN << 32,
-        from => from,
+    let from = if tag & SEEN_BY_BRIDGE == 0 {
+        let from = station(&Address::new(member.bridge, vlan, source));
+        if from.is_none() {
+            return UNKNOWN << 32;
+        }
+        from
+    } else {
+        None
     };
     let Some(to) = station(&Address::new(member.bridge, vlan, destination)) else {
         return UNKNOWN << 32;
