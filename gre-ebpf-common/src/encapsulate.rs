@@ -150,7 +150,11 @@ pub const IPV6_WORDS: usize = IPV6_LEN / 4;
 #[inline(always)]
 pub const fn ipv6(tunnel: &Tunnel, ends: &Addresses6, inner: &Inner) -> [u32; IPV6_WORDS] {
     let first = u32::from_be(tunnel.outer[0]);
-    let class = dsfield(tunnel, (first >> 20) as u8, inner) as u32;
+    let fixed = (first >> 20) as u8;
+    // The kernel does not copy congestion into a class that is fixed, though RFC 6040 (4.1) asks for it: one
+    // of its own tunnels sends the same with XDP and without.
+    let is_kernels = tunnel.flags.has(Flags::ADOPTED) && !tunnel.flags.has(Flags::TOS_INHERIT);
+    let class = if is_kernels { fixed } else { dsfield(tunnel, fixed, inner) } as u32;
     let label = if tunnel.flags.has(Flags::FLOW_LABEL_INHERIT) {
         inner.flow_label
     } else {
@@ -287,7 +291,7 @@ mod tests {
         fn t2_t3_ip6gre1_the_outer_ipv6_header_is_what_etherparse_builds(
             (hops, class, label, limit) in any::<(u8, u8, Option<u32>, Option<u8>)>(),
             (local, remote, key) in any::<([u8; 16], [u8; 16], Option<u32>)>(),
-            (inner, brought) in (inner(), any::<Option<u8>>()),
+            (inner, brought, adopted) in (inner(), any::<Option<u8>>(), any::<bool>()),
         ) {
             let inner = Inner { limit: brought, ..inner };
             let addresses = ends6(local, remote);
@@ -300,7 +304,8 @@ mod tests {
                 flow_label: label,
                 ..Outer::new(Ends::v6(l, r))
             };
-            let tunnel = Tunnel::new(wishes, Expected::default());
+            let mut tunnel = Tunnel::new(wishes, Expected::default());
+            tunnel.flags = tunnel.flags.with(Flags::ADOPTED, adopted);
             let behind = 4 + if key.is_some() { 4 } else { 0 } + if limit.is_some() { 8 } else { 0 };
             prop_assert_eq!(tunnel.overhead, 40 + behind);
             let more = if brought.is_some() && limit.is_none() { 8 } else { 0 };
@@ -309,7 +314,10 @@ mod tests {
 
             let flow = label.map_or(inner.flow_label, |label| label & FLOW_LABEL);
             let expected = Reference6 {
-                traffic_class: expected_dsfield(class, &inner),
+                traffic_class: match adopted && class & 1 == 0 {
+                    true => class,
+                    false => expected_dsfield(class, &inner),
+                },
                 flow_label: Ipv6FlowLabel::try_new(flow).unwrap(),
                 payload_length: inner.len as u16 + behind + more,
                 next_header: if sent.is_some() { IpNumber(60) } else { IpNumber::GRE },

@@ -223,6 +223,8 @@ outcomes! {
         "A broadcast frame out of a tunnel, handed to the tunnel's device: many are a storm from the far side, or a loop.";
     MulticastToDevice = 107, "multicast-to-device", Forward, Receive,
         "A multicast frame out of a tunnel, handed to the tunnel's device.";
+    Adopted = 108, "adopted", Pass, Receive,
+        "Of a tunnel of the kernel's own, which does with it what it always did: it is for this host, or not for XDP.";
 }
 
 /// Counters there are room for: a power of two, by which a code is bounded.

@@ -107,6 +107,8 @@ impl Flags {
 
     /// Ethernet frames go inside (protocol type 0x6558).
     pub const ETHERNET: Self = Self(1 << 20);
+    /// Its device is the kernel's own (`ip tunnel`): XDP leaves to it what it does not forward.
+    pub const ADOPTED: Self = Self(1 << 21);
 
     #[inline(always)]
     pub const fn has(self, flag: Self) -> bool {

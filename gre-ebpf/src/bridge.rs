@@ -13,6 +13,7 @@ use gre_ebpf_common::{
     next_hop::NextHop,
     outcome::{Outcome, Stop},
     port::{self, Port},
+    tunnel::Flags,
     wire::{
         ethernet::{EthernetHeader, HEADER_LEN, Mac},
         vlan::{ETHERTYPE_8021Q, TAG_LEN, is_tag},
@@ -218,6 +219,9 @@ pub fn tc(ctx: &TcContext, port: &Port) -> Result<Outcome, Stop> {
         return Err(Outcome::BridgeUnknown.into());
     };
     let tunnel = tunnels::get(id).ok_or(Outcome::BridgeUnknown)?;
+    if tunnel.flags.has(Flags::ADOPTED) {
+        return Err(Outcome::Adopted.into());
+    }
     if frames::longest(ctx, &packet) <= frames::longest_frame(tunnel) {
         return Err(Outcome::BridgeUnknown.into());
     }

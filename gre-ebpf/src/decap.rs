@@ -314,6 +314,9 @@ fn deliver<const ANY: bool>(
     ethertype: u16,
     len: u32,
 ) -> Result<Packet, Stop> {
+    if received.tunnel.flags.has(Flags::ADOPTED) {
+        return Err(Outcome::Adopted.into());
+    }
     // A veth takes no frame that is longer than its MTU; TC has another way in.
     if frame_len(packet, received) > u32::from(received.tunnel.mtu) {
         return Err(detour::or::<ANY>(Outcome::TooBig));

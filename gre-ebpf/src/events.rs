@@ -10,7 +10,7 @@ use gre_ebpf_common::{
     reassembly::HeldFrame,
 };
 
-use crate::skb;
+use crate::{skb, tunnels};
 
 #[map]
 static EVENTS: PerfEventArray<Event> = PerfEventArray::new(0);
@@ -68,7 +68,9 @@ pub fn take_over(ctx: &TcContext, stop: Stop) -> Stop {
         Outcome::Ipv4Options | Outcome::Ipv6Extension => (Kind::OuterOptions, Outcome::Unwrapping),
         _ => return stop,
     };
-    let Some(tunnel) = stop.tunnel() else { return stop };
+    let Some(tunnel) = stop.tunnel().filter(|&tunnel| !tunnels::is_adopted(tunnel)) else {
+        return stop;
+    };
     if send(ctx, kind, tunnel, ctx.len()) {
         return outcome.into();
     }

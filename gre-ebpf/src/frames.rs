@@ -79,6 +79,9 @@ pub fn out_xdp(
         take_out(ctx, received, judged)?;
         return Ok(Outcome::Decapsulated);
     }
+    if received.tunnel.flags.has(Flags::ADOPTED) {
+        return Err(Outcome::Adopted.into());
+    }
     // A veth takes no frame that is longer than its MTU; TC has another way in.
     if len > longest_frame(received.tunnel) {
         return Err(Outcome::TooBig.into());

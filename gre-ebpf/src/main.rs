@@ -32,7 +32,9 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use gre_ebpf_common::{
+    counters::Tier,
     outcome::{Outcome, Stop},
+    tunnel::Flags,
     wire::ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 use packet::Packet;
@@ -74,7 +76,7 @@ fn forward_ethernet(ctx: &XdpContext) -> Result<Outcome, Stop> {
     if let Some(port) = parse::bridged(&packet, ifindex) {
         return bridge::xdp(ctx, &packet, port);
     }
-    let frame = parse::frame::<true>(&packet, ifindex)?;
+    let frame = parse::frame::<true>(Tier::Xdp, &packet, ifindex)?;
     let gre = match frame.ethertype {
         ETHERTYPE_IPV4 => {
             let ip = parse::ipv4(&packet, &frame)?;
@@ -98,7 +100,7 @@ fn forward_ethernet(ctx: &XdpContext) -> Result<Outcome, Stop> {
 fn forward_plain(ctx: &XdpContext) -> Result<Outcome, Stop> {
     // One in pieces looks cut short, and takes the detour.
     let packet = Packet::of_xdp(ctx);
-    let frame = parse::frame::<false>(&packet, ctx.ingress_ifindex() as u32)?;
+    let frame = parse::frame::<false>(Tier::Xdp, &packet, ctx.ingress_ifindex() as u32)?;
     let ip = parse::plain_ipv4(&packet, &frame).ok_or(Outcome::Detour)?;
     match tunnels::receive4::<false>(&packet, &frame, &ip)? {
         Gre::Ours(received) => decap::xdp::<false>(ctx, &packet, &frame, &received),
@@ -113,7 +115,7 @@ fn forward_any(ctx: &XdpContext) -> Result<Outcome, Stop> {
     if parse::bridged(&packet, ifindex).is_some() {
         return Err(Outcome::DetourOfFrames.into());
     }
-    let frame = parse::frame::<true>(&packet, ifindex)?;
+    let frame = parse::frame::<true>(Tier::Xdp, &packet, ifindex)?;
     let received = match frame.ethertype {
         ETHERTYPE_IPV4 => {
             let ip = parse::ipv4(&packet, &frame)?;
@@ -153,7 +155,7 @@ fn from_underlay(ctx: &TcContext) -> Result<Outcome, Stop> {
         return Err(Outcome::VlanUnknown.into());
     }
     let mut packet = Packet::of_tc(ctx, packet::OUTER_AND_INNER);
-    let frame = parse::frame::<true>(&packet, skb(ctx).ifindex)?;
+    let frame = parse::frame::<true>(Tier::Tc, &packet, skb(ctx).ifindex)?;
     let gre = match frame.ethertype {
         ETHERTYPE_IPV4 => {
             let mut ip = parse::ipv4_with_options(&packet, &frame)?;
@@ -170,6 +172,9 @@ fn from_underlay(ctx: &TcContext) -> Result<Outcome, Stop> {
         _ => return Err(Outcome::NotIp.into()),
     };
     match gre {
+        Ok(Gre::Ours(received)) if received.tunnel.flags.has(Flags::ADOPTED) => {
+            Err(Outcome::Adopted.into())
+        }
         Ok(Gre::Ours(received)) => decap::tc(ctx, &frame, &received),
         Ok(Gre::Foreign) => Err(Outcome::NoTunnel.into()),
         Ok(Gre::None) => Err(Outcome::NoTunnelRoute.into()),

@@ -6,6 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 use gre_ebpf_common::{
+    counters::Tier,
     outcome::Outcome,
     port::{Flags, Port},
     wire::{
@@ -51,16 +52,18 @@ pub struct Frame {
     pub header_len: usize,
     /// In memory order.
     pub ethertype: u16,
+    /// Of the program that looks at it.
+    pub tier: Tier,
 }
 
 /// The frame's way in, where it is addressed to a port or a VLAN device on one.
 #[inline(always)]
-pub fn frame<const ANY: bool>(packet: &Packet, ifindex: u32) -> Result<Frame, Outcome> {
+pub fn frame<const ANY: bool>(tier: Tier, packet: &Packet, ifindex: u32) -> Result<Frame, Outcome> {
     let port = port(ifindex).ok_or(Outcome::UnknownPort)?;
     let ethertype = packet.read(ethernet::ETHERTYPE_OFFSET).ok_or(Outcome::NotIp)?;
     let start = packet.read(0).ok_or(Outcome::NotIp)?;
-    let mut frame =
-        Frame { port, ifindex, tags: [Tag::NONE; 2], header_len: ethernet::HEADER_LEN, ethertype };
+    let header_len = ethernet::HEADER_LEN;
+    let mut frame = Frame { port, ifindex, tags: [Tag::NONE; 2], header_len, ethertype, tier };
     if !ANY && ethertype != ETHERTYPE_IPV4 {
         let bridged = bridge::is_member(port) && !port.mac.is_destination(start);
         return Err(if bridged { Outcome::DetourOfFrames } else { Outcome::Detour });

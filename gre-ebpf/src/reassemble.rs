@@ -51,6 +51,9 @@ pub fn fragment(ctx: &TcContext, frame: &Frame, ip: &Ipv4Header) -> Result<bool,
         return Ok(false);
     }
     let id = tunnels::between4(ip.destination(), ip.source()).ok_or(Outcome::NoTunnel)?;
+    if tunnels::is_adopted(id) {
+        return Err(Outcome::Adopted.into());
+    }
     let with_daemon = Stop::on(id, Outcome::OuterFragment);
     if frame.header_len != ETHERNET_LEN {
         return Err(events::take_over(ctx, with_daemon));

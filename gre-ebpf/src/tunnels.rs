@@ -2,6 +2,7 @@
 
 use aya_ebpf::{Global, bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use gre_ebpf_common::{
+    counters::Tier,
     decapsulate,
     demux::{Bucket, Key, Kind, Location},
     outcome::{Outcome, Stop},
@@ -69,6 +70,12 @@ pub fn get(id: u32) -> Option<&'static Tunnel> {
 #[inline(always)]
 pub fn addresses6(id: u32) -> Option<&'static Addresses6> {
     TUNNELS6.get(id)
+}
+
+/// Whether the kernel's own device is the tunnel's.
+#[inline(always)]
+pub fn is_adopted(id: u32) -> bool {
+    get(id).is_some_and(|tunnel| tunnel.flags.has(Flags::ADOPTED))
 }
 
 /// Where GRE is in a packet from the underlay.
@@ -260,7 +267,7 @@ fn receive(packet: &Packet, frame: &Frame, outer: Outer) -> Result<Gre, Stop> {
     };
     match refusal {
         Ok(outcome) => refuse(&outer.ends, outcome),
-        Err((gre, key)) => explain(&outer, gre, key.unwrap_or(0)),
+        Err((gre, key)) => explain(frame.tier, &outer, gre, key.unwrap_or(0)),
     }
 }
 
@@ -286,7 +293,7 @@ fn between(ends: &Ends, ethernet: bool) -> u32 {
 /// A packet that no tunnel between its addresses takes, if there is a tunnel between them: none has
 /// its key, or none is for what is in it.
 #[inline(always)]
-fn explain(outer: &Outer, gre: GreBase, key: u32) -> Result<Gre, Stop> {
+fn explain(tier: Tier, outer: &Outer, gre: GreBase, key: u32) -> Result<Gre, Stop> {
     let ethernet = is_ethernet(gre);
     let own = between(&outer.ends, ethernet);
     let id = if own != NONE { own } else { between(&outer.ends, !ethernet) };
@@ -300,7 +307,10 @@ fn explain(outer: &Outer, gre: GreBase, key: u32) -> Result<Gre, Stop> {
         return Err(Stop::on(id, outcome.unwrap_or(Outcome::NotEthernet)));
     }
     let outcome = near_miss(gre, tunnel);
-    mismatch::note(id, gre, key, outcome);
+    // What XDP leaves to the kernel TC sees again.
+    if !(matches!(tier, Tier::Tc) && tunnel.flags.has(Flags::ADOPTED)) {
+        mismatch::note(id, gre, key, outcome);
+    }
     Err(Stop::on(id, outcome))
 }
 

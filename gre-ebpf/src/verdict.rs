@@ -9,15 +9,22 @@ use gre_ebpf_common::{
     outcome::{Disposition, Outcome, Stop},
 };
 
-use crate::counters;
+use crate::{counters, tunnels};
 
-/// Counts a packet that a program stopped working on, and its tunnel's drop.
+/// Counts a packet that a program stopped working on, and its tunnel's drop. What would end here of a
+/// tunnel that is the kernel's own is for the kernel to judge.
 #[inline(always)]
 fn count(tier: Tier, stop: Stop) -> Disposition {
     let disposition = stop.outcome.disposition();
-    let is_drop = matches!(disposition, Disposition::Drop | Disposition::Abort);
-    if is_drop && let Some(tunnel) = stop.tunnel() {
-        counters::tunnel_drop(tunnel, stop.outcome);
+    let ends = matches!(disposition, Disposition::Drop | Disposition::Consume);
+    if let Some(tunnel) = stop.tunnel() {
+        if ends && tunnels::is_adopted(tunnel) {
+            counters::outcome(tier, Outcome::Adopted);
+            return Disposition::Pass;
+        }
+        if matches!(disposition, Disposition::Drop | Disposition::Abort) {
+            counters::tunnel_drop(tunnel, stop.outcome);
+        }
     }
     counters::outcome(tier, stop.outcome);
     disposition

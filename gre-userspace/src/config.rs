@@ -1,6 +1,7 @@
 //! `/etc/xgre/xgre.toml`: what the user asks for, kept in a file. A mistake is answered with its
 //! file, line and column, and with what was probably meant.
 
+mod adopt;
 mod check;
 mod diagnostic;
 mod import;
@@ -21,12 +22,13 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use self::{
+    adopt::AdoptValue,
     check::bad_group,
     diagnostic::Source,
     values::{AddressValue, EncapLimit, End, Key, Label, Prefix, SegmentSize, Sequence, Tos, Ttl},
 };
-pub(crate) use self::{check::bad_name, diagnostic::nearest};
 pub use self::{
+    adopt::adopt,
     check::{Unfit, unfit, warnings},
     diagnostic::ConfigError,
     import::netdev,
@@ -34,6 +36,7 @@ pub use self::{
     save::save,
     schema::schema,
 };
+pub(crate) use self::{check::bad_name, diagnostic::nearest};
 use crate::model::{Desired, Limits, Mode, Netfilter, Tunnel, XdpMode};
 
 /// Where `xgre run` looks when it is not told.
@@ -68,6 +71,8 @@ pub fn parse(name: &str, text: &str) -> Result<Desired, ConfigError> {
         tunnels: tunnels(&source, file.tunnel, &limits)?,
         ports: ports(&source, file.port)?,
         limits,
+        adopt: file.adopt.0,
+        told: Vec::new(),
         control_group: control_group(&source, file.control)?,
     })
 }
@@ -81,6 +86,10 @@ struct File {
     tunnel: Vec<TunnelTable>,
     #[serde(default)]
     port: Vec<PortTable>,
+    /// GRE devices of the kernel's own that are accelerated: `"all"`, those to come too, or their names.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::adopt")]
+    adopt: AdoptValue,
     #[serde(default)]
     limits: LimitsTable,
     #[serde(default)]

@@ -25,6 +25,8 @@ pub struct Instance {
     pub pins: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// What commands have asked to adopt.
+    pub adopted: PathBuf,
 }
 
 #[derive(Debug, Error)]
@@ -68,7 +70,7 @@ impl Instance {
             pins.push(&name);
             run.push(&name);
         }
-        Self { pins, socket: run.join("control.sock") }
+        Self { pins, socket: run.join("control.sock"), adopted: run.join("adopted.json") }
     }
 
     /// Creates the directories, and mounts bpffs where that is missing.
@@ -96,9 +98,10 @@ impl Instance {
 }
 
 impl Instance {
-    /// Removes the socket's directory, unless there is something in it: that of the initial network
-    /// namespace also holds those of the others.
+    /// Removes what commands have asked for, and the socket's directory, unless there is something in it:
+    /// that of the initial network namespace also holds those of the others.
     pub fn remove(&self) {
+        let _ = fs::remove_file(&self.adopted);
         if let Some(run) = self.socket.parent() {
             let _ = fs::remove_dir(run);
         }
@@ -167,7 +170,11 @@ mod tests {
     fn the_initial_network_namespace_has_the_plain_paths() {
         assert_eq!(
             Instance::locate(Path::new(BPFFS), None),
-            Instance { pins: "/sys/fs/bpf/xgre".into(), socket: "/run/xgre/control.sock".into() }
+            Instance {
+                pins: "/sys/fs/bpf/xgre".into(),
+                socket: "/run/xgre/control.sock".into(),
+                adopted: "/run/xgre/adopted.json".into(),
+            }
         );
     }
 
@@ -178,6 +185,7 @@ mod tests {
             Instance {
                 pins: "/proc/1/root/sys/fs/bpf/xgre/netns-4026532301".into(),
                 socket: "/run/xgre/netns-4026532301/control.sock".into(),
+                adopted: "/run/xgre/netns-4026532301/adopted.json".into(),
             }
         );
     }

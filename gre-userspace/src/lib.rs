@@ -7,6 +7,7 @@ pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod doctor;
+mod files;
 pub mod ids;
 pub mod instance;
 pub mod loader;

@@ -45,6 +45,7 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 // linux/rtnetlink.h
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_NEIGH: u32 = 3;
+const RTNLGRP_TC: u32 = 4;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV4_RULE: u32 = 8;
@@ -55,9 +56,10 @@ const RTNLGRP_IPV4_NETCONF: u32 = 24;
 const RTNLGRP_IPV6_NETCONF: u32 = 25;
 const RTNLGRP_NEXTHOP: u32 = 32;
 const RTNLGRP_BRVLAN: u32 = 33;
-const GROUPS: [u32; 12] = [
+const GROUPS: [u32; 13] = [
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
+    RTNLGRP_TC,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV4_RULE,
@@ -79,6 +81,14 @@ const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
 const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;
+const RTM_NEWQDISC: u16 = 36;
+const RTM_DELQDISC: u16 = 37;
+const RTM_NEWTCLASS: u16 = 40;
+const RTM_DELTCLASS: u16 = 41;
+const RTM_NEWTFILTER: u16 = 44;
+const RTM_DELTFILTER: u16 = 45;
+const RTM_NEWCHAIN: u16 = 100;
+const RTM_DELCHAIN: u16 = 101;
 const RTM_NEWNETCONF: u16 = 80;
 const RTM_DELNETCONF: u16 = 81;
 const RTM_NEWNEXTHOP: u16 = 104;
@@ -324,6 +334,9 @@ fn made_stale(message_type: u16, payload: &[u8]) -> Result<Classes, DecodeError>
         RTM_NEWNEIGH | RTM_DELNEIGH => Classes::NONE,
         RTM_NEWVLAN | RTM_DELVLAN => Classes::BRIDGE_VLANS,
         RTM_NEWRULE | RTM_DELRULE => Classes::RULES,
+        // Whether packets of the kernel's own tunnels are queued or filtered.
+        RTM_NEWQDISC | RTM_DELQDISC | RTM_NEWTFILTER | RTM_DELTFILTER => Classes::LINKS,
+        RTM_NEWTCLASS | RTM_DELTCLASS | RTM_NEWCHAIN | RTM_DELCHAIN => Classes::NONE,
         // net.ipvN.conf.*.ignore_routes_with_linkdown decides which routes are dead.
         RTM_NEWNETCONF | RTM_DELNETCONF => Classes::LINKS | routes_of(family()?),
         _ => Classes::ALL,

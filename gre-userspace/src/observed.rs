@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-use crate::model::Address;
+use crate::model::{Address, Tunnel};
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
@@ -62,6 +62,8 @@ pub struct Link {
     /// IFLA_LINK: of a veth, its peer when that is in this namespace; of a VLAN, the port below.
     pub link: Option<u32>,
     pub vlan: Option<Vlan>,
+    /// Of a GRE device of the kernel's own.
+    pub tunnel: Option<Box<KernelTunnel>>,
     /// IFLA_MASTER: the bridge, bond or VRF it belongs to.
     pub master: Option<u32>,
     /// Of a bridge.
@@ -94,6 +96,29 @@ pub mod xdp_features {
     pub const RX_SG: u64 = 32;
     /// Those in several buffers too.
     pub const NDO_XMIT_SG: u64 = 64;
+}
+
+/// A GRE tunnel of the kernel's own, which `ip tunnel` or `ip link` made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelTunnel {
+    pub tunnel: Tunnel,
+    /// The options that it has and xgre does not do, in iproute2's words.
+    pub beyond: Vec<&'static str>,
+    /// That queues what is sent into it, where there is one (IFLA_QDISC).
+    pub qdisc: Option<String>,
+    /// Filters of tc look at its packets.
+    pub filtered: bool,
+}
+
+impl KernelTunnel {
+    /// The device that the kernel makes by itself (`gre0`...), for packets of no other tunnel.
+    pub fn is_fallback(&self) -> bool {
+        let Tunnel { local, remote, ikey, .. } = &self.tunnel;
+        local.is_unspecified()
+            && remote.is_unspecified()
+            && ikey.is_none()
+            && self.beyond.is_empty()
+    }
 }
 
 /// A tag that the link puts on what the port below sends.
@@ -224,6 +249,9 @@ pub struct Path {
     /// From 1 to 256: its share of the flows is this of all weights.
     pub weight: u16,
 }
+
+/// The first bytes of a neighbour's MAC address that stands for an IPv4 address, of a tunnel's remote.
+pub const MAPPED: [u8; 2] = [2, 0];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {

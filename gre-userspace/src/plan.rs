@@ -6,8 +6,8 @@ use thiserror::Error;
 use toml_edit::Value;
 
 use crate::{
-    config::options,
-    model::{Desired, Limits, Tunnel, XdpMode},
+    config::{adopt, options},
+    model::{Adopt, Desired, Limits, Tunnel, XdpMode},
     report::{ADD, CHANGE, DELETE, PlanStep},
 };
 
@@ -25,6 +25,11 @@ pub enum Step {
     Group {
         old: Option<String>,
         new: Option<String>,
+    },
+    /// Which tunnels of the kernel's own are accelerated.
+    Adopt {
+        old: Adopt,
+        new: Adopt,
     },
     Add(Tunnel),
     Change {
@@ -81,6 +86,9 @@ pub fn plan(current: &Desired, wanted: &Desired) -> Result<Vec<Step>, Impossible
         && old != new
     {
         steps.push(Step::Group { old, new });
+    }
+    if current.adopt != wanted.adopt {
+        steps.push(Step::Adopt { old: current.adopt.clone(), new: wanted.adopt.clone() });
     }
     let mut order = Order {
         now: current.tunnels.iter().map(|(name, tunnel)| (name.as_str(), tunnel)).collect(),
@@ -171,6 +179,7 @@ impl Step {
         match self.clone() {
             Self::Ports { old, new } => Self::Ports { old: new, new: old },
             Self::Group { old, new } => Self::Group { old: new, new: old },
+            Self::Adopt { old, new } => Self::Adopt { old: new, new: old },
             Self::Add(tunnel) => Self::Delete(tunnel),
             Self::Change { old, new } => Self::Change { old: new, new: old },
             Self::Delete(tunnel) => Self::Add(tunnel),
@@ -184,6 +193,11 @@ impl Step {
             Self::Group { old, new } => {
                 let name = |group: &Option<String>| group.clone().unwrap_or("none".to_owned());
                 vec![step(CHANGE, "control", "group", format!("{} -> {}", name(old), name(new)))]
+            }
+            Self::Adopt { old, new } => {
+                let said = |value: &Adopt| adopt(value).map_or("none".to_owned(), |v| word(&v));
+                let what = format!("{} -> {}", said(old), said(new));
+                vec![step(CHANGE, "adopt", "kernel's GRE", what)]
             }
             Self::Add(tunnel) => vec![step(ADD, "tunnel", &tunnel.name, words(tunnel))],
             Self::Change { old, new } => {

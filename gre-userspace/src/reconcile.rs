@@ -83,11 +83,12 @@ pub fn reconcile(desired: &Desired, snapshot: &Snapshot, attached: &Attached) ->
     let attach_devices = devices
         .iter()
         .filter(|(ifindex, _)| !attached.devices.contains_key(ifindex))
-        .map(|(&ifindex, device)| Change::AttachDevice {
+        .filter_map(|(ifindex, device)| Some((*ifindex, device, device.peer?)))
+        .map(|(ifindex, device, peer)| Change::AttachDevice {
             ifindex,
             name: device.link.name.clone(),
-            peer: device.peer.ifindex,
-            peer_name: device.peer.name.clone(),
+            peer: peer.ifindex,
+            peer_name: peer.name.clone(),
         });
     detach.chain(attach_devices).chain(attach_ports).collect()
 }
@@ -97,7 +98,7 @@ pub fn reconcile(desired: &Desired, snapshot: &Snapshot, attached: &Attached) ->
 pub fn ports(desired: &Desired, snapshot: &Snapshot) -> BTreeMap<u32, (String, XdpMode)> {
     let is_ours = |link: &Link| {
         let peer = link.link.and_then(|peer| snapshot.links.get(&peer));
-        is_device(link) || peer.is_some_and(is_device)
+        is_device(link) || peer.is_some_and(is_device) || link.tunnel.is_some()
     };
     // Every interface with IPv6 has a link-local address.
     let has_address = |link: &Link| {

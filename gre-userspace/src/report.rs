@@ -138,6 +138,9 @@ pub struct TunnelInfo {
     /// `respect` or `bypass`: what becomes of its packets where rules of netfilter are on their way.
     #[serde(default = "respect")]
     pub netfilter: String,
+    /// Of a tunnel of the kernel's own, which `ip tunnel` or `ip link` made: whether it is to be accelerated.
+    #[serde(default)]
+    pub adopted: Option<bool>,
     pub ifindex: Option<u32>,
     /// The device is administratively up.
     pub up: bool,
@@ -192,6 +195,7 @@ impl TunnelInfo {
             flow_label: tunnel.flow_label.to_string(),
             mss: tunnel.mss.to_string(),
             netfilter: tunnel.netfilter.to_string(),
+            adopted: None,
             ifindex: None,
             up: false,
             mtu: None,

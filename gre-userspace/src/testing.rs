@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Address, Desired, Mode, Tunnel},
-    observed::{Bridge, BridgePort, FilterChain, FilterFamily, FilterHook, Link},
+    observed::{Bridge, BridgePort, FilterChain, FilterFamily, FilterHook, KernelTunnel, Link},
 };
 
 pub fn link(ifindex: u32, name: &str) -> Link {
@@ -16,6 +16,7 @@ pub fn link(ifindex: u32, name: &str) -> Link {
         kind: None,
         link: None,
         vlan: None,
+        tunnel: None,
         master: None,
         bridge: None,
         bridge_port: None,
@@ -64,6 +65,13 @@ pub fn address(local: &str) -> Address {
 pub fn tunnel(name: &str) -> Tunnel {
     let (local, remote) = ([192, 0, 2, 1].into(), [198, 51, 100, 1].into());
     Tunnel { ttl: 64, up: true, ..Tunnel::new(name, Mode::Gre, local, remote) }
+}
+
+/// The kernel's own device between the same ends, as it tells of it.
+pub fn gre(name: &str) -> KernelTunnel {
+    let number = name.bytes().last().unwrap_or_default();
+    let tunnel = Tunnel { ikey: Some(number.into()), up: false, ..tunnel(name) };
+    KernelTunnel { tunnel, beyond: Vec::new(), qdisc: None, filtered: false }
 }
 
 pub fn desired<const N: usize>(tunnels: [Tunnel; N]) -> Desired {

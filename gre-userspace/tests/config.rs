@@ -4,7 +4,9 @@ use std::path::Path;
 
 use gre_userspace::{
     config::{self, ConfigError},
-    model::{Address, Desired, FlowLabel, Limits, Mode, Mss, Netfilter, SeqMode, Tunnel, XdpMode},
+    model::{
+        Address, Adopt, Desired, FlowLabel, Limits, Mode, Mss, Netfilter, SeqMode, Tunnel, XdpMode,
+    },
 };
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
@@ -26,6 +28,23 @@ fn the_group_that_may_change_what_runs_is_named() {
     assert_eq!(group("[control]\ngroup = \"net_ops-1.x\"\n").as_deref(), Some("net_ops-1.x"));
     assert_eq!(group("[control]\n"), None);
     assert_eq!(group(""), None);
+}
+
+#[test]
+fn tunnels_of_the_kernels_are_adopted_all_or_by_name() {
+    let adopt = |text: &str| config::parse("xgre.toml", text).unwrap().adopt;
+    assert_eq!(adopt(""), Adopt::default());
+    assert_eq!(adopt("adopt = \"all\""), Adopt::all(Netfilter::Respect));
+    assert_eq!(adopt("adopt = [\"gre1\", \"gre2\"]"), Adopt::of_names(["gre1", "gre2"]));
+    let named = [("gre1".to_owned(), None), ("gre2".to_owned(), Some(Netfilter::Bypass))];
+    let both = Adopt { all: Some(Netfilter::Bypass), named: named.into() };
+    let inline = "adopt = [{ name = \"all\", netfilter = \"bypass\" }, { name = \"gre1\", off = true }, \
+                  { name = \"gre2\", netfilter = \"bypass\" }]";
+    assert_eq!(adopt(inline), both);
+    let tables = "[[adopt]]\nname = \"all\"\nnetfilter = \"bypass\"\n\
+                  [[adopt]]\nname = \"gre1\"\noff = true\n\
+                  [[adopt]]\nname = \"gre2\"\nnetfilter = \"bypass\"\n";
+    assert_eq!(adopt(tables), both);
 }
 
 #[test]
@@ -397,6 +416,12 @@ fn a_mistake_is_named_in_one_sentence() {
              and `a b` is not one",
         ),
         ("[control]\ngrup = \"a\"\n".into(), "unknown key `grup`; did you mean `group`?"),
+        ("adopt = \"gre1\"\n".into(), "adopt is \"all\" or an array: adopt = [\"gre1\"]"),
+        ("adopt = [\"a\", \"a\"]\n".into(), "`a` is given twice"),
+        (
+            "adopt = [\"all\", { name = \"a\", netfiler = \"bypass\" }]\n".into(),
+            "unknown key `netfiler`; did you mean `netfilter`?",
+        ),
         ("[limits]\ntunnels = 0\n".into(), "invalid value: integer `0`, expected a nonzero u32"),
     ];
     for (text, reason) in table {

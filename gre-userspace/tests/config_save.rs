@@ -1,12 +1,19 @@
 //! What `xgre save` makes of a config file, and the schema of config files.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use gre_userspace::{
     config,
-    model::{FlowLabel, Mode, Mss, Netfilter, SeqMode, Tunnel},
+    model::{Adopt, FlowLabel, Mode, Mss, Netfilter, SeqMode, Tunnel},
 };
-use proptest::{collection::vec, option, prelude::*};
+use proptest::{
+    collection::{btree_map, vec},
+    option,
+    prelude::*,
+};
 use serde_json::Value;
 
 const FILE: &str = r#"# Tunnels to the branches.
@@ -37,7 +44,7 @@ fn tunnels(text: &str) -> Vec<Tunnel> {
 
 #[test]
 fn a_file_that_says_it_all_stays_as_it_is() {
-    assert_eq!(config::save("xgre.toml", FILE, &tunnels(FILE)).unwrap(), FILE);
+    assert_eq!(config::save("xgre.toml", FILE, &tunnels(FILE), &NONE).unwrap(), FILE);
 }
 
 #[test]
@@ -74,23 +81,61 @@ ocsum = true
 [[port]]
 name = "eth0"
 "#;
-    assert_eq!(config::save("xgre.toml", FILE, &tunnels).unwrap(), expected);
+    assert_eq!(config::save("xgre.toml", FILE, &tunnels, &NONE).unwrap(), expected);
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_not_written() {
-    let error = config::save("xgre.toml", "[[tunnel]]\nname = \"half", &[]).unwrap_err();
+    let error = config::save("xgre.toml", "[[tunnel]]\nname = \"half", &[], &NONE).unwrap_err();
     assert!(error.to_string().contains("string"), "{error}");
 }
 
 proptest! {
     #[test]
-    fn what_is_saved_is_what_is_read(before in some_tunnels(), after in some_tunnels()) {
-        let first = config::save("xgre.toml", "", &before).unwrap();
+    fn what_is_saved_is_what_is_read(
+        before in some_tunnels(),
+        after in some_tunnels(),
+        adopt in any_adopt(),
+    ) {
+        let first = config::save("xgre.toml", "", &before, &adopt).unwrap();
         prop_assert_eq!(tunnels(&first), before);
-        let second = config::save("xgre.toml", &first, &after).unwrap();
+        let read = config::parse("xgre.toml", &first).unwrap().adopt;
+        prop_assert_eq!(&read, &adopt);
+        let second = config::save("xgre.toml", &first, &after, &NONE).unwrap();
         prop_assert_eq!(tunnels(&second), after);
+        prop_assert_eq!(config::parse("xgre.toml", &second).unwrap().adopt, NONE);
     }
+}
+
+const NONE: Adopt = Adopt { all: None, named: BTreeMap::new() };
+
+fn any_adopt() -> impl Strategy<Value = Adopt> {
+    let netfilter = || prop_oneof![Just(Netfilter::Respect), Just(Netfilter::Bypass)];
+    let named = btree_map("gre[0-9]", option::of(netfilter()), 0..4);
+    (option::of(netfilter()), named).prop_map(|(all, mut named)| {
+        // One that is left alone need not be named where all are.
+        named.retain(|_, to| to.is_some() || all.is_some());
+        Adopt { all, named }
+    })
+}
+
+#[test]
+fn what_is_adopted_is_said_in_front_of_the_tables_in_few_words() {
+    let saved = |adopt: &Adopt| config::save("xgre.toml", FILE, &tunnels(FILE), adopt).unwrap();
+    let line = |adopt: &Adopt| {
+        let text = saved(adopt);
+        assert_eq!(config::parse("xgre.toml", &text).unwrap().adopt, *adopt, "{text}");
+        let (before, after) = text.split_once("adopt = ").unwrap();
+        assert!(!before.contains('['), "{text}");
+        after.lines().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(line(&Adopt::all(Netfilter::Respect)), "\"all\"");
+    assert_eq!(line(&Adopt::of_names(["gre1", "gre2"])), "[\"gre1\", \"gre2\"]");
+    let named = [("gre1".to_owned(), Some(Netfilter::Bypass)), ("gre2".to_owned(), None)];
+    assert_eq!(
+        line(&Adopt { all: Some(Netfilter::Respect), named: named.into() }),
+        "[\"all\", { name = \"gre1\", netfilter = \"bypass\" }, { name = \"gre2\", off = true }]"
+    );
 }
 
 /// By name, each with a remote of its own.

@@ -19,7 +19,9 @@ use gre_userspace::{
         server::{Server, ServerError},
     },
     daemon::handle::{Command, Handle, Refusal, When},
-    model::{Desired, DeviceSettings, FlowLabel, Mode, Mss, Netfilter, SeqMode, Tunnel},
+    model::{
+        Adopt, Adoption, Desired, DeviceSettings, FlowLabel, Mode, Mss, Netfilter, SeqMode, Tunnel,
+    },
     plan::Step,
     report::{
         Count, Direction, LinkInfo, Mismatch, PathMtu, PortInfo, Sequence, Stats, TierOutcomes,
@@ -81,6 +83,14 @@ fn serve_one_tunnel() -> Daemon {
                     };
                     reply.send(set).unwrap();
                 }
+                Command::Adopt(adoption, reply) => {
+                    let adopted = match (adoption.name(), adoption.netfilter) {
+                        (None, None) | (Some("gre1"), Some(Netfilter::Bypass)) => Ok(()),
+                        (name, _) => Err(Refusal::NoSuchTunnel(name.unwrap_or("all").into())),
+                    };
+                    reply.send(adopted).unwrap();
+                }
+                Command::Adopted(reply) => reply.send(adopted()).unwrap(),
                 Command::Links(reply) => reply.send(Ok(vec![link()])).unwrap(),
                 Command::Apply(wanted, when, reply) => reply.send(apply(*wanted, when)).unwrap(),
                 Command::Running(reply) => {
@@ -132,7 +142,28 @@ async fn a_config_is_sent_as_a_text_and_answered_with_steps() {
     assert!(wrong.to_string().contains("did you mean `name`?"), "{wrong}");
     let of_config = |tunnel| Tunnel { up: true, ..tunnel };
     let running = client.running().await.unwrap();
-    assert_eq!(running, [of_config(tunnel("new")), of_config(tunnel6("new6"))]);
+    let tunnels = vec![of_config(tunnel("new")), of_config(tunnel6("new6"))];
+    assert_eq!(running, (tunnels, adopted()));
+}
+
+/// All but one, and one past netfilter.
+fn adopted() -> Adopt {
+    let named = [("gre1", Some(Netfilter::Bypass)), ("gre2", None)];
+    let named = named.map(|(name, netfilter)| (name.to_owned(), netfilter));
+    Adopt { all: Some(Netfilter::Respect), named: named.into() }
+}
+
+#[tokio::test]
+async fn a_tunnel_of_the_kernels_is_adopted_by_name_and_so_are_all() {
+    let daemon = serve_one_tunnel();
+    let mut client = Client::connect(&daemon.socket).await.unwrap();
+    if !nix::unistd::geteuid().is_root() {
+        return println!("skipped: only root may change tunnels");
+    }
+    client.adopt(&Adoption::new("gre1", Some(Netfilter::Bypass))).await.unwrap();
+    client.adopt(&Adoption::new(Adoption::ALL, None)).await.unwrap();
+    let error = client.adopt(&Adoption::new("gre7", Some(Netfilter::Respect))).await.unwrap_err();
+    assert!(error.to_string().contains("no tunnel is called \"gre7\""), "{error}");
 }
 
 /// With every option that gre has.

@@ -28,6 +28,7 @@ pub struct Gateway {
     tunnels: Vec<Tunnel>,
     ports: Vec<String>,
     xdp: Option<Xdp>,
+    adopt: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -58,7 +59,7 @@ impl Gateway {
             routes: Vec::new(),
             options: Vec::new(),
         };
-        Self { tunnels: vec![tunnel], ports: Vec::new(), xdp: None }
+        Self { tunnels: vec![tunnel], ports: Vec::new(), xdp: None, adopt: None }
     }
 
     /// For Ethernet frames (gretap, ip6gretap) in place of IP packets.
@@ -78,7 +79,13 @@ impl Gateway {
 
     /// Ports only, for tunnels that are added by command.
     pub fn without_tunnels() -> Self {
-        Self { tunnels: Vec::new(), ports: Vec::new(), xdp: None }
+        Self { tunnels: Vec::new(), ports: Vec::new(), xdp: None, adopt: None }
+    }
+
+    /// Which tunnels of the kernel's own: a value in TOML.
+    pub fn adopt(mut self, value: &str) -> Self {
+        self.adopt = Some(value.into());
+        self
     }
 
     pub fn name(self, name: &str) -> Self {
@@ -132,7 +139,8 @@ impl Gateway {
 
     /// The file.
     pub fn toml(&self) -> String {
-        let mut text = String::new();
+        let adopt = self.adopt.as_ref().map(|value| format!("adopt = {value}\n"));
+        let mut text = adopt.unwrap_or_default();
         for tunnel in &self.tunnels {
             tunnel.write(&mut text).expect("writing to a string");
         }

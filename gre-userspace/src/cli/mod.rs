@@ -1,6 +1,7 @@
 //! The command line: iproute2's words where iproute2 has them. `xgre run` is the daemon, every
 //! other verb a client of it.
 
+mod adopt;
 mod apply;
 mod check;
 mod clock;
@@ -59,6 +60,7 @@ Examples:
   ip link set tunnel0 up
   xgre tunnel show
   xgre stats --watch
+  xgre adopt all                   the tunnels that `ip tunnel` made
 
   xgre link add gretap1 type gretap remote 10.56.88.66 local 192.168.22.196
 
@@ -87,6 +89,9 @@ enum Object {
         #[command(subcommand)]
         verb: Option<link::Verb>,
     },
+    /// Accelerate GRE devices of the kernel's own, which stay what they are
+    #[command(after_help = adopt::EXAMPLES)]
+    Adopt(adopt::Adopt),
     /// Show the interfaces that packets are forwarded between
     #[command(infer_subcommands = true, after_help = port::EXAMPLES)]
     Port {
@@ -122,8 +127,8 @@ enum Object {
 }
 
 /// For what is mistyped.
-const OBJECTS: [&str; 9] =
-    ["run", "tunnel", "link", "port", "check", "apply", "save", "import", "stats"];
+const OBJECTS: [&str; 10] =
+    ["run", "tunnel", "link", "adopt", "port", "check", "apply", "save", "import", "stats"];
 
 impl Cli {
     /// Reads the command line, and takes iproute2's `-json`, `-stats`... for what they are there.
@@ -152,6 +157,7 @@ impl Cli {
             Object::Run(run) => run.execute(),
             Object::Tunnel { verb } => tunnel::execute(verb.unwrap_or_default(), output),
             Object::Link { verb } => link::execute(verb.unwrap_or_default(), output),
+            Object::Adopt(adopt) => adopt.execute(output),
             Object::Port { verb } => port::execute(verb.unwrap_or_default(), output),
             Object::Check(check) => check.execute(output),
             Object::Apply(apply) => apply.execute(output),

@@ -1,14 +1,14 @@
 //! `xgre save`: from what runs to the config file.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::PathBuf};
 
 use clap::Args;
 
 use super::{Failure, output::print, with_daemon};
-use crate::config::{self, ConfigError, DEFAULT_PATH};
+use crate::{
+    config::{self, ConfigError, DEFAULT_PATH},
+    files::replace,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Save {
@@ -38,36 +38,19 @@ impl Save {
             }
             text => text.map_err(Failure::config)?,
         };
-        let running = with_daemon(async |daemon| Ok(daemon.running().await?))?;
-        let new = config::save(&name, &old, &running).map_err(Failure::config)?;
+        let (running, adopt) = with_daemon(async |daemon| Ok(daemon.running().await?))?;
+        let new = config::save(&name, &old, &running, &adopt).map_err(Failure::config)?;
         if self.dry_run {
             return Ok(print(&new)?);
         }
         if new == old {
             return Ok(print(&format!("{name} says it all already\n"))?);
         }
-        replace(&self.file, &new)
+        replace(&self.file, new.as_bytes(), 0o644)
             .map_err(|error| Failure::refused(format!("cannot write {name}: {error}")))?;
         let tunnels = running.len();
         let s = if tunnels == 1 { "" } else { "s" };
         print(&format!("{name}: {tunnels} tunnel{s} saved\n"))?;
         Ok(())
     }
-}
-
-/// Writes beside the file and renames, so that there is at no time half a file.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| *parent != Path::new(""));
-    let directory = directory.unwrap_or(Path::new("."));
-    fs::create_dir_all(directory)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    io::Write::write_all(&mut file, text.as_bytes())?;
-    let permissions = match fs::metadata(path) {
-        Ok(metadata) => metadata.permissions(),
-        Err(_) => std::os::unix::fs::PermissionsExt::from_mode(0o644),
-    };
-    file.as_file().set_permissions(permissions)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    fs::File::open(directory)?.sync_all()
 }

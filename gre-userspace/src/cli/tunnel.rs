@@ -235,8 +235,11 @@ fn show(words: &[String], output: Output) -> Result<(), Failure> {
         Ok((tunnels, if counted { Some(daemon.stats().await?) } else { None }))
     })?;
     tunnels.retain(|info| {
-        let tunnel = Tunnel::try_from(TunnelSpec::from(info));
-        tunnel.is_ok_and(|tunnel| filter.chooses(info, &tunnel))
+        match Tunnel::try_from(TunnelSpec::from(info)) {
+            Ok(tunnel) => filter.chooses(info, &tunnel),
+            // The kernel's own may be what one of ours cannot.
+            Err(_) => filter.name().is_none_or(|name| name == info.name),
+        }
     });
     if let Some(name) = filter.name().filter(|_| tunnels.is_empty()) {
         return Err(does_not_exist(name));

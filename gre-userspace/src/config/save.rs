@@ -4,15 +4,20 @@ use std::collections::BTreeMap;
 
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table};
 
-use super::{ConfigError, options::options, parse};
-use crate::model::Tunnel;
+use super::{ConfigError, adopt::adopt as value_of_adopt, options::options, parse};
+use crate::model::{Adopt, Tunnel};
 
-/// The text of the config file `name` with exactly these tunnels; `text` is what it says now, which
-/// may be nothing.
+/// The text of the config file `name` with exactly these tunnels, and these of the kernel's own adopted;
+/// `text` is what it says now, which may be nothing.
 ///
 /// # Errors
 /// When the file cannot be read as it is.
-pub fn save(name: &str, text: &str, tunnels: &[Tunnel]) -> Result<String, ConfigError> {
+pub fn save(
+    name: &str,
+    text: &str,
+    tunnels: &[Tunnel],
+    adopt: &Adopt,
+) -> Result<String, ConfigError> {
     let before = parse(name, text)?;
     // It has been parsed just now.
     let mut document: DocumentMut = text.parse().unwrap_or_default();
@@ -38,6 +43,16 @@ pub fn save(name: &str, text: &str, tunnels: &[Tunnel]) -> Result<String, Config
             let mut table = Table::new();
             change(&mut table, None, tunnel);
             tables.push(table);
+        }
+    }
+    if before.adopt != *adopt {
+        match value_of_adopt(adopt) {
+            // Keys of the file itself come before its tables, wherever it was said until now.
+            Some(value) => {
+                document.remove("adopt");
+                document.insert("adopt", toml_edit::value(value));
+            }
+            None => _ = document.remove("adopt"),
         }
     }
     Ok(document.to_string())

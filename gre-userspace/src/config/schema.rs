@@ -25,6 +25,26 @@ pub(super) fn device(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "maxLength": 15, "pattern": "^[^/:\\s]+$" })
 }
 
+pub(super) fn adopt(generator: &mut SchemaGenerator) -> Schema {
+    let name = device(generator);
+    let element = json_schema!({
+        "anyOf": [
+            name,
+            {
+                "type": "object",
+                "properties": {
+                    "name": name,
+                    "netfilter": { "enum": ["respect", "bypass"] },
+                    "off": { "type": "boolean" }
+                },
+                "required": ["name"],
+                "additionalProperties": false
+            }
+        ]
+    });
+    json_schema!({ "anyOf": [{ "const": "all" }, { "type": "array", "items": element }] })
+}
+
 pub(super) fn group(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "maxLength": 32, "pattern": "^[A-Za-z_][A-Za-z0-9_.$-]*$" })
 }

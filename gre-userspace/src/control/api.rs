@@ -9,7 +9,7 @@ use zlink::introspect::{self, CustomType, Type};
 use crate::{
     config::unfit,
     daemon::handle::Refusal,
-    model::{self, Address, DeviceSettings, Endpoint, Mode, Tunnel, mac_text},
+    model::{self, Address, Adoption, DeviceSettings, Endpoint, Mode, Tunnel, mac_text},
     report::{LinkInfo, PlanStep, PortInfo, TunnelInfo},
 };
 
@@ -240,10 +240,36 @@ pub struct Links {
     pub links: Vec<LinkInfo>,
 }
 
+/// A tunnel of the kernel's own, and what is wanted of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct AdoptSpec {
+    /// Of its device, or `all`: those that are not named, and those to come.
+    pub name: String,
+    /// `respect` or `bypass`, where it is to be accelerated.
+    pub netfilter: Option<String>,
+}
+
+impl From<&Adoption> for AdoptSpec {
+    fn from(adoption: &Adoption) -> Self {
+        let name = adoption.name().unwrap_or(Adoption::ALL).to_owned();
+        Self { name, netfilter: adoption.netfilter.map(|netfilter| netfilter.to_string()) }
+    }
+}
+
+impl TryFrom<AdoptSpec> for Adoption {
+    type Error = Error;
+
+    fn try_from(spec: AdoptSpec) -> Result<Self, Error> {
+        Ok(Self::new(spec.name, text("netfilter", spec.netfilter)?))
+    }
+}
+
 /// The reply of `Running`, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Type)]
 pub struct Running {
     pub tunnels: Vec<TunnelSpec>,
+    /// What the kernel's own tunnels are to be: all first, if all are, and then those that differ.
+    pub adopt: Vec<AdoptSpec>,
 }
 
 /// The reply of `Apply`: what has been done, or would be.

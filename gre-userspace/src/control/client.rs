@@ -10,9 +10,11 @@ use std::{
 use thiserror::Error;
 use zlink::tokio::unix::{self, Connection};
 
-use super::api::{self, Applied, LinkSettings, Links, Ports, Running, TunnelSpec, Tunnels};
+use super::api::{
+    self, AdoptSpec, Applied, LinkSettings, Links, Ports, Running, TunnelSpec, Tunnels,
+};
 use crate::{
-    model::{DeviceSettings, Tunnel},
+    model::{Adopt, Adoption, DeviceSettings, Tunnel},
     report::{LinkInfo, PlanStep, PortInfo, Stats, TunnelInfo},
 };
 
@@ -101,12 +103,20 @@ impl Client {
         answer_within(PATIENCE_FOR_ALL, &self.socket, call).await.map(|reply| reply.steps)
     }
 
-    /// The tunnels as a config would have to name them.
-    pub async fn running(&mut self) -> Result<Vec<Tunnel>, ClientError> {
+    /// The tunnels as a config would have to name them, and those of the kernel's own that it adopts.
+    pub async fn running(&mut self) -> Result<(Vec<Tunnel>, Adopt), ClientError> {
         let reply = answer(&self.socket, self.connection.running()).await?;
         let tunnels = reply.tunnels.into_iter().map(Tunnel::try_from);
         let configured = tunnels.map(|tunnel| tunnel.map(|tunnel| Tunnel { up: true, ..tunnel }));
-        configured.collect::<Result<_, _>>().map_err(ClientError::Refused)
+        let tunnels = configured.collect::<Result<_, _>>().map_err(ClientError::Refused)?;
+        let told = reply.adopt.into_iter().map(Adoption::try_from);
+        let told: Vec<_> = told.collect::<Result<_, _>>().map_err(ClientError::Refused)?;
+        Ok((tunnels, told.iter().fold(Adopt::default(), Adopt::then)))
+    }
+
+    /// Accelerates a tunnel of the kernel's own, or all, or leaves it alone.
+    pub async fn adopt(&mut self, adoption: &Adoption) -> Result<(), ClientError> {
+        answer(&self.socket, self.connection.adopt(&AdoptSpec::from(adoption))).await
     }
 
     /// Sets the device of a tunnel up or down, and its MTU and address.
@@ -164,6 +174,7 @@ trait Proxy {
         tunnel: &TunnelSpec,
     ) -> zlink::Result<Result<(), api::Error>>;
     async fn reset_sequence(&mut self, name: &str) -> zlink::Result<Result<(), api::Error>>;
+    async fn adopt(&mut self, adopt: &AdoptSpec) -> zlink::Result<Result<(), api::Error>>;
     async fn delete_tunnel(&mut self, name: &str) -> zlink::Result<Result<(), api::Error>>;
     async fn apply(
         &mut self,

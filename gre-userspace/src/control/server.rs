@@ -28,12 +28,12 @@ use zlink::ReadyListener;
 
 use super::{
     access::{Access, Caller},
-    api::{Applied, Error, LinkSettings, Links, Ports, Running, TunnelSpec, Tunnels},
+    api::{AdoptSpec, Applied, Error, LinkSettings, Links, Ports, Running, TunnelSpec, Tunnels},
 };
 use crate::{
     config,
     daemon::handle::{Handle, Stopping, When},
-    model::{DeviceSettings, Tunnel},
+    model::{Adoption, DeviceSettings, Tunnel},
     plan::Step,
     report::{
         Count, Direction, LinkInfo, Mismatch, PathMtu, PlanStep, PortInfo, Sequence, Stats,
@@ -182,7 +182,7 @@ struct Control {
 #[zlink::service(
     interface = "io.xgre.Control",
     types = [
-        TunnelSpec, TunnelInfo, LinkInfo, LinkSettings, PortInfo, TunnelStats, Direction, Traffic, Count, TierOutcomes,
+        TunnelSpec, AdoptSpec, TunnelInfo, LinkInfo, LinkSettings, PortInfo, TunnelStats, Direction, Traffic, Count, TierOutcomes,
         Mismatch, PathMtu, Sequence, PlanStep
     ],
     vendor = "xgre",
@@ -225,6 +225,14 @@ impl Control {
         Ok(self.handle.set_link(name, settings).await??)
     }
 
+    /// Accelerates a tunnel of the kernel's own, or all of them, or leaves it alone. It counts more than the
+    /// config, until a teardown.
+    async fn adopt(&self, adopt: AdoptSpec) -> Result<(), Error> {
+        self.authorise()?;
+        let adoption = Adoption::try_from(adopt)?;
+        Ok(self.handle.adopt(adoption).await??)
+    }
+
     /// Makes tunnels and ports as the text of a config file says: all of it, or nothing. Tunnels that
     /// calls of `AddTunnel` made and the file does not name stay. `name` stands for the file in errors;
     /// with `dry_run` it is only said what would be done.
@@ -243,7 +251,11 @@ impl Control {
     /// The tunnels as a config would have to name them to bring them back as they are.
     async fn running(&self) -> Result<Running, Error> {
         let tunnels = self.handle.running().await?;
-        Ok(Running { tunnels: tunnels.iter().map(TunnelSpec::from).collect() })
+        let adopted = self.handle.adopted().await?.told();
+        Ok(Running {
+            tunnels: tunnels.iter().map(TunnelSpec::from).collect(),
+            adopt: adopted.iter().map(AdoptSpec::from).collect(),
+        })
     }
 
     /// All tunnels, as configured and as they stand.

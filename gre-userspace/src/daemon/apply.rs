@@ -61,6 +61,11 @@ impl World {
         match step {
             Step::Ports { old, new } => self.change_ports(old, new).await,
             Step::Group { new, .. } => self.let_group(new.clone()).map_err(Refusal::Invalid),
+            Step::Adopt { new, .. } => {
+                self.desired.adopt = new.clone();
+                self.follow().await;
+                Ok(())
+            }
             Step::Add(tunnel) => self.add_tunnel(tunnel.clone()).await,
             Step::Change { old, new } => self.reconfigure(old, new).await,
             Step::Delete(tunnel) => self.delete_tunnel(&tunnel.name).await,

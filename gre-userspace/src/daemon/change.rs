@@ -24,6 +24,7 @@ impl World {
     /// # Errors
     /// When they cannot be had; then the tunnel is as it was.
     pub async fn change_tunnel(&mut self, name: &str, new: Tunnel) -> Result<(), Refusal> {
+        self.must_be_ours(name, "tunnel change")?;
         let no_such_tunnel = || Refusal::NoSuchTunnel(name.to_owned());
         let old = self.desired.tunnels.get(name).cloned().ok_or_else(no_such_tunnel)?;
         let tunnel = changed(&old, new)?;
@@ -85,6 +86,7 @@ impl World {
     /// # Errors
     /// When there is no tunnel of that name, or it has none.
     pub fn reset_sequence(&mut self, name: &str) -> Result<(), Refusal> {
+        self.must_be_ours(name, "tunnel change")?;
         match self.desired.tunnels.get(name) {
             None => Err(Refusal::NoSuchTunnel(name.to_owned())),
             Some(tunnel) if !tunnel.iseq && !tunnel.oseq => Err(Refusal::Invalid(format!(

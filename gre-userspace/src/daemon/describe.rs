@@ -20,17 +20,23 @@ use crate::{
 
 use super::{
     mismatch::{Misfits, explain},
+    tunnels::device_named,
     world::World,
 };
 
 pub fn tunnels(world: &World) -> Vec<TunnelInfo> {
-    world.desired.tunnels.values().map(|tunnel| tunnel_info(world, tunnel)).collect()
+    let kernels = world.kernels.values().map(|kernel| &kernel.tunnel);
+    let mut tunnels: Vec<_> = world.desired.tunnels.values().chain(kernels).collect();
+    tunnels.sort_by(|a, b| a.name.cmp(&b.name));
+    tunnels.into_iter().map(|tunnel| tunnel_info(world, tunnel)).collect()
 }
 
-/// One line: how many tunnels there are, and how many of them XDP encapsulates for.
+/// One line: how many tunnels there are, those of the kernel's own that are adopted included, and how many of
+/// them XDP encapsulates for.
 pub fn in_brief(world: &World) -> String {
     let accelerated = world.states.values().filter(|state| state.why_not.is_none()).count();
-    brief(world.desired.tunnels.len(), accelerated, world.attached.ports.len())
+    let adopted = world.kernels.values().filter(|kernel| kernel.adopted).count();
+    brief(world.desired.tunnels.len() + adopted, accelerated, world.attached.ports.len())
 }
 
 fn brief(tunnels: usize, accelerated: usize, ports: usize) -> String {
@@ -48,19 +54,23 @@ fn brief(tunnels: usize, accelerated: usize, ports: usize) -> String {
 
 fn tunnel_info(world: &World, tunnel: &Tunnel) -> TunnelInfo {
     let snapshot = world.snapshot();
-    let ifindex = world.device_ifindex(&snapshot, &tunnel.name);
-    let link = ifindex.and_then(|ifindex| snapshot.links.get(&ifindex));
-    let state = world.states.get(&tunnel.name);
+    let name = &tunnel.name;
+    let kernel = world.kernels.get(name).filter(|kernel| kernel.tunnel == *tunnel);
+    let link = match kernel {
+        Some(_) => device_named(&snapshot, name),
+        None => world.device_ifindex(&snapshot, name).and_then(|index| snapshot.links.get(&index)),
+    };
+    let state = world.states.get(name);
     let underlay = state.and_then(|state| state.underlay);
     let why_not = match state {
         Some(state) => state.why_not.clone(),
-        None => Some(format!(
-            "the device is gone: `xgre tunnel del {0}`, and add it again",
-            tunnel.name
-        )),
+        None => kernel.and_then(|kernel| kernel.refused.clone()).or_else(|| {
+            Some(format!("the device is gone: `xgre tunnel del {name}`, and add it again"))
+        }),
     };
     TunnelInfo {
-        ifindex,
+        ifindex: link.map(|link| link.ifindex),
+        adopted: kernel.map(|kernel| kernel.adopted),
         up: link.is_some_and(|link| link.up),
         mtu: link.map(|link| link.mtu),
         underlay: underlay
@@ -93,7 +103,13 @@ fn mismatch(world: &World, tunnel: &Tunnel, state: &TunnelState) -> Option<Misma
         last: unix_seconds(found.last),
         packets: found.packets.into(),
     };
-    explain(tunnel, &misfits)
+    let mut found = explain(tunnel, &misfits)?;
+    if world.kernels.get(&tunnel.name).is_some_and(|kernel| kernel.tunnel == *tunnel) {
+        let (of_ours, of_kernels) = ("xgre tunnel change", "ip link change");
+        let device = format!("{} type {}", tunnel.name, tunnel.mode);
+        found.fix = found.fix.replacen(of_ours, of_kernels, 1).replacen(&tunnel.name, &device, 1);
+    }
+    Some(found)
 }
 
 /// The time that CLOCK_BOOTTIME showed as so many nanoseconds.
@@ -148,8 +164,13 @@ pub fn ports(world: &World) -> Vec<PortInfo> {
 }
 
 pub fn stats(world: &World) -> Stats {
-    let tunnels =
-        world.states.iter().map(|(name, state)| tunnel_stats(world, name, state)).collect();
+    let is_left_alone = |name: &String| world.kernels.get(name).is_some_and(|k| !k.adopted);
+    let tunnels = world
+        .states
+        .iter()
+        .filter(|(name, _)| !is_left_alone(name))
+        .map(|(name, state)| tunnel_stats(world, name, state))
+        .collect();
     let tiers = [(Tier::Xdp, "xdp"), (Tier::Tc, "tc")]
         .into_iter()
         .map(|(tier, name)| TierOutcomes {
@@ -193,7 +214,7 @@ fn tunnel_stats(world: &World, name: &str, state: &TunnelState) -> TunnelStats {
             daemon: carried.tx,
             drops: drops(outcome::Direction::Transmit),
         },
-        mismatch: world.desired.tunnels.get(name).and_then(|t| mismatch(world, t, state)),
+        mismatch: world.tunnel(name).and_then(|t| mismatch(world, t, state)),
     }
 }
 

@@ -4,7 +4,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    model::{Desired, DeviceSettings, Tunnel},
+    model::{Adopt, Adoption, Desired, DeviceSettings, Tunnel},
     plan::Step,
     report::{LinkInfo, PortInfo, Stats, TunnelInfo},
 };
@@ -35,6 +35,9 @@ pub enum Command {
     DeleteTunnel(String, oneshot::Sender<Result<(), Refusal>>),
     /// Of the device of the tunnel of this name.
     SetLink(String, DeviceSettings, oneshot::Sender<Result<(), Refusal>>),
+    Adopt(Adoption, oneshot::Sender<Result<(), Refusal>>),
+    /// Which tunnels of the kernel's own are accelerated, by config and commands.
+    Adopted(oneshot::Sender<Adopt>),
     /// Tunnels and ports become these.
     Apply(Box<Desired>, When, oneshot::Sender<Result<Vec<Step>, Refusal>>),
     Running(oneshot::Sender<Vec<Tunnel>>),
@@ -94,6 +97,14 @@ impl Handle {
         settings: DeviceSettings,
     ) -> Result<Result<(), Refusal>, Stopping> {
         self.ask(|reply| Command::SetLink(name, settings, reply)).await
+    }
+
+    pub async fn adopt(&self, adoption: Adoption) -> Result<Result<(), Refusal>, Stopping> {
+        self.ask(|reply| Command::Adopt(adoption, reply)).await
+    }
+
+    pub async fn adopted(&self) -> Result<Adopt, Stopping> {
+        self.ask(Command::Adopted).await
     }
 
     pub async fn links(&self) -> Result<Result<Vec<LinkInfo>, Refusal>, Stopping> {

@@ -27,10 +27,11 @@ pub async fn read(world: &World) -> Result<Vec<LinkInfo>, Refusal> {
     let snapshot = world.snapshot();
     let reports = link_reports().await.map_err(kernel)?;
     let devices = dataplane::devices(&world.desired, &snapshot);
+    let is_shown = |name: &str| devices.contains_key(name) || world.kernels.contains_key(name);
     let named = |ifindex: u32| snapshot.links.get(&ifindex).map(|link| link.name.clone());
     let mut links: Vec<_> = reports
         .into_iter()
-        .filter(|report| devices.contains_key(report.info.name.as_str()))
+        .filter(|report| is_shown(&report.info.name))
         .map(|LinkReport { info, master }| LinkInfo {
             master: master.and_then(named),
             underlay_down: is_underlay_down(world, &snapshot, &info.name),
@@ -42,7 +43,7 @@ pub async fn read(world: &World) -> Result<Vec<LinkInfo>, Refusal> {
 }
 
 fn is_underlay_down(world: &World, snapshot: &Snapshot, tunnel: &str) -> bool {
-    let dev = world.desired.tunnels.get(tunnel).and_then(|tunnel| tunnel.dev.as_deref());
+    let dev = world.tunnel(tunnel).and_then(|tunnel| tunnel.dev.as_deref());
     let underlay = dev.and_then(|dev| snapshot.links.values().find(|link| link.name == dev));
     underlay.is_some_and(|underlay| !underlay.up)
 }
@@ -53,6 +54,7 @@ impl World {
     /// # Errors
     /// When there is no tunnel of that name, or a setting cannot be had.
     pub async fn set_link(&mut self, name: &str, settings: DeviceSettings) -> Result<(), Refusal> {
+        self.must_be_ours(name, "link set")?;
         let no_such_tunnel = || Refusal::NoSuchTunnel(name.to_owned());
         let tunnel = self.desired.tunnels.get(name).ok_or_else(no_such_tunnel)?;
         if let Some(reason) = impossible(tunnel, settings) {

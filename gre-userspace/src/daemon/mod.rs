@@ -4,6 +4,7 @@
 pub mod handle;
 pub mod mismatch;
 
+mod adopt;
 mod alias;
 mod apply;
 mod change;
@@ -63,7 +64,7 @@ pub struct Options {
 /// When anything that the configuration asks for cannot be had; then nothing is left behind that
 /// was not there before.
 pub async fn run(options: Options) -> Result<()> {
-    let Options { desired, config, instance, teardown, build } = options;
+    let Options { mut desired, config, instance, teardown, build } = options;
     let hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -73,6 +74,7 @@ pub async fn run(options: Options) -> Result<()> {
     check::can_be(&desired, &instance, &snapshots.borrow())?;
 
     instance.prepare()?;
+    desired.told = adopt::read(&instance.adopted);
     let (handle, commands) = Handle::new();
     let access = Access::default();
     // Before anything else is touched: it is what a second daemon stumbles on.
@@ -158,6 +160,12 @@ async fn serve(world: &mut World, told: Told, config: &Path, instance: &Instance
                     }
                     Command::SetLink(name, settings, reply) => {
                         let _ = reply.send(world.set_link(&name, settings).await);
+                    }
+                    Command::Adopt(adoption, reply) => {
+                        let _ = reply.send(world.adopt(adoption, &instance.adopted).await);
+                    }
+                    Command::Adopted(reply) => {
+                        let _ = reply.send(world.desired.adoption());
                     }
                     Command::Apply(wanted, when, reply) => {
                         let _ = reply.send(world.apply(*wanted, instance, when).await);

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::{
-    dataplane::{self, TunnelState},
+    dataplane::TunnelState,
     loader::ForDaemon,
     model::Tunnel,
     observed::Snapshot,
@@ -52,23 +52,23 @@ pub fn start(maps: ForDaemon) -> Result<(Shared, mpsc::UnboundedReceiver<PathMtu
 impl World {
     /// Tells tier 3 which tunnels are up.
     pub(super) fn inform_slow_path(&self, snapshot: &Snapshot) {
-        let devices = dataplane::devices(&self.desired, snapshot);
+        let devices = self.devices(snapshot);
         let mut entries = BTreeMap::new();
         for (name, state) in &self.states {
-            let (Some(tunnel), Some(device)) = (self.desired.tunnels.get(name), devices.get(name))
-            else {
+            let (Some(tunnel), Some(device)) = (self.tunnel(name), devices.get(name)) else {
                 continue;
             };
-            if !device.link.up {
+            let link = device.link;
+            if !link.up {
                 continue;
             }
             let ends = Device {
-                ifindex: device.link.ifindex,
-                mac: device.link.mac.unwrap_or_default(),
-                peer_ifindex: device.peer.ifindex,
-                peer_mac: device.peer.mac.unwrap_or_default(),
+                ifindex: link.ifindex,
+                mac: link.mac.unwrap_or_default(),
+                peer_ifindex: device.peer.map_or(0, |peer| peer.ifindex),
+                peer_mac: device.peer.and_then(|peer| peer.mac).unwrap_or_default(),
             };
-            let sources = sources(snapshot, device.link.ifindex);
+            let sources = sources(snapshot, link.ifindex);
             let legs = state.legs.iter().map(|(&remote, &id)| (id, remote, true));
             for (id, remote, leg) in legs.chain([(state.id, tunnel.remote, false)]) {
                 if let Some(entry) = self.entry(tunnel, id, remote, leg, ends, sources) {
@@ -166,7 +166,7 @@ impl World {
     /// Says once of each tunnel that its path does not carry in one piece what IPv6 is promised, and
     /// once when it does (RFC 7676, 3.2).
     pub(super) fn tell_of_narrow_paths(&mut self, snapshot: &Snapshot) {
-        let devices = dataplane::devices(&self.desired, snapshot);
+        let devices = self.devices(snapshot);
         let known = self.states.iter().filter_map(|(name, state)| {
             let device = devices.get(name)?.link.mtu;
             Some((name.clone(), device, self.payload_mtu(state)?))

@@ -136,6 +136,7 @@ impl World {
     /// # Errors
     /// When there is none of that name, or the kernel will not let its device go.
     pub async fn delete_tunnel(&mut self, name: &str) -> Result<(), Refusal> {
+        self.must_be_ours(name, "tunnel del")?;
         if !self.desired.tunnels.contains_key(name) {
             return Err(Refusal::NoSuchTunnel(name.to_owned()));
         }

@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     control::access::{Access, Members},
-    dataplane::{self, Allocated, Attachment, DataPlane, HopKey, PathMtus, TunnelState},
+    dataplane::{self, Allocated, Attachment, DataPlane, HopKey, Kernels, PathMtus, TunnelState},
     loader::Programs,
     maps::Maps,
     model::{Desired, XdpMode},
@@ -34,6 +34,8 @@ pub struct World {
     pub(super) desired: Desired,
     pub(super) attached: Attached,
     pub(super) states: BTreeMap<String, TunnelState>,
+    /// The kernel's own tunnels, by name.
+    pub(super) kernels: BTreeMap<String, Kernels>,
     pub(super) allocated: Allocated,
     /// Tunnel ids whose counters are their tunnel's, and not an earlier one's.
     pub(super) counted: BTreeMap<u32, String>,
@@ -83,6 +85,7 @@ impl World {
             desired: Desired::default(),
             attached: Attached::default(),
             states: BTreeMap::new(),
+            kernels: BTreeMap::new(),
             allocated: Allocated::default(),
             counted: BTreeMap::new(),
             seen: BTreeSet::new(),
@@ -233,6 +236,7 @@ impl World {
     /// Works the maps out anew and writes what changed, all of it or nothing; says which.
     pub(super) fn refresh(&mut self) -> bool {
         let snapshot = self.snapshot();
+        self.kernels = dataplane::kernels(&self.desired, &snapshot);
         let (plane, states) = self.compile(&snapshot);
         for (name, state) in &states {
             if self.counted.get(&state.id) != Some(name) {

@@ -14,7 +14,7 @@ use gre_ebpf_common::{
     wire::ethernet::Mac,
 };
 
-use super::{Attachment, Compiler, devices};
+use super::{Attachment, Compiler, devices, kernels};
 use crate::{
     model::{Desired, Netfilter, Tunnel},
     observed::{Bridge, Link, Snapshot, StationKind, VlanRange},
@@ -25,11 +25,19 @@ const VLAN_TAG: u16 = 0x8100;
 
 /// The bridges that the device of a tunnel of Ethernet is a member of, by interface index.
 pub fn bridges_of_tunnels(desired: &Desired, snapshot: &Snapshot) -> BTreeSet<u32> {
-    devices(desired, snapshot)
+    let ours = devices(desired, snapshot)
         .into_iter()
         .filter(|(name, _)| desired.tunnels[name].mode.is_ethernet())
-        .filter_map(|(_, device)| device.link.bridge_port.and(device.link.master))
-        .collect()
+        .filter_map(|(_, device)| bridge_of(device.link));
+    let kernels = kernels(desired, snapshot);
+    let adopted = kernels.values().filter(|k| k.refused.is_none() && k.tunnel.mode.is_ethernet());
+    let links = adopted
+        .filter_map(|kernel| snapshot.links.values().find(|link| link.name == kernel.tunnel.name));
+    ours.chain(links.filter_map(bridge_of)).collect()
+}
+
+fn bridge_of(link: &Link) -> Option<u32> {
+    link.bridge_port.and(link.master)
 }
 
 /// A member whose frames are forwarded here.
@@ -52,7 +60,13 @@ impl<'a> Compiler<'a> {
     pub(super) fn bridges(&mut self, desired: &Desired) {
         let snapshot = self.snapshot;
         let mut forwarding = BTreeMap::new();
-        for ifindex in bridges_of_tunnels(desired, snapshot) {
+        let bridges: BTreeSet<u32> = self
+            .devices
+            .iter()
+            .filter(|(name, _)| self.is_accelerated_ethernet(desired, name))
+            .filter_map(|(_, device)| bridge_of(device.link))
+            .collect();
+        for ifindex in bridges {
             let Some(link) = snapshot.links.get(&ifindex) else { continue };
             let Some(bridge) = &link.bridge else { continue };
             let (mut ready, mut obstacles) = (Vec::new(), BTreeMap::new());
@@ -78,6 +92,11 @@ impl<'a> Compiler<'a> {
         self.stations(&forwarding);
     }
 
+    fn is_accelerated_ethernet(&self, desired: &Desired, name: &str) -> bool {
+        let tunnel = desired.tunnels.get(name);
+        tunnel.is_some_and(|tunnel| tunnel.mode.is_ethernet()) && !self.refused.contains_key(name)
+    }
+
     /// What makes all frames of a bridge the kernel's, in words.
     fn bridge_obstacle(&self, desired: &Desired, link: &Link, bridge: &Bridge) -> Option<String> {
         let tunnels: Vec<_> = self.tunnels_of_bridge(desired, link.ifindex).collect();
@@ -90,13 +109,13 @@ impl<'a> Compiler<'a> {
 
     /// The tunnels of Ethernet whose devices are members of a bridge.
     fn tunnels_of_bridge<'d>(
-        &self,
+        &'d self,
         desired: &'d Desired,
         bridge: u32,
     ) -> impl Iterator<Item = &'d Tunnel> {
         desired.tunnels.values().filter(move |tunnel| {
             let master = self.devices.get(&tunnel.name).and_then(|device| device.link.master);
-            tunnel.mode.is_ethernet() && master == Some(bridge)
+            self.is_accelerated_ethernet(desired, &tunnel.name) && master == Some(bridge)
         })
     }
 
@@ -143,8 +162,8 @@ impl<'a> Compiler<'a> {
     /// The id of the tunnel of Ethernet whose device this is.
     fn ethernet_tunnel(&self, desired: &Desired, ifindex: u32) -> Option<u32> {
         let name = self.tunnel_of.get(&ifindex)?;
-        let tunnel = desired.tunnels.get(name).filter(|tunnel| tunnel.mode.is_ethernet())?;
-        self.states.get(&tunnel.name).map(|state| state.id)
+        let state = self.states.get(name)?;
+        self.is_accelerated_ethernet(desired, name).then_some(state.id)
     }
 
     /// Makes the record of a member.

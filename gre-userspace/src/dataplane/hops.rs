@@ -7,7 +7,7 @@ use gre_ebpf_common::{
     wire::vlan::Tag,
 };
 
-use super::{Attachment, Compiler, Device};
+use super::{Attachment, Compiler};
 use crate::observed::{Link, Snapshot, xdp_features};
 
 /// A neighbour on a link, as a route names it.
@@ -85,17 +85,16 @@ impl Compiler<'_> {
     }
 
     /// The id of the way to a tunnel's device: out of its peer, addressed to it.
-    pub(super) fn device(&mut self, name: &str, device: Device<'_>) -> u32 {
+    pub(super) fn device(&mut self, name: &str, device: &Link, peer: &Link) -> u32 {
         let id = self.allocated.next_hops.get(&HopKey::Device(name.to_owned())) + 1;
         let mac = |link: &Link| link.mac.unwrap_or_default();
-        let flags = redirects(device.peer, None)
+        let flags = redirects(peer, None)
             .with(next_hop::Flags::RESOLVED, true)
             // Where the kernel does not say: GRO is on at the device, since we turned it on.
-            .with(next_hop::Flags::NATIVE_REDIRECT, is_unsure(device.peer));
-        let record =
-            NextHop::new(mac(device.link), mac(device.peer), device.peer.ifindex, 65_535, flags);
+            .with(next_hop::Flags::NATIVE_REDIRECT, is_unsure(peer));
+        let record = NextHop::new(mac(device), mac(peer), peer.ifindex, 65_535, flags);
         self.plane.next_hops.insert(id, record);
-        self.plane.tx_ports.insert(device.peer.ifindex);
+        self.plane.tx_ports.insert(peer.ifindex);
         id
     }
 }

@@ -1,5 +1,6 @@
 //! What the maps should say, worked out from what the user wants and what the kernel has. No I/O.
 
+mod adopted;
 mod bridges;
 mod hops;
 mod netfilter;
@@ -26,6 +27,7 @@ use gre_ebpf_common::{
 };
 
 pub use self::{
+    adopted::{Kernels, devices_of_kernels, kernels},
     bridges::bridges_of_tunnels,
     hops::{Hop, HopKey, can_redirect, is_of_several, is_unsure, no_redirect, wire},
     netfilter::{RESPECTED, meets},
@@ -122,10 +124,11 @@ pub fn is_device(link: &Link) -> bool {
 #[derive(Clone, Copy)]
 pub struct Device<'a> {
     pub link: &'a Link,
-    pub peer: &'a Link,
+    /// The other end; none of a device of the kernel's own GRE.
+    pub peer: Option<&'a Link>,
 }
 
-/// The devices of the tunnels that have one, by tunnel name.
+/// The devices of the tunnels that have one of ours, by tunnel name.
 pub fn devices<'a>(desired: &Desired, snapshot: &'a Snapshot) -> BTreeMap<String, Device<'a>> {
     snapshot
         .links
@@ -133,7 +136,7 @@ pub fn devices<'a>(desired: &Desired, snapshot: &'a Snapshot) -> BTreeMap<String
         .filter(|link| desired.tunnels.contains_key(&link.name))
         .filter(|link| is_device(link))
         .filter_map(|link| {
-            let peer = snapshot.links.get(&link.link?)?;
+            let peer = Some(snapshot.links.get(&link.link?)?);
             Some((link.name.clone(), Device { link, peer }))
         })
         .collect()
@@ -147,7 +150,9 @@ pub fn compile(
     path_mtus: &PathMtus,
     allocated: &mut Allocated,
 ) -> (DataPlane, BTreeMap<String, TunnelState>) {
-    let devices = devices(desired, snapshot);
+    let kernels = kernels(desired, snapshot);
+    let mut devices = devices(desired, snapshot);
+    devices.extend(devices_of_kernels(&kernels, snapshot));
     let mut compiler = Compiler {
         snapshot,
         ports,
@@ -159,6 +164,7 @@ pub fn compile(
             .map(|(name, device)| (device.link.ifindex, name.clone()))
             .collect(),
         devices,
+        refused: adopted::refusals(&kernels),
         allocated,
         plane: DataPlane::default(),
         states: BTreeMap::new(),
@@ -166,9 +172,10 @@ pub fn compile(
     compiler.allocated.tunnels.begin();
     compiler.allocated.next_hops.begin();
     compiler.allocated.groups.begin();
-    compiler.ports(desired);
-    compiler.tunnels(desired);
-    compiler.bridges(desired);
+    let recorded = adopted::with_recorded(desired, &kernels);
+    compiler.ports(&recorded);
+    compiler.tunnels(&recorded);
+    compiler.bridges(&recorded);
     compiler.routes();
     compiler.allocated.tunnels.end();
     compiler.allocated.next_hops.end();
@@ -193,6 +200,8 @@ struct Compiler<'a> {
     rib: Rib<'a>,
     macs: HashMap<(u32, IpAddr), [u8; 6]>,
     devices: BTreeMap<String, Device<'a>>,
+    /// Why a tunnel of the kernel's own is not accelerated, by name.
+    refused: BTreeMap<String, String>,
     /// The tunnel whose device this is, by interface index.
     tunnel_of: HashMap<u32, String>,
     allocated: &'a mut Allocated,

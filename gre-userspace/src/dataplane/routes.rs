@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use gre_ebpf_common::{group::Group, route::Entry, route6, tunnel};
 
 use super::{Compiler, Hop};
-use crate::observed::{Path, RouteTarget, Rules};
+use crate::observed::{MAPPED, Path, RouteTarget, Rules};
 
 /// Of routes with several next hops; those that have the same ones share a group.
 pub const GROUPS: u32 = 4096;
@@ -156,22 +156,23 @@ impl Compiler<'_> {
     }
 
     /// The remote that a gateway stands for: what its neighbour entry says, and where there is none
-    /// the gateway itself.
+    /// the gateway itself. The kernel's own device goes by the entry alone.
     fn leg_behind(&self, ifindex: u32, gateway: IpAddr) -> Option<IpAddr> {
-        self.mapped_neighbour(ifindex, gateway).or_else(|| leg_address(gateway))
+        let is_kernels = self.snapshot.links.get(&ifindex)?.tunnel.is_some();
+        let itself = || leg_address(gateway).filter(|_| !is_kernels);
+        self.mapped_neighbour(ifindex, gateway).or_else(itself)
     }
 
     /// The remote that a neighbour's MAC address stands for. Where nobody has set one, the kernel
     /// gives each neighbour the device's own.
     fn mapped_neighbour(&self, ifindex: u32, ip: IpAddr) -> Option<IpAddr> {
         let &mac = self.macs.get(&(ifindex, ip))?;
-        let own = self.snapshot.links.get(&ifindex).and_then(|device| device.mac);
-        (mac[..2] == MAPPED && own != Some(mac)).then(|| mapped(mac))
+        let device = self.snapshot.links.get(&ifindex)?;
+        let local = device.tunnel.as_ref().map(|kernel| kernel.tunnel.local);
+        let is_own = device.mac == Some(mac) || local == Some(mapped(mac));
+        (mac[..2] == MAPPED && !is_own).then(|| mapped(mac))
     }
 }
-
-/// The first bytes of a neighbour's MAC address that stands for an IPv4 address.
-const MAPPED: [u8; 2] = [2, 0];
 
 fn mapped(mac: [u8; 6]) -> IpAddr {
     let [_, _, a, b, c, d] = mac;

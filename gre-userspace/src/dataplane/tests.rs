@@ -6,12 +6,12 @@ use gre_ebpf_common::{
 
 use super::*;
 use crate::{
-    model::{Mode, Netfilter, Tunnel},
+    model::{Adopt, Mode, Netfilter, Tunnel},
     observed::{
         FilterChain, FilterFamily, FilterHook, Neighbour, Path, Route, RouteTarget, Rules,
         xdp_features,
     },
-    testing::{bridge, desired, filter_chain, link, member, tunnel, veth},
+    testing::{bridge, desired, filter_chain, gre, link, member, tunnel, veth},
 };
 
 const LAN: u32 = 2;
@@ -440,4 +440,79 @@ fn a_tunnel_that_bypasses_rules_is_as_fast_as_without() {
         compile(&desired, snapshot, &ports, &PathMtus::new(), &mut Allocated::default())
     };
     assert_eq!(all(&filtered(FilterFamily::Inet, &[])), all(&snapshot()));
+}
+
+/// The device of a tunnel of the kernel's own, in place of ours.
+fn kernels(adopt: Adopt) -> (Desired, Snapshot) {
+    let mut snapshot = snapshot();
+    snapshot.links.remove(&(DEVICE + 1));
+    let device = Link { tunnel: Some(Box::new(gre("gre1"))), mac: None, ..link(DEVICE, "gre1") };
+    snapshot.links.insert(DEVICE, device);
+    (Desired { adopt, ..desired([]) }, snapshot)
+}
+
+fn compiled_of_kernels(adopt: Adopt) -> (DataPlane, TunnelState) {
+    let (desired, snapshot) = kernels(adopt);
+    let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
+    let allocated = &mut Allocated::default();
+    let (plane, mut states) = compile(&desired, &snapshot, &ports, &PathMtus::new(), allocated);
+    (plane, states.remove("gre1").unwrap())
+}
+
+#[test]
+fn an_adopted_tunnel_forwards_and_leaves_the_rest_to_its_device() {
+    let (plane, state) = compiled_of_kernels(Adopt::of_names(["gre1"]));
+    assert_eq!(state.why_not, None);
+    let record = plane.tunnels[&state.id];
+    let flags = tunnel::Flags::ADOPTED.and(tunnel::Flags::UP).and(tunnel::Flags::FORWARDING);
+    assert_eq!(record.flags.only(flags), flags);
+    assert_eq!((record.ifindex, record.device), (DEVICE, 0), "XDP has no way to the device");
+    assert!(plane.next_hops[&record.next_hop].flags.has(next_hop::Flags::RESOLVED));
+    assert_eq!(plane.routes[&(u32::from_be_bytes([10, 2, 0, 0]), 16)], Entry::Tunnel(state.id));
+    let of_device = |ifindex: &u32| ![LAN, WAN].contains(ifindex);
+    assert_eq!(plane.ports.keys().find(|&ifindex| of_device(ifindex)), None);
+    assert_eq!(plane.demux.values().collect::<BTreeSet<_>>(), [&state.id].into());
+}
+
+#[test]
+fn one_that_is_left_alone_has_a_record_by_which_nothing_is_forwarded() {
+    let (plane, state) = compiled_of_kernels(Adopt::default());
+    assert_eq!(state.why_not.as_deref(), Some("not adopted: `xgre adopt gre1`"));
+    let record = plane.tunnels[&state.id];
+    assert!(record.flags.has(tunnel::Flags::ADOPTED));
+    assert!(!record.flags.has(tunnel::Flags::FORWARDING.and(tunnel::Flags::FORWARDING6)));
+    assert!(!plane.next_hops[&record.next_hop].flags.has(next_hop::Flags::RESOLVED));
+}
+
+#[test]
+fn what_an_adopted_tunnel_respects_is_bypassed_by_another_command() {
+    let (desired, mut snapshot) = kernels(Adopt::of_names(["gre1"]));
+    snapshot.filters = vec![filter_chain(FilterFamily::Ip, FilterHook::Forward)];
+    let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
+    let allocated = &mut Allocated::default();
+    let (_, states) = compile(&desired, &snapshot, &ports, &PathMtus::new(), allocated);
+    let why_not = states["gre1"].why_not.as_deref().unwrap();
+    assert!(why_not.ends_with("`xgre adopt gre1 netfilter bypass`"), "{why_not}");
+}
+
+/// The kernel's device goes by the neighbour's entry, and not by what is behind `via`.
+#[test]
+fn the_remotes_of_an_adopted_tunnel_are_those_of_its_neighbours() {
+    let (desired, mut snapshot) = kernels(Adopt::of_names(["gre1"]));
+    let device = snapshot.links.get_mut(&DEVICE).unwrap().tunnel.as_mut().unwrap();
+    device.tunnel.remote = Mode::Gre.any();
+    snapshot.routes.push(route("10.3.0.0/16", DEVICE, Some("198.51.100.9")));
+    let mapped = |ip, [a, b, c, d]: [u8; 4]| Neighbour {
+        mac: Some([2, 0, a, b, c, d]),
+        ..neighbour(DEVICE, ip)
+    };
+    // What nobody has set is the device's own address, which is its local one.
+    snapshot
+        .neighbours
+        .extend([mapped("10.9.0.1", [198, 51, 100, 1]), mapped("198.51.100.9", [192, 0, 2, 1])]);
+    let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
+    let allocated = &mut Allocated::default();
+    let (_, states) = compile(&desired, &snapshot, &ports, &PathMtus::new(), allocated);
+    let remotes: Vec<_> = states["gre1"].legs.keys().copied().collect();
+    assert_eq!(remotes, [IpAddr::from([198, 51, 100, 1])]);
 }

@@ -34,7 +34,7 @@ impl Compiler<'_> {
     fn tunnel(&mut self, desired: &Desired, tunnel: &Tunnel, id: u32, device: Device<'_>) {
         let link = self.link_of(tunnel);
         let nested = self.is_nested(desired, tunnel);
-        let device_hop = self.device(&tunnel.name, device);
+        let device_hop = device.peer.map_or(0, |peer| self.device(&tunnel.name, device.link, peer));
         let mut legs = BTreeMap::new();
         let underlay = if tunnel.remote.is_unspecified() {
             for remote in self.remotes(device.link.ifindex, tunnel.remote.is_ipv4()) {
@@ -50,8 +50,10 @@ impl Compiler<'_> {
         };
         self.record(tunnel, id, device, tunnel.remote, underlay, device_hop, nested);
         let ports = &mut self.plane.ports;
-        ports.insert(device.link.ifindex, Port::device_of(id, device.link.ifindex));
-        ports.insert(device.peer.ifindex, Port::peer_of(id, device.peer.ifindex));
+        if let Some(peer) = device.peer {
+            ports.insert(device.link.ifindex, Port::device_of(id, device.link.ifindex));
+            ports.insert(peer.ifindex, Port::peer_of(id, peer.ifindex));
+        }
         let mut state = TunnelState { id, underlay, legs, why_not: None };
         state.why_not = self.why_not(tunnel, device, &state);
         self.states.insert(tunnel.name.clone(), state);
@@ -77,7 +79,8 @@ impl Compiler<'_> {
     ) {
         let local = self.source(tunnel, remote, underlay);
         let mut record = tunnel::Tunnel::new(outer(tunnel, local, remote), expected(tunnel));
-        let accelerated = self.respected(tunnel).is_none();
+        let refused = self.refused.contains_key(&tunnel.name);
+        let accelerated = !refused && self.respected(tunnel).is_none();
         let routes = accelerated && !self.snapshot.in_doubt;
         let path_mtu = self.path_mtus.get(&(tunnel.name.clone(), remote)).copied().unwrap_or(0);
         let mtu = device.link.mtu.min(u16::MAX.into()) as u16;
@@ -90,7 +93,8 @@ impl Compiler<'_> {
             .with(tunnel::Flags::REVERSE_PATH_LOOSE, device.link.rp_filter == 2)
             .with(tunnel::Flags::LOCAL_ANY, tunnel.local.is_unspecified())
             .with(tunnel::Flags::REMOTE_ANY, remote.is_unspecified())
-            .with(tunnel::Flags::NESTED, nested);
+            .with(tunnel::Flags::NESTED, nested)
+            .with(tunnel::Flags::ADOPTED, device.peer.is_none());
         record.next_hop = match underlay {
             Some(hop) if accelerated => self.neighbour(hop),
             Some(hop) => self.by_kernel(hop),
@@ -151,8 +155,8 @@ impl Compiler<'_> {
         true
     }
 
-    /// By which keys packets find the tunnels. Where several have one, those that are up come first,
-    /// and then those that are not bound to an interface.
+    /// By which keys packets find the tunnels. Where several have one, ours come first, then those that are
+    /// up, and then those that are not bound to an interface.
     fn find_by_keys(&mut self, desired: &Desired) {
         let mut any_local = false;
         let mut found: Vec<_> = desired
@@ -163,7 +167,8 @@ impl Compiler<'_> {
                 Some((tunnel, id, self.plane.tunnels.get(&id)?.flags.has(tunnel::Flags::UP)))
             })
             .collect();
-        found.sort_by_key(|(tunnel, _, up)| (!up, tunnel.dev.is_some()));
+        let is_kernels = |name: &str| self.devices.get(name).is_some_and(|d| d.peer.is_none());
+        found.sort_by_key(|(tunnel, _, up)| (is_kernels(&tunnel.name), !up, tunnel.dev.is_some()));
         for (tunnel, id, _) in found {
             any_local |= tunnel.local.is_unspecified();
             let ends = ends(tunnel.local, tunnel.remote);

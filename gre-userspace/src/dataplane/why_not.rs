@@ -14,14 +14,21 @@ impl Compiler<'_> {
         state: &TunnelState,
     ) -> Option<String> {
         let name = &tunnel.name;
+        if let Some(refused) = self.refused.get(name) {
+            return Some(refused.clone());
+        }
         if !device.link.up {
             return Some(format!("the device is down: `ip link set {name} up`"));
         }
         if let Some(chain) = self.respected(tunnel) {
             return Some(format!(
                 "{RESPECTED}{chain} is on the way of its packets: `{}`; where they need none of \
-                 its rules, `xgre tunnel change {name} netfilter bypass`",
-                chain.listing()
+                 its rules, `{}`",
+                chain.listing(),
+                match device.peer {
+                    Some(_) => format!("xgre tunnel change {name} netfilter bypass"),
+                    None => format!("xgre adopt {name} netfilter bypass"),
+                }
             ));
         }
         // What a bridge forwards is not routed.

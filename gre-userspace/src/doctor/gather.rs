@@ -15,7 +15,7 @@ use crate::{
     instance::Instance,
     loader,
     model::Desired,
-    netlink::{self, Kernel, NetlinkError},
+    netlink::{Kernel, NetlinkError},
     observed::Snapshot,
     reconcile,
 };
@@ -36,7 +36,6 @@ pub async fn facts(instance: &Instance) -> Result<Facts, NetlinkError> {
         bpffs: machine::bpffs(instance),
         files: machine::open_files(instance, daemon.is_ok()),
         filters: kernel.filter_chains().await.map_err(|error| unread(&error)),
-        kernel_tunnels: netlink::kernel_tunnels().await?,
         devices: devices(&snapshot, daemon.as_ref().ok(), &loaded).await,
         daemon: daemon.map_err(|error| first_line(&error.to_string())),
         snapshot,

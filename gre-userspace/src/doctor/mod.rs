@@ -20,7 +20,6 @@ use serde::Serialize;
 
 use crate::{
     model::{Desired, Tunnel},
-    netlink::KernelTunnel,
     observed::{FilterChain, Link, Snapshot},
     reconcile,
     report::{PortInfo, Stats, TunnelInfo},
@@ -119,7 +118,6 @@ pub struct Facts {
     pub snapshot: Snapshot,
     /// Why it could not be read, otherwise.
     pub filters: Result<Vec<FilterChain>, String>,
-    pub kernel_tunnels: Vec<KernelTunnel>,
     /// By interface index: of ports, and of the devices of tunnels.
     pub devices: BTreeMap<u32, DeviceFacts>,
 }

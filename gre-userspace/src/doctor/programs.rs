@@ -1,6 +1,7 @@
 //! What else wants the packets: programs and filters of others on the ports, and the kernel's own GRE.
 
 use super::{Facts, Finding, Port, configured};
+use crate::model::Tunnel;
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<_> = facts.ports().iter().flat_map(on_port).collect();
@@ -39,20 +40,23 @@ fn on_port(port: &Port<'_>) -> Vec<Finding> {
     foreign.iter().map(finding).collect()
 }
 
-/// Tunnels of the kernel's between the same addresses as one of ours.
+/// Tunnels of the kernel's own: those between the same addresses as one of ours, and those that could be
+/// faster.
 fn kernel_tunnels(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "kernel-gre";
-    let alike = facts.tunnels().filter_map(configured).flat_map(|ours| {
-        let is_alike = move |theirs: &&crate::netlink::KernelTunnel| {
-            (theirs.mode, theirs.local, theirs.remote, theirs.ikey)
-                == (ours.mode, ours.local, ours.remote, ours.ikey)
-        };
-        let found = facts.kernel_tunnels.iter().filter(is_alike);
-        found.map(|theirs| (ours.name.clone(), theirs)).collect::<Vec<_>>()
+    let links = facts.snapshot.links.values();
+    let kernels: Vec<&Tunnel> = links
+        .filter_map(|link| link.tunnel.as_deref())
+        .filter(|kernel| !kernel.is_fallback())
+        .map(|kernel| &kernel.tunnel)
+        .collect();
+    let ours = facts.tunnels().filter(|tunnel| tunnel.adopted.is_none()).filter_map(configured);
+    let alike = ours.flat_map(|ours| {
+        let found = kernels.iter().filter(|theirs| theirs.identity() == ours.identity());
+        found.map(|theirs| (ours.name.clone(), &theirs.name)).collect::<Vec<_>>()
     });
     let findings: Vec<_> = alike
-        .map(|(ours, theirs)| {
-            let name = &theirs.name;
+        .map(|(ours, name)| {
             let found = format!("the kernel's tunnel {name} has the same ends and key");
             Finding::error(CHECK, found)
                 .of(&ours)
@@ -66,10 +70,15 @@ fn kernel_tunnels(facts: &Facts) -> Vec<Finding> {
     if !findings.is_empty() {
         return findings;
     }
-    let found = match facts.kernel_tunnels.len() {
-        0 => "the kernel has no GRE tunnels of its own".to_owned(),
-        n => format!(
+    let left_alone = facts.tunnels().filter(|tunnel| tunnel.adopted == Some(false)).count();
+    let found = match (kernels.len(), left_alone) {
+        (0, _) => "the kernel has no GRE tunnels of its own".to_owned(),
+        (n, 0) => format!(
             "the kernel has {n} GRE tunnel(s) of its own, none with the ends of one of xgre's"
+        ),
+        (n, left_alone) => format!(
+            "the kernel has {n} GRE tunnel(s) of its own, {left_alone} of which xgre leaves alone: \
+             `xgre adopt all` accelerates them"
         ),
     };
     vec![Finding::ok(CHECK, found)]
@@ -84,7 +93,8 @@ mod tests {
             testing::{facts, severities},
         },
         model::Mode,
-        netlink::KernelTunnel,
+        observed::{KernelTunnel, Link},
+        testing::{link, tunnel},
     };
 
     #[test]
@@ -109,27 +119,26 @@ mod tests {
 
     #[test]
     fn a_tunnel_of_the_kernels_with_the_same_ends_is_an_error() {
-        let mut facts = facts();
-        let theirs = KernelTunnel {
-            name: "gre1".into(),
-            mode: Mode::Gre,
-            local: [192, 0, 2, 1].into(),
-            remote: [198, 51, 100, 1].into(),
-            ikey: None,
+        let with = |theirs: Tunnel| {
+            let mut facts = self::facts();
+            let kernel =
+                KernelTunnel { tunnel: theirs, beyond: vec![], qdisc: None, filtered: false };
+            let device = Link { tunnel: Some(Box::new(kernel)), mac: None, ..link(9, "gre1") };
+            facts.snapshot.links.insert(9, device);
+            kernel_tunnels(&facts).remove(0)
         };
-        facts.kernel_tunnels = vec![theirs.clone()];
-        let found = kernel_tunnels(&facts);
+        let theirs = tunnel("gre1");
+        let found = with(theirs.clone());
         assert_eq!(
-            (found[0].severity, found[0].fix.as_deref()),
+            (found.severity, found.fix.as_deref()),
             (Severity::Error, Some("ip link del gre1"))
         );
         for other in [
-            KernelTunnel { ikey: Some(1), ..theirs.clone() },
-            KernelTunnel { mode: Mode::Gretap, ..theirs.clone() },
-            KernelTunnel { remote: [198, 51, 100, 2].into(), ..theirs },
+            Tunnel { ikey: Some(1), ..theirs.clone() },
+            Tunnel { mode: Mode::Gretap, ..theirs.clone() },
+            Tunnel { remote: [198, 51, 100, 2].into(), ..theirs },
         ] {
-            facts.kernel_tunnels = vec![other];
-            assert_eq!(kernel_tunnels(&facts)[0].severity, Severity::Ok);
+            assert_eq!(with(other).severity, Severity::Ok);
         }
     }
 }

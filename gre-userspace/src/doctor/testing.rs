@@ -67,7 +67,6 @@ pub(super) fn facts() -> Facts {
             ..Snapshot::default()
         },
         filters: Ok(Vec::new()),
-        kernel_tunnels: Vec::new(),
         devices: [2, 3, 4].map(|ifindex| (ifindex, DeviceFacts::default())).into(),
     }
 }

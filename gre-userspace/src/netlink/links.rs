@@ -6,16 +6,17 @@ use netlink_packet_core::{
     DecodeError, NlasIterator, parse_i32, parse_u8, parse_u16, parse_u16_be, parse_u32,
 };
 use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
-use nix::libc::{AF_INET, AF_INET6, AF_UNSPEC, EOPNOTSUPP};
+use nix::libc::{AF_INET, AF_INET6, AF_UNSPEC, ENODEV, EOPNOTSUPP};
 use rtnetlink::LinkUnspec;
 
 use super::{
-    Kernel, NetlinkError, bridges, device, features,
+    Kernel, NetlinkError, bridges, device, features, kernel_tunnels,
     socket::{Dump, attribute, split, text, word},
+    traffic_control,
 };
 use crate::{
     model::{DeviceSettings, mac_text},
-    observed::{AttachedXdp, Bridge, BridgePort, Link, Vlan},
+    observed::{AttachedXdp, Bridge, BridgePort, KernelTunnel, Link, Vlan},
 };
 
 // linux/rtnetlink.h, linux/netconf.h
@@ -31,6 +32,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
+const IFLA_QDISC: u16 = 6;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
@@ -80,7 +82,7 @@ pub(super) async fn read(kernel: &Kernel) -> Result<BTreeMap<u32, Link>, Netlink
 
     let netfilter = bridges::netfilter_sees_bridges();
 
-    Ok(links
+    let mut links: BTreeMap<u32, Link> = links
         .into_iter()
         .map(|(mut link, settings6)| {
             if let Some(bridge) = &mut link.bridge {
@@ -93,7 +95,31 @@ pub(super) async fn read(kernel: &Kernel) -> Result<BTreeMap<u32, Link>, Netlink
                 !settings6.disabled && (forwarding6_of_all || settings6.force_forwarding);
             (link.ifindex, link)
         })
-        .collect())
+        .collect();
+    finish_tunnels(&mut links).await?;
+    Ok(links)
+}
+
+/// Puts into the kernel's tunnels what their own messages do not tell.
+async fn finish_tunnels(links: &mut BTreeMap<u32, Link>) -> Result<(), NetlinkError> {
+    let below = |link: &Link| Some((link.ifindex, link.link?));
+    let tunnels = links.values().filter(|link| link.tunnel.is_some());
+    let bound: BTreeMap<u32, String> = tunnels
+        .filter_map(below)
+        .filter_map(|(ifindex, below)| Some((ifindex, links.get(&below)?.name.clone())))
+        .collect();
+    for link in links.values_mut() {
+        let Some(kernel) = &mut link.tunnel else { continue };
+        kernel.tunnel.name.clone_from(&link.name);
+        kernel.tunnel.dev = bound.get(&link.ifindex).cloned();
+        kernel.filtered = match traffic_control::filters(link.ifindex).await {
+            Ok(filters) => !filters.is_empty(),
+            // It has gone since.
+            Err(error) if error.errno() == Some(ENODEV) => false,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(())
 }
 
 impl Kernel {
@@ -218,6 +244,7 @@ fn parse(payload: &[u8]) -> Result<Option<(Link, Settings6)>, DecodeError> {
         kind: None,
         link: None,
         vlan: None,
+        tunnel: None,
         master: None,
         bridge: None,
         bridge_port: None,
@@ -229,7 +256,7 @@ fn parse(payload: &[u8]) -> Result<Option<(Link, Settings6)>, DecodeError> {
         xdp_features: None,
     };
     let mut settings6 = Settings6 { disabled: true, force_forwarding: false };
-    let mut link_is_elsewhere = false;
+    let (mut link_is_elsewhere, mut qdisc) = (false, None);
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
         let value = attribute.value();
@@ -239,12 +266,14 @@ fn parse(payload: &[u8]) -> Result<Option<(Link, Settings6)>, DecodeError> {
             IFLA_MTU => link.mtu = parse_u32(value)?,
             IFLA_LINK => link.link = Some(parse_u32(value)?).filter(|ifindex| *ifindex != 0),
             IFLA_LINK_NETNSID => link_is_elsewhere = true,
+            IFLA_QDISC => qdisc = Some(text(value)).filter(|qdisc| !NO_QUEUE.contains(&&**qdisc)),
             IFLA_MASTER => link.master = Some(parse_u32(value)?),
             IFLA_IFALIAS => link.alias = Some(text(value)),
             IFLA_LINKINFO => {
                 let info = link_info(value)?;
                 link.kind = info.kind;
                 link.vlan = info.vlan;
+                link.tunnel = info.tunnel.map(Box::new);
                 link.bridge = info.bridge;
                 link.bridge_port = info.bridge_port;
             }
@@ -261,17 +290,27 @@ fn parse(payload: &[u8]) -> Result<Option<(Link, Settings6)>, DecodeError> {
             _ => {}
         }
     }
+    if let Some(kernel) = &mut link.tunnel {
+        kernel.qdisc = qdisc;
+        if link_is_elsewhere {
+            kernel.beyond.push("an underlay in another network namespace");
+        }
+    }
     if link_is_elsewhere {
         link.link = None;
     }
     Ok(Some((link, settings6)))
 }
 
+/// What hangs from a device that queues nothing: since it has no queue, or since it is down.
+const NO_QUEUE: [&str; 2] = ["noqueue", "noop"];
+
 /// What a link's kind says of it, and its master's.
 #[derive(Default)]
 struct Info {
     kind: Option<String>,
     vlan: Option<Vlan>,
+    tunnel: Option<KernelTunnel>,
     bridge: Option<Bridge>,
     bridge_port: Option<BridgePort>,
 }
@@ -294,7 +333,8 @@ fn link_info(nested: &[u8]) -> Result<Info, DecodeError> {
         match info.kind.as_deref() {
             Some("vlan") => info.vlan = vlan(&data)?,
             Some("bridge") => info.bridge = Some(bridges::bridge(&data)?),
-            _ => {}
+            Some(kind) => info.tunnel = kernel_tunnels::parse(kind, &data)?,
+            None => {}
         }
     }
     if let Some(data) = of_master

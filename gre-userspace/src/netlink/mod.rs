@@ -41,14 +41,12 @@ use tokio::sync::OnceCell;
 pub(crate) use self::{
     bridges::netfilter_sees_bridges,
     iptables::chains as legacy_chains,
-    kernel_tunnels::kernel_tunnels,
     nftables::{NFNLGRP_NFTABLES, is_of_chains},
     routes::is_looked_up,
     traffic_control::filters,
 };
 pub use self::{
     error::{DumpFault, NetlinkError},
-    kernel_tunnels::KernelTunnel,
     link_reports::{LinkReport, link_reports},
     tunnel_device::TunnelDevice,
 };

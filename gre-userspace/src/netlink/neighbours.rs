@@ -13,7 +13,7 @@ use super::{
     Kernel, NetlinkError, device, family_of,
     socket::{Dump, address, split, word},
 };
-use crate::observed::{Neighbour, NeighbourState};
+use crate::observed::{MAPPED, Neighbour, NeighbourState};
 
 // linux/rtnetlink.h, linux/neighbour.h
 const RTM_GETNEIGH: u16 = 30;
@@ -59,6 +59,15 @@ impl Kernel {
     }
 }
 
+/// A MAC address; the remote address that the kernel's own GRE over IPv4 has there in the form in which it
+/// stands on a device of ours.
+fn link_address(value: &[u8]) -> Option<[u8; 6]> {
+    match *value {
+        [a, b, c, d] => Some([MAPPED[0], MAPPED[1], a, b, c, d]),
+        _ => value.try_into().ok(),
+    }
+}
+
 /// An RTM_NEWNEIGH: `struct ndmsg` and attributes. None for one of another family.
 fn parse(payload: &[u8], family: i32) -> Result<Option<Neighbour>, DecodeError> {
     let (header, attributes) = split::<12>(payload)?;
@@ -75,7 +84,7 @@ fn parse(payload: &[u8], family: i32) -> Result<Option<Neighbour>, DecodeError> 
         let attribute = attribute?;
         match attribute.kind() {
             NDA_DST => ip = Some(address(attribute.value())?),
-            NDA_LLADDR => mac = attribute.value().try_into().ok(),
+            NDA_LLADDR => mac = link_address(attribute.value()),
             _ => {}
         }
     }

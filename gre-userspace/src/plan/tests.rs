@@ -1,7 +1,10 @@
 use proptest::{collection::btree_map, prelude::*};
 
 use super::*;
-use crate::{model::Mode, testing::tunnel};
+use crate::{
+    model::{Adoption, Mode, Netfilter},
+    testing::tunnel,
+};
 
 fn desired(tunnels: impl IntoIterator<Item = Tunnel>) -> Desired {
     Desired {
@@ -148,7 +151,7 @@ proptest! {
 /// As the daemon does it, refusing what it would refuse.
 fn take(now: &mut BTreeMap<String, Tunnel>, step: &Step) {
     match step {
-        Step::Ports { .. } | Step::Group { .. } => {}
+        Step::Ports { .. } | Step::Group { .. } | Step::Adopt { .. } => {}
         Step::Add(new) => assert_eq!(now.insert(new.name.clone(), new.clone()), None),
         Step::Change { old, new } => {
             assert_eq!((old.mode, old), (new.mode, &now[&old.name]));
@@ -169,4 +172,17 @@ fn the_group_of_the_control_socket_is_changed_before_tunnels_are() {
     assert_eq!(steps.len(), 2);
     assert_eq!(steps[0].inverse(), Step::Group { old: Some("net".into()), new: None });
     assert_eq!(plan(&new, &new), Ok(vec![]));
+}
+
+#[test]
+fn what_is_adopted_follows_the_config_in_its_words() {
+    let adopting = |adopt| Desired { adopt, ..desired([]) };
+    let none = adopting(Adopt::default());
+    let all = adopting(Adopt::all(Netfilter::Respect));
+    let named = adopting(Adopt::of_names(["gre1", "gre2"]));
+    let text = |old, new| told(&plan(old, new).unwrap());
+    assert_eq!(text(&none, &all), ["~ adopt kernel's GRE: none -> all"]);
+    assert_eq!(text(&all, &named), ["~ adopt kernel's GRE: all -> gre1 + gre2"]);
+    let commanded = Desired { told: vec![Adoption::new("gre1", None)], ..all.clone() };
+    assert_eq!(plan(&commanded, &all), Ok(vec![]), "what commands asked for stays");
 }

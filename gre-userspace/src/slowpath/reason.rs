@@ -81,6 +81,8 @@ reasons! {
         "An error on the way to a remote was told to the inner packet's sender.";
     IcmpNotOurs, "icmp-not-ours",
         "An ICMP error about a packet of no tunnel.";
+    IcmpOfKernels, "icmp-of-kernels",
+        "An error on the way to the remote of an adopted tunnel, which the kernel tells its sender of.";
     IcmpMalformed, "icmp-malformed",
         "An ICMP error with a wrong checksum, or that ends too early.";
     IcmpIgnored, "icmp-ignored",

@@ -47,6 +47,11 @@ impl TunnelEntry {
         self.record.flags.has(Flags::ETHERNET)
     }
 
+    /// The kernel does with what comes, and with errors, what it does: only path MTUs are learned.
+    pub fn is_adopted(&self) -> bool {
+        self.record.flags.has(Flags::ADOPTED)
+    }
+
     pub fn ttl_inherit(&self) -> bool {
         self.record.flags.has(Flags::TTL_INHERIT)
     }
@@ -58,7 +63,7 @@ pub struct Device {
     pub ifindex: u32,
     /// MAC address of the device.
     pub mac: [u8; 6],
-    /// The other end, from which what is sent arrives on the device.
+    /// The other end, from which what is sent arrives on the device; 0 of one that is the kernel's own.
     pub peer_ifindex: u32,
     pub peer_mac: [u8; 6],
 }
@@ -112,7 +117,7 @@ impl Tables {
             tunnels.iter().partition(|(_, tunnel)| tunnel.record.link == 0);
         for (&id, tunnel) in unbound.into_iter().chain(bound) {
             for link in [tunnel.record.link, 0] {
-                if !tunnel.leg {
+                if !tunnel.leg && !tunnel.is_adopted() {
                     by_ends.entry(tunnel.received(link)).or_insert(id);
                 }
             }

@@ -14,6 +14,7 @@
 //!
 //! Many kernels lack `ip_gre`, or cannot load it here: `cargo xtask test --vm` runs these in guests.
 
+mod adopt;
 mod bond;
 mod bridge;
 mod checks;

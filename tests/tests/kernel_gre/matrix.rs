@@ -68,7 +68,12 @@ pub fn every_combination_works_both_ways(xdp: Xdp) -> Result<()> {
 
 /// Pings and streams through every tunnel; how many packets of each the kernel sent with a wrong
 /// checksum.
-fn traffic(checks: &mut Checks, lab: &Lab, pingers: &Pingers, rows: &[Row]) -> Result<Vec<u64>> {
+pub fn traffic(
+    checks: &mut Checks,
+    lab: &Lab,
+    pingers: &Pingers,
+    rows: &[Row],
+) -> Result<Vec<u64>> {
     let mut tap = Tap::new(&lab.switch)?;
     let mut wrong_sums = vec![0; rows.len()];
     for (row, wrong_sums) in rows.iter().zip(&mut wrong_sums) {
@@ -107,13 +112,13 @@ fn cell(row: &Row, inner: Inner, what: &str) -> String {
 }
 
 /// At PC1 and R2, of both versions.
-struct Pingers {
-    near: [Pinger; 2],
+pub struct Pingers {
+    pub near: [Pinger; 2],
     far: [Pinger; 2],
 }
 
 impl Pingers {
-    fn new(lab: &Lab) -> Result<Self> {
+    pub fn new(lab: &Lab) -> Result<Self> {
         let both = |namespace: &Namespace| -> Result<[Pinger; 2]> {
             let [v4, v6] = [Inner::Ipv4, Inner::Ipv6].map(any);
             Ok([Pinger::new(namespace, &v4)?, Pinger::new(namespace, &v6)?])
@@ -122,7 +127,7 @@ impl Pingers {
     }
 }
 
-fn warm_up(pingers: &Pingers, row: &Row) -> Result<()> {
+pub fn warm_up(pingers: &Pingers, row: &Row) -> Result<()> {
     let inner = row.inner[0];
     let (host, target) = (row.host(inner).parse()?, row.target(inner).parse()?);
     let echo =

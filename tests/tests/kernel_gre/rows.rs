@@ -122,6 +122,36 @@ pub const RUNS: &[Combination] = &[
     },
 ];
 
+/// What is tried of tunnels that are the kernel's at both ends, and adopted at one. Of what is numbered
+/// nothing is forwarded by XDP. Without checksums on numbered ones: the kernel's own are wrong now and then.
+pub const ADOPTED: &[Combination] = &[
+    Combination {
+        outer: Outer::Gre,
+        inner: &[Inner::Ipv4, Inner::Ipv6],
+        options: &[
+            &PLAIN,
+            &KEY,
+            &KEY_ZERO,
+            &FIXED,
+            &INHERIT,
+            &NO_PMTU_DISCOVERY,
+            &KEYS,
+            &CSUM,
+            &CSUM_IN,
+            &SEQ,
+            &IGNORE_DF,
+            &LOCAL_ANY,
+        ],
+    },
+    Combination { outer: Outer::Gre, inner: &[Inner::Ipv4], options: &[&REMOTE_ANY, &ANY] },
+    Combination {
+        outer: Outer::Ip6gre,
+        inner: &[Inner::Ipv4, Inner::Ipv6],
+        options: &[&PLAIN_64, &KEY, &CSUM, &SEQ_OUT, &FIXED, &TOS_INHERIT],
+    },
+    Combination { outer: Outer::Gretap, inner: &[Inner::Ipv4], options: &[&PLAIN, &KEY] },
+];
+
 /// Without wildcards: given no local address, the kernel's ip6gre sends from none.
 const OPTIONS_OF_IP6GRE: &[&Options] = &[
     &PLAIN_64,
@@ -318,6 +348,11 @@ impl Row {
         let ends = ends(self.options.far_ends, &self.far(), &self.near());
         let (mode, more) = (self.outer.mode(), self.outer.words());
         format!("name {} type {mode} {ends} {} {more}", self.device(), self.options.far)
+    }
+
+    /// Whether packets have sequence numbers, in either direction.
+    pub fn is_numbered(&self) -> bool {
+        self.options.near.contains("seq")
     }
 
     /// Whether packets as long as the tunnel's MTU are too long for the underlay.

@@ -6,6 +6,7 @@
 //! wants a check that cannot fail. TEST_RUN arms a redirect without following it, so that where a
 //! packet leaves is seen, in XDP, from which slot of the device map it needs, and in TC not at all.
 
+mod adopted;
 mod agree;
 mod bench;
 mod case;

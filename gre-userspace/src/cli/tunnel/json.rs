@@ -46,6 +46,9 @@ pub(in crate::cli) struct Own<'a> {
     accelerated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     why_not: Option<&'a str>,
+    /// Of a tunnel of the kernel's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adopted: Option<bool>,
     ignore_df: bool,
     seq_mode: &'a str,
     mss: &'a str,
@@ -157,6 +160,7 @@ impl<'a> Own<'a> {
             via: tunnel.via.as_deref(),
             accelerated: tunnel.fast,
             why_not: tunnel.why_not.as_deref(),
+            adopted: tunnel.adopted,
             ignore_df: tunnel.ignore_df,
             seq_mode: &tunnel.seq_mode,
             mss: &tunnel.mss,

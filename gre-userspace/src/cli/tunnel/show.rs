@@ -136,6 +136,9 @@ fn state(tunnel: &TunnelInfo, paint: Paint) -> String {
         (_, None) if is_any(&tunnel.remote) => {}
         (_, None) => _ = write!(text, " {}", paint.bad("no route to the remote")),
     }
+    if tunnel.adopted == Some(true) {
+        text.push_str(" adopted");
+    }
     text.push('\n');
     if tunnel.fast {
         _ = writeln!(text, "    {}", paint.good("accelerated by XDP"));

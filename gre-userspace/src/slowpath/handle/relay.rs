@@ -52,6 +52,7 @@ impl SlowPath {
                 let known = actions.is_empty();
                 (if known { Reason::PathMtuKnown } else { Reason::PathMtuLearned }, actions)
             }
+            Verdict::Relay(_) if first.is_adopted() => (Reason::IcmpOfKernels, Vec::new()),
             Verdict::Relay(_) if !error.gre.is_relayable() => (Reason::IcmpUnrelayable, Vec::new()),
             Verdict::Relay(complaint) => {
                 match self.answer(*id, first, complaint, error.gre.inner, now) {
