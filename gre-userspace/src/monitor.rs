@@ -322,7 +322,8 @@ fn made_stale(message_type: u16, payload: &[u8]) -> Result<Classes, DecodeError>
             let of_device = byte(7)? == RTN_MULTICAST && family()? == AF_INET6;
             routes_of(family()?) | if of_device { Classes::LINKS } else { Classes::NONE }
         }
-        RTM_NEWROUTE | RTM_DELROUTE => Classes::NONE,
+        // Rules may lead there.
+        RTM_NEWROUTE | RTM_DELROUTE => Classes::OTHER_TABLES,
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Classes::ROUTES,
         RTM_NEWNEIGH | RTM_DELNEIGH if matches!(family()?, AF_INET | AF_INET6) => {
             Classes::NEIGHBOURS

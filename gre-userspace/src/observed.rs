@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub rules: Rules,
     /// Of IPv6: the kernel's are two (local, main).
     pub rules6: Rules,
+    /// Another number whenever rules other than the kernel's, or what they lead to, may have changed.
+    pub ruled: u32,
     /// What the bridges have learned and been told, by bridge, VLAN and address. Not what devices
     /// filter by, which the kernel lists beside it.
     pub stations: Vec<Station>,
@@ -104,7 +106,7 @@ pub struct KernelTunnel {
     pub tunnel: Tunnel,
     /// The options that it has and xgre does not do, in iproute2's words.
     pub beyond: Vec<&'static str>,
-    /// That queues what is sent into it, where there is one (IFLA_QDISC).
+    /// The queue of tc that somebody has put there.
     pub qdisc: Option<String>,
     /// Filters of tc look at its packets.
     pub filtered: bool,

@@ -22,6 +22,7 @@ in_each_xdp_mode!(
     a_more_specific_route_elsewhere_wins_over_the_tunnels,
     nothing_is_forwarded_where_ip_forward_is_off,
     frames_addressed_to_another_host_are_not_forwarded,
+    an_underlay_that_only_a_rule_leads_to_carries_the_tunnel,
 );
 
 mod rule_of_vrfs {
@@ -141,6 +142,38 @@ fn nothing_is_forwarded_where_ip_forward_is_off(xdp: Xdp) -> Result<()> {
     ping_all(&lab.r1, R2_TUNNEL, 3)?;
 
     lab.r1.sysctl("net.ipv4.ip_forward", 1)?;
+    gateways.settle()
+}
+
+/// A gateway of two providers: what comes from its address leaves by a table of its own.
+fn an_underlay_that_only_a_rule_leads_to_carries_the_tunnel(xdp: Xdp) -> Result<()> {
+    let gateways = Gateways::forwarding(xdp)?;
+    let Gateways { lab, .. } = &gateways;
+    let r1 = &lab.r1;
+    r1.ip(&format!("rule add from {R1_WAN} lookup 100 pref 100"))?;
+    r1.ip("route add default via 10.56.88.1 table 100")?;
+    r1.ip("route del default")?;
+    let shown = |part: &str| {
+        wait_until(&format!("it is shown: {part}"), SOON, || {
+            let shown = xgre(r1, "tunnel show")?;
+            ensure!(shown.contains(part), "{shown}");
+            Ok(())
+        })
+    };
+    shown("via 10.56.88.1 dev wan\n    not accelerated: policy routing rules are in use")?;
+    let [near, far] = gateways.during(|| ping_all(&lab.pc1, PC2, 20))?;
+    assert_eq!((near.tx_xdp, near.tx_tc, near.rx(), near.drops), (0, 20, 20, 0));
+    assert_eq!(far, gateways.ping_counts(20));
+
+    // Nothing in the tables that are mirrored changes.
+    r1.ip("route del default table 100")?;
+    shown(&format!("no route to the remote\n    not accelerated: no route to {R2_WAN}"))?;
+    r1.ip("route add default via 10.56.88.1 table 100")?;
+    shown("via 10.56.88.1 dev wan")?;
+    ping_all(&lab.pc1, PC2, 3)?;
+
+    r1.ip("route add default via 10.56.88.1")?;
+    r1.ip("rule del pref 100")?;
     gateways.settle()
 }
 

@@ -118,11 +118,11 @@ impl World {
         match mtu {
             Some(mtu) => {
                 info!(tunnel, %remote, mtu, "the path takes packets of this length only");
-                self.path_mtus.insert((tunnel, remote), mtu);
+                self.known.path_mtus.insert((tunnel, remote), mtu);
             }
             None => {
                 info!(tunnel, %remote, "trying longer packets on the path again");
-                self.path_mtus.remove(&(tunnel, remote));
+                self.known.path_mtus.remove(&(tunnel, remote));
             }
         }
         self.follow().await;

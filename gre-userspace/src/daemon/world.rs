@@ -14,7 +14,9 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     control::access::{Access, Members},
-    dataplane::{self, Allocated, Attachment, DataPlane, HopKey, Kernels, PathMtus, TunnelState},
+    dataplane::{
+        self, Allocated, Attachment, DataPlane, HopKey, Kernels, Known, TunnelState, Underlays,
+    },
     loader::Programs,
     maps::Maps,
     model::{Desired, XdpMode},
@@ -47,8 +49,8 @@ pub struct World {
     pub(super) mtus: BTreeMap<String, u32>,
     /// Neighbours that the kernel has been asked to confirm since they were last known to be good.
     asked: HashSet<(u32, IpAddr)>,
-    /// Learned from ICMP.
-    pub(super) path_mtus: PathMtus,
+    /// Learned from ICMP, and from asking.
+    pub(super) known: Known,
     /// Tunnels whose path is too narrow for IPv6, which has been said.
     pub(super) narrow: BTreeSet<String>,
     /// Tier 3.
@@ -92,7 +94,7 @@ impl World {
             up: BTreeSet::new(),
             mtus: BTreeMap::new(),
             asked: HashSet::new(),
-            path_mtus: PathMtus::new(),
+            known: Known::default(),
             narrow: BTreeSet::new(),
             slow_path,
             access,
@@ -132,6 +134,7 @@ impl World {
         if let Err(error) = self.attach(&snapshot) {
             warn!("{error:#}");
         }
+        self.ask_underlays(&snapshot).await;
         // Before frames are forwarded by their tags.
         self.leave_vlan_tags(&snapshot).await;
         self.refresh();
@@ -302,7 +305,20 @@ impl World {
     fn compile(&mut self, snapshot: &Snapshot) -> (DataPlane, BTreeMap<String, TunnelState>) {
         let ports =
             self.attached.ports.iter().map(|(&ifindex, port)| (ifindex, port.attachment)).collect();
-        dataplane::compile(&self.desired, snapshot, &ports, &self.path_mtus, &mut self.allocated)
+        dataplane::compile(&self.desired, snapshot, &ports, &self.known, &mut self.allocated)
+    }
+
+    /// Asks the kernel where outer packets go that its tables alone do not tell of.
+    async fn ask_underlays(&mut self, snapshot: &Snapshot) {
+        let mut answers = Underlays::new();
+        for question in dataplane::questions(&self.desired, snapshot) {
+            let answer = self.kernel.way(question).await.unwrap_or_else(|error| {
+                warn!("{error}");
+                None
+            });
+            answers.insert(question, answer);
+        }
+        self.known.underlays = answers;
     }
 
     /// XDP sees only tags that are in the frame.

@@ -32,15 +32,6 @@ pub enum HopKey {
 }
 
 impl Compiler<'_> {
-    /// The next hop towards a tunnel's remote, if any route leads there, out of `link` if the tunnel
-    /// is bound to one.
-    pub(super) fn underlay(&self, remote: IpAddr, link: Option<u32>) -> Option<Hop> {
-        let via = self.rib.via(remote)?;
-        let leads_there = link.is_none_or(|link| link == via.ifindex);
-        let hop = Hop { ifindex: via.ifindex, ip: via.gateway.unwrap_or(remote), mtu: via.mtu };
-        leads_there.then_some(hop)
-    }
-
     /// The id of a neighbour, whose record is made if it is new. Without a MAC address the record
     /// still names the interface, which is all that tier 2 needs.
     pub(super) fn neighbour(&mut self, hop: Hop) -> u32 {

@@ -8,6 +8,7 @@ mod routes;
 #[cfg(test)]
 mod tests;
 mod tunnels;
+mod underlay;
 mod vrf;
 mod why_not;
 
@@ -32,6 +33,7 @@ pub use self::{
     hops::{Hop, HopKey, can_redirect, is_of_several, is_unsure, no_redirect, wire},
     netfilter::{RESPECTED, meets},
     routes::GROUPS,
+    underlay::{Known, Question, Underlays, questions},
     vrf::is_vrf,
 };
 use crate::{
@@ -147,7 +149,7 @@ pub fn compile(
     desired: &Desired,
     snapshot: &Snapshot,
     ports: &BTreeMap<u32, Attachment>,
-    path_mtus: &PathMtus,
+    known: &Known,
     allocated: &mut Allocated,
 ) -> (DataPlane, BTreeMap<String, TunnelState>) {
     let kernels = kernels(desired, snapshot);
@@ -156,7 +158,7 @@ pub fn compile(
     let mut compiler = Compiler {
         snapshot,
         ports,
-        path_mtus,
+        known,
         rib: Rib::new(snapshot),
         macs: macs(snapshot),
         tunnel_of: devices
@@ -196,7 +198,7 @@ fn macs(snapshot: &Snapshot) -> HashMap<(u32, IpAddr), [u8; 6]> {
 struct Compiler<'a> {
     snapshot: &'a Snapshot,
     ports: &'a BTreeMap<u32, Attachment>,
-    path_mtus: &'a PathMtus,
+    known: &'a Known,
     rib: Rib<'a>,
     macs: HashMap<(u32, IpAddr), [u8; 6]>,
     devices: BTreeMap<String, Device<'a>>,

@@ -11,6 +11,7 @@ use crate::{
         FilterChain, FilterFamily, FilterHook, Neighbour, Path, Route, RouteTarget, Rules,
         xdp_features,
     },
+    rib::Via,
     testing::{bridge, desired, filter_chain, gre, link, member, tunnel, veth},
 };
 
@@ -59,7 +60,7 @@ fn compiled(snapshot: &Snapshot) -> (DataPlane, TunnelState) {
 fn compiled_of(tunnel: Tunnel, snapshot: &Snapshot) -> (DataPlane, TunnelState) {
     let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
     let (plane, mut states) =
-        compile(&desired([tunnel]), snapshot, &ports, &PathMtus::new(), &mut Allocated::default());
+        compile(&desired([tunnel]), snapshot, &ports, &Known::default(), &mut Allocated::default());
     let state = states.remove("tunnel0").unwrap();
     (plane, state)
 }
@@ -102,7 +103,7 @@ fn a_tunnel_of_ethernet_has_keys_of_its_own_and_routes_into_it_are_the_kernels()
     let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
     let mut allocated = Allocated::default();
     let (plane, states) =
-        compile(&desired([gretap]), &snapshot(), &ports, &PathMtus::new(), &mut allocated);
+        compile(&desired([gretap]), &snapshot(), &ports, &Known::default(), &mut allocated);
     let id = states["tunnel0"].id;
     assert_eq!(plane.routes[&(u32::from_be_bytes([10, 2, 0, 0]), 16)], Entry::Punt);
     assert!(plane.tunnels[&id].flags.has(tunnel::Flags::ETHERNET));
@@ -261,7 +262,7 @@ fn t1_a_gateway_or_its_neighbour_entry_names_the_remote_of_a_tunnel_without() {
     let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
     let mut allocated = Allocated::default();
     let (plane, states) =
-        compile(&desired([any]), &snapshot, &ports, &PathMtus::new(), &mut allocated);
+        compile(&desired([any]), &snapshot, &ports, &Known::default(), &mut allocated);
 
     let legs = &states["tunnel0"].legs;
     let remote = |last| IpAddr::from([198, 51, 100, last]);
@@ -437,7 +438,7 @@ fn a_tunnel_that_bypasses_rules_is_as_fast_as_without() {
     let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
     let all = |snapshot: &Snapshot| {
         let desired = desired([bypassing.clone()]);
-        compile(&desired, snapshot, &ports, &PathMtus::new(), &mut Allocated::default())
+        compile(&desired, snapshot, &ports, &Known::default(), &mut Allocated::default())
     };
     assert_eq!(all(&filtered(FilterFamily::Inet, &[])), all(&snapshot()));
 }
@@ -455,7 +456,7 @@ fn compiled_of_kernels(adopt: Adopt) -> (DataPlane, TunnelState) {
     let (desired, snapshot) = kernels(adopt);
     let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
     let allocated = &mut Allocated::default();
-    let (plane, mut states) = compile(&desired, &snapshot, &ports, &PathMtus::new(), allocated);
+    let (plane, mut states) = compile(&desired, &snapshot, &ports, &Known::default(), allocated);
     (plane, states.remove("gre1").unwrap())
 }
 
@@ -490,7 +491,7 @@ fn what_an_adopted_tunnel_respects_is_bypassed_by_another_command() {
     snapshot.filters = vec![filter_chain(FilterFamily::Ip, FilterHook::Forward)];
     let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
     let allocated = &mut Allocated::default();
-    let (_, states) = compile(&desired, &snapshot, &ports, &PathMtus::new(), allocated);
+    let (_, states) = compile(&desired, &snapshot, &ports, &Known::default(), allocated);
     let why_not = states["gre1"].why_not.as_deref().unwrap();
     assert!(why_not.ends_with("`xgre adopt gre1 netfilter bypass`"), "{why_not}");
 }
@@ -512,7 +513,31 @@ fn the_remotes_of_an_adopted_tunnel_are_those_of_its_neighbours() {
         .extend([mapped("10.9.0.1", [198, 51, 100, 1]), mapped("198.51.100.9", [192, 0, 2, 1])]);
     let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
     let allocated = &mut Allocated::default();
-    let (_, states) = compile(&desired, &snapshot, &ports, &PathMtus::new(), allocated);
+    let (_, states) = compile(&desired, &snapshot, &ports, &Known::default(), allocated);
     let remotes: Vec<_> = states["gre1"].legs.keys().copied().collect();
     assert_eq!(remotes, [IpAddr::from([198, 51, 100, 1])]);
+}
+
+#[test]
+fn the_kernels_own_answer_counts_where_its_tables_do_not_tell_all() {
+    let bound = Tunnel { dev: Some("lan".into()), ..tunnel("tunnel0") };
+    let ruled = Snapshot { rules: Rules::Others, ..snapshot() };
+    assert_eq!(questions(&desired([tunnel("tunnel0")]), &snapshot()), []);
+    let of_bound = questions(&desired([bound.clone()]), &snapshot());
+    let of_ruled = questions(&desired([tunnel("tunnel0")]), &ruled);
+    assert_eq!((of_bound[0].link, of_ruled[0].link), (LAN, 0));
+
+    let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
+    let underlay = |tunnel: Tunnel, answers: &[(Question, Option<Via>)]| {
+        let known = Known { underlays: answers.iter().copied().collect(), ..Known::default() };
+        let allocated = &mut Allocated::default();
+        let (_, states) = compile(&desired([tunnel]), &snapshot(), &ports, &known, allocated);
+        states["tunnel0"].underlay
+    };
+    assert_eq!(underlay(bound.clone(), &[]), None, "the best route of all leaves elsewhere");
+    let gateway = Some("10.1.2.3".parse().unwrap());
+    let via = Via { ifindex: LAN, gateway, prefsrc: None, mtu: Some(1400) };
+    let hop = Hop { ifindex: LAN, ip: gateway.unwrap(), mtu: Some(1400) };
+    assert_eq!(underlay(bound, &[(of_bound[0], Some(via))]), Some(hop));
+    assert_eq!(underlay(tunnel("tunnel0"), &[(of_ruled[0], None)]), None);
 }

@@ -32,7 +32,6 @@ impl Compiler<'_> {
     }
 
     fn tunnel(&mut self, desired: &Desired, tunnel: &Tunnel, id: u32, device: Device<'_>) {
-        let link = self.link_of(tunnel);
         let nested = self.is_nested(desired, tunnel);
         let device_hop = device.peer.map_or(0, |peer| self.device(&tunnel.name, device.link, peer));
         let mut legs = BTreeMap::new();
@@ -40,13 +39,13 @@ impl Compiler<'_> {
             for remote in self.remotes(device.link.ifindex, tunnel.remote.is_ipv4()) {
                 let key = RecordKey::Leg(tunnel.name.clone(), remote);
                 let leg = self.allocated.tunnels.get(&key);
-                let hop = self.underlay(remote, link);
+                let hop = self.underlay(tunnel, remote);
                 self.record(tunnel, leg, device, remote, hop, device_hop, nested);
                 legs.insert(remote, leg);
             }
             None
         } else {
-            self.underlay(tunnel.remote, link)
+            self.underlay(tunnel, tunnel.remote)
         };
         self.record(tunnel, id, device, tunnel.remote, underlay, device_hop, nested);
         let ports = &mut self.plane.ports;
@@ -82,7 +81,8 @@ impl Compiler<'_> {
         let refused = self.refused.contains_key(&tunnel.name);
         let accelerated = !refused && self.respected(tunnel).is_none();
         let routes = accelerated && !self.snapshot.in_doubt;
-        let path_mtu = self.path_mtus.get(&(tunnel.name.clone(), remote)).copied().unwrap_or(0);
+        let path_mtu =
+            self.known.path_mtus.get(&(tunnel.name.clone(), remote)).copied().unwrap_or(0);
         let mtu = device.link.mtu.min(u16::MAX.into()) as u16;
         record.flags = record
             .flags
@@ -127,7 +127,7 @@ impl Compiler<'_> {
         if !tunnel.local.is_unspecified() {
             return tunnel.local;
         }
-        let preferred = self.rib.via(remote).and_then(|via| via.prefsrc);
+        let preferred = self.via(tunnel, remote).and_then(|via| via.prefsrc);
         let first = || {
             let addresses = self.snapshot.addresses.get(&underlay?.ifindex)?;
             let own = addresses.iter().map(|address| address.local.addr());
@@ -141,7 +141,7 @@ impl Compiler<'_> {
     fn is_nested(&self, desired: &Desired, tunnel: &Tunnel) -> bool {
         let mut next = tunnel;
         for _ in 0..MAX_NESTING {
-            let Some(hop) = self.underlay(next.remote, None) else { return false };
+            let Some(hop) = self.underlay(next, next.remote) else { return false };
             match self.tunnel_of.get(&hop.ifindex) {
                 // Inside itself at once is told apart.
                 Some(name) if *name == next.name => return next.name != tunnel.name,

@@ -32,7 +32,6 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
-const IFLA_QDISC: u16 = 6;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
@@ -102,6 +101,10 @@ pub(super) async fn read(kernel: &Kernel) -> Result<BTreeMap<u32, Link>, Netlink
 
 /// Puts into the kernel's tunnels what their own messages do not tell.
 async fn finish_tunnels(links: &mut BTreeMap<u32, Link>) -> Result<(), NetlinkError> {
+    if links.values().all(|link| link.tunnel.is_none()) {
+        return Ok(());
+    }
+    let mut queues = traffic_control::queues().await?;
     let below = |link: &Link| Some((link.ifindex, link.link?));
     let tunnels = links.values().filter(|link| link.tunnel.is_some());
     let bound: BTreeMap<u32, String> = tunnels
@@ -112,6 +115,7 @@ async fn finish_tunnels(links: &mut BTreeMap<u32, Link>) -> Result<(), NetlinkEr
         let Some(kernel) = &mut link.tunnel else { continue };
         kernel.tunnel.name.clone_from(&link.name);
         kernel.tunnel.dev = bound.get(&link.ifindex).cloned();
+        kernel.qdisc = queues.remove(&link.ifindex);
         kernel.filtered = match traffic_control::filters(link.ifindex).await {
             Ok(filters) => !filters.is_empty(),
             // It has gone since.
@@ -256,7 +260,7 @@ fn parse(payload: &[u8]) -> Result<Option<(Link, Settings6)>, DecodeError> {
         xdp_features: None,
     };
     let mut settings6 = Settings6 { disabled: true, force_forwarding: false };
-    let (mut link_is_elsewhere, mut qdisc) = (false, None);
+    let mut link_is_elsewhere = false;
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute?;
         let value = attribute.value();
@@ -266,7 +270,6 @@ fn parse(payload: &[u8]) -> Result<Option<(Link, Settings6)>, DecodeError> {
             IFLA_MTU => link.mtu = parse_u32(value)?,
             IFLA_LINK => link.link = Some(parse_u32(value)?).filter(|ifindex| *ifindex != 0),
             IFLA_LINK_NETNSID => link_is_elsewhere = true,
-            IFLA_QDISC => qdisc = Some(text(value)).filter(|qdisc| !NO_QUEUE.contains(&&**qdisc)),
             IFLA_MASTER => link.master = Some(parse_u32(value)?),
             IFLA_IFALIAS => link.alias = Some(text(value)),
             IFLA_LINKINFO => {
@@ -290,20 +293,14 @@ fn parse(payload: &[u8]) -> Result<Option<(Link, Settings6)>, DecodeError> {
             _ => {}
         }
     }
-    if let Some(kernel) = &mut link.tunnel {
-        kernel.qdisc = qdisc;
-        if link_is_elsewhere {
+    if link_is_elsewhere {
+        link.link = None;
+        if let Some(kernel) = &mut link.tunnel {
             kernel.beyond.push("an underlay in another network namespace");
         }
     }
-    if link_is_elsewhere {
-        link.link = None;
-    }
     Ok(Some((link, settings6)))
 }
-
-/// What hangs from a device that queues nothing: since it has no queue, or since it is down.
-const NO_QUEUE: [&str; 2] = ["noqueue", "noop"];
 
 /// What a link's kind says of it, and its master's.
 #[derive(Default)]

@@ -19,6 +19,7 @@ mod rules;
 pub(crate) mod socket;
 mod traffic_control;
 mod tunnel_device;
+mod ways;
 
 use std::{
     io,
@@ -50,7 +51,7 @@ pub use self::{
     link_reports::{LinkReport, link_reports},
     tunnel_device::TunnelDevice,
 };
-use crate::observed::{FilterChain, Route, Snapshot};
+use crate::observed::{FilterChain, Route, Rules, Snapshot};
 
 /// The kernel, as seen from this network namespace; cheap to clone.
 #[derive(Clone, Debug)]
@@ -108,6 +109,12 @@ impl Kernel {
         known: &Snapshot,
         stale: Classes,
     ) -> Result<Snapshot, NetlinkError> {
+        let [rules, rules6] = match stale.contains(Classes::RULES) {
+            true => [rules::read().await?, rules::read6().await?],
+            false => [known.rules, known.rules6],
+        };
+        let others = stale.contains(Classes::RULES) || stale.contains(Classes::OTHER_TABLES);
+        let ruled = others && [rules, rules6].contains(&Rules::Others);
         Ok(Snapshot {
             links: if stale.contains(Classes::LINKS) {
                 links::read(self).await?
@@ -129,12 +136,9 @@ impl Kernel {
             } else {
                 known.neighbours.clone()
             },
-            rules: if stale.contains(Classes::RULES) { rules::read().await? } else { known.rules },
-            rules6: if stale.contains(Classes::RULES) {
-                rules::read6().await?
-            } else {
-                known.rules6
-            },
+            rules,
+            rules6,
+            ruled: known.ruled.wrapping_add(ruled.into()),
             stations: if stale.contains(Classes::STATIONS) {
                 bridges::stations().await?
             } else {
@@ -242,8 +246,10 @@ impl Classes {
     pub(crate) const STATIONS: Self = Self(64);
     pub(crate) const BRIDGE_VLANS: Self = Self(128);
     pub(crate) const FILTERS: Self = Self(256);
+    /// Routes of tables that only rules lead to, which are not read.
+    pub(crate) const OTHER_TABLES: Self = Self(512);
     pub(crate) const TOLD_TO_ALL: Self = Self(255);
-    pub(crate) const ALL: Self = Self(511);
+    pub(crate) const ALL: Self = Self(1023);
 
     pub(crate) fn contains(self, class: Self) -> bool {
         self.0 & class.0 == class.0

@@ -1,4 +1,7 @@
-//! What tc has on a device: its filters (RTM_GETTFILTER), BPF programs attached the old way among them.
+//! What tc has on a device: its filters (RTM_GETTFILTER), BPF programs attached the old way among them, and
+//! the queue that somebody has put there (RTM_GETQDISC).
+
+use std::collections::BTreeMap;
 
 use netlink_packet_core::{DecodeError, NlasIterator, parse_u32};
 
@@ -8,7 +11,9 @@ use super::{
 };
 
 // linux/rtnetlink.h, linux/pkt_sched.h, linux/pkt_cls.h
+const RTM_GETQDISC: u16 = 38;
 const RTM_GETTFILTER: u16 = 46;
+const TC_H_ROOT: u32 = 0xffff_ffff;
 const TC_H_CLSACT_INGRESS: u32 = 0xffff_fff2;
 const TC_H_CLSACT_EGRESS: u32 = 0xffff_fff3;
 const TCA_KIND: u16 = 1;
@@ -65,6 +70,27 @@ fn filter(payload: &[u8], egress: bool) -> Result<Option<Filter>, DecodeError> {
     Ok((handle != 0).then_some(filter))
 }
 
+/// The queues at the roots of devices, by interface index: those that somebody has chosen, and not those that
+/// the kernel gives to every device.
+pub(super) async fn queues() -> Result<BTreeMap<u32, String>, NetlinkError> {
+    let dump = Dump::route("queues of tc", RTM_GETQDISC, 0, 20);
+    Ok(dump.read(queue).await?.into_iter().collect())
+}
+
+/// An RTM_NEWQDISC: `struct tcmsg` and attributes. The kernel's own choice has no handle.
+fn queue(payload: &[u8]) -> Result<Option<(u32, String)>, DecodeError> {
+    let (header, attributes) = split::<20>(payload)?;
+    let (ifindex, handle, parent) = (word(header, 4), word(header, 8), word(header, 12));
+    let mut kind = String::new();
+    for attribute in NlasIterator::new(attributes) {
+        let attribute = attribute?;
+        if attribute.kind() == TCA_KIND {
+            kind = text(attribute.value());
+        }
+    }
+    Ok((parent == TC_H_ROOT && handle != 0).then_some((ifindex, kind)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +120,18 @@ mod tests {
             None,
             "it stands for its chain"
         );
+    }
+
+    #[test]
+    fn a_queue_is_told_that_somebody_has_put_at_the_root() {
+        let of = |handle: u32, parent: u32| {
+            let mut message = message(handle, &[attribute(TCA_KIND, b"tbf\0")]);
+            message[4..8].copy_from_slice(&7u32.to_ne_bytes());
+            message[12..16].copy_from_slice(&parent.to_ne_bytes());
+            queue(&message).unwrap()
+        };
+        assert_eq!(of(0x8001_0000, TC_H_ROOT), Some((7, "tbf".to_owned())));
+        assert_eq!(of(0, TC_H_ROOT), None, "the kernel's own");
+        assert_eq!(of(0x8002_0000, 0x8001_0001), None, "below another");
     }
 }

@@ -19,7 +19,7 @@ use std::{
 
 use gre_ebpf_common::wire::ethernet::Mac;
 use gre_userspace::{
-    dataplane::{self, Allocated, Attachment, DataPlane, PathMtus},
+    dataplane::{self, Allocated, Attachment, DataPlane, Known},
     model::{Desired, Mode, Tunnel},
     monitor,
     netlink::Kernel,
@@ -380,7 +380,7 @@ fn compiled(snapshot: &Snapshot) -> DataPlane {
     let desired = Desired { tunnels, ..Desired::default() };
     let links = by_name(snapshot);
     let ports = ["lan0", "lan1"].map(|name| (links[name].ifindex, Attachment::Native)).into();
-    dataplane::compile(&desired, snapshot, &ports, &PathMtus::new(), &mut Allocated::default()).0
+    dataplane::compile(&desired, snapshot, &ports, &Known::default(), &mut Allocated::default()).0
 }
 
 fn members(snapshot: &Snapshot) -> BTreeSet<u32> {

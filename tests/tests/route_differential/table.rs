@@ -13,7 +13,7 @@ use gre_ebpf_common::{
     route::{self, BLOCK, Entry},
 };
 use gre_userspace::{
-    dataplane::{self, Allocated, HopKey, PathMtus},
+    dataplane::{self, Allocated, HopKey, Known},
     loader::{self, Build, Loaded},
     maps::{Maps, mapping::Mapping, routes::blocks},
     model::{Desired, Limits, Mode, Tunnel},
@@ -59,7 +59,7 @@ impl Table {
             &desired(),
             &snapshot,
             &world.ports,
-            &PathMtus::new(),
+            &Known::default(),
             &mut self.allocated,
         );
         self.next_hops = plane.next_hops.clone();

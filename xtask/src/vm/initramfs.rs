@@ -30,7 +30,7 @@ const MODULES: [&str; 12] = [
 
 /// What the tests run, with its libraries.
 const PROGRAMS: [&str; 10] = [
-    "busybox", "ip", "bridge", "ethtool", "ping", "iperf3", "sysctl", "nsenter", "setpriv",
+    "busybox", "ip", "tc", "bridge", "ethtool", "ping", "iperf3", "sysctl", "nsenter", "setpriv",
     "tcpdump",
 ];
 

@@ -2,7 +2,7 @@ use gre_ebpf_common::next_hop;
 
 use super::*;
 use crate::{
-    dataplane::{Allocated, DataPlane, PathMtus, TunnelState, compile},
+    dataplane::{Allocated, DataPlane, Known, TunnelState, compile},
     model::{Mode, Netfilter, Tunnel},
     observed::{
         FilterFamily, FilterHook, Neighbour, NeighbourState, Route, RouteTarget, Station as Entry,
@@ -66,7 +66,7 @@ fn gretap() -> Desired {
 fn compiled(snapshot: &Snapshot) -> (DataPlane, TunnelState) {
     let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
     let (plane, mut states) =
-        compile(&gretap(), snapshot, &ports, &PathMtus::new(), &mut Allocated::default());
+        compile(&gretap(), snapshot, &ports, &Known::default(), &mut Allocated::default());
     (plane, states.remove("gretap1").unwrap())
 }
 
@@ -209,7 +209,7 @@ fn a_vlan_device_is_no_member_to_forward_for() {
 fn without_xdp_a_port_is_a_member_that_tc_looks_at() {
     let compiled = |attachment| {
         let ports = [(LAN, attachment), (WAN, Attachment::Native)].into();
-        compile(&gretap(), &snapshot(), &ports, &PathMtus::new(), &mut Allocated::default())
+        compile(&gretap(), &snapshot(), &ports, &Known::default(), &mut Allocated::default())
     };
     assert_eq!(members(&compiled(Attachment::Generic).0), [LAN, DEVICE]);
     let (plane, states) = compiled(Attachment::Off);
@@ -226,7 +226,7 @@ fn a_bridge_without_a_tunnel_of_ethernet_is_the_kernels() {
     let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
     let tunnels = desired([tunnel("gretap1")]);
     let (plane, _) =
-        compile(&tunnels, &snapshot(), &ports, &PathMtus::new(), &mut Allocated::default());
+        compile(&tunnels, &snapshot(), &ports, &Known::default(), &mut Allocated::default());
     assert_eq!((members(&plane), places(&plane)), (vec![], vec![]), "IP tunnels carry no frames");
 
     let (plane, why_not) = changed(|s| {
@@ -284,7 +284,7 @@ fn two_bridges_have_addresses_of_their_own() {
     let tunnels = desired([of_ethernet("gretap1", None), of_ethernet("gretap2", Some(2))]);
     let ports = [LAN, WAN, LAN2].map(|port| (port, Attachment::Native)).into();
     let (plane, _) =
-        compile(&tunnels, &snapshot, &ports, &PathMtus::new(), &mut Allocated::default());
+        compile(&tunnels, &snapshot, &ports, &Known::default(), &mut Allocated::default());
     assert_eq!(members(&plane), [LAN, DEVICE, LAN2, 12]);
     let bridges: Vec<_> = plane.members.values().map(|member| member.bridge).collect();
     assert_eq!(bridges, [BRIDGE, BRIDGE, 11, 11]);
@@ -365,7 +365,7 @@ fn each_port_keeps_its_next_hop() {
     let mut allocated = Allocated::default();
     let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
     let mut hop = |snapshot: &Snapshot| {
-        let (plane, _) = compile(&gretap(), snapshot, &ports, &PathMtus::new(), &mut allocated);
+        let (plane, _) = compile(&gretap(), snapshot, &ports, &Known::default(), &mut allocated);
         plane.stations[&Address::new(BRIDGE, 0, mac(ON_LAN))].next_hop
     };
     let first = hop(&snapshot());
@@ -386,7 +386,7 @@ fn a_tunnel_that_bypasses_netfilter_is_bridged_past_its_rules() {
     let ports = [(LAN, Attachment::Native), (WAN, Attachment::Native)].into();
     let desired = desired([bypassing]);
     let (plane, states) =
-        compile(&desired, &filtered, &ports, &PathMtus::new(), &mut Allocated::default());
+        compile(&desired, &filtered, &ports, &Known::default(), &mut Allocated::default());
     assert_eq!(states["gretap1"].why_not, None);
     assert_eq!(members(&plane), [LAN, DEVICE]);
 }
