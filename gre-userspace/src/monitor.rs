@@ -323,7 +323,10 @@ fn made_stale(message_type: u16, payload: &[u8]) -> Result<Classes, DecodeError>
             routes_of(family()?) | if of_device { Classes::LINKS } else { Classes::NONE }
         }
         // Rules may lead there.
-        RTM_NEWROUTE | RTM_DELROUTE => Classes::OTHER_TABLES,
+        RTM_NEWROUTE | RTM_DELROUTE if matches!(family()?, AF_INET | AF_INET6) => {
+            Classes::OTHER_TABLES
+        }
+        RTM_NEWROUTE | RTM_DELROUTE => Classes::NONE,
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Classes::ROUTES,
         RTM_NEWNEIGH | RTM_DELNEIGH if matches!(family()?, AF_INET | AF_INET6) => {
             Classes::NEIGHBOURS
@@ -431,13 +434,13 @@ mod tests {
             (RTM_NEWROUTE, header(2, 254), Classes::ROUTES4),
             (RTM_NEWROUTE, header(2, 255), Classes::ROUTES4),
             (RTM_DELROUTE, header(2, 253), Classes::ROUTES4),
-            (RTM_NEWROUTE, header(2, 100), Classes::NONE),
-            (RTM_NEWROUTE, header(2, 252), Classes::NONE),
+            (RTM_NEWROUTE, header(2, 100), Classes::OTHER_TABLES),
+            (RTM_NEWROUTE, header(2, 252), Classes::OTHER_TABLES),
             (RTM_NEWROUTE, header(AF_INET6, 254), Classes::ROUTES6),
             (RTM_DELROUTE, header(AF_INET6, 255), Classes::ROUTES6),
             (RTM_DELROUTE, all_nodes, Classes::ROUTES6 | Classes::LINKS),
-            (RTM_NEWROUTE, header(AF_INET6, 253), Classes::NONE),
-            (RTM_NEWROUTE, header(AF_INET6, 100), Classes::NONE),
+            (RTM_NEWROUTE, header(AF_INET6, 253), Classes::OTHER_TABLES),
+            (RTM_NEWROUTE, header(AF_INET6, 100), Classes::OTHER_TABLES),
             (RTM_NEWROUTE, header(AF_BRIDGE, 254), Classes::NONE),
             (RTM_NEWNEXTHOP, header(2, 0), Classes::ROUTES),
             (RTM_DELNEXTHOP, header(2, 0), Classes::ROUTES),
@@ -452,6 +455,9 @@ mod tests {
             (RTM_NEWRULE, header(2, 0), Classes::RULES),
             (RTM_DELRULE, header(2, 0), Classes::RULES),
             (RTM_DELRULE, header(AF_INET6, 0), Classes::RULES),
+            (RTM_NEWQDISC, header(0, 0), Classes::LINKS),
+            (RTM_DELTFILTER, header(0, 0), Classes::LINKS),
+            (RTM_NEWTCLASS, header(0, 0), Classes::NONE),
             (RTM_NEWNETCONF, header(2, 0), Classes::LINKS | Classes::ROUTES4),
             (RTM_DELNETCONF, header(2, 0), Classes::LINKS | Classes::ROUTES4),
             (RTM_NEWNETCONF, header(AF_INET6, 0), Classes::LINKS | Classes::ROUTES6),
