@@ -29,7 +29,7 @@ const MODULES: [&str; 12] = [
 ];
 
 /// What the tests run, with its libraries.
-const PROGRAMS: [&str; 10] = [
+const PROGRAMS: [&str; 11] = [
     "busybox", "ip", "tc", "bridge", "ethtool", "ping", "iperf3", "sysctl", "nsenter", "setpriv",
     "tcpdump",
 ];
