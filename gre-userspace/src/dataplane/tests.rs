@@ -535,9 +535,9 @@ fn the_kernels_own_answer_counts_where_its_tables_do_not_tell_all() {
         states["tunnel0"].underlay
     };
     assert_eq!(underlay(bound.clone(), &[]), None, "the best route of all leaves elsewhere");
-    let gateway = Some("10.1.2.3".parse().unwrap());
-    let via = Via { ifindex: LAN, gateway, prefsrc: None, mtu: Some(1400) };
-    let hop = Hop { ifindex: LAN, ip: gateway.unwrap(), mtu: Some(1400) };
+    let gateway = "10.1.2.3".parse().unwrap();
+    let via = Via { ifindex: LAN, gateway: Some(gateway), prefsrc: None, mtu: Some(1400) };
+    let hop = Hop { ifindex: LAN, ip: gateway, mtu: Some(1400) };
     assert_eq!(underlay(bound, &[(of_bound[0], Some(via))]), Some(hop));
     assert_eq!(underlay(tunnel("tunnel0"), &[(of_ruled[0], None)]), None);
 }
