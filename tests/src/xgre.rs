@@ -204,8 +204,12 @@ pub fn nothing_is_left(gateway: &Namespace) -> Result<()> {
     let mut devices = gateway.devices()?;
     devices.sort();
     ensure!(devices == ["lan", "wan"], "devices: {devices:?}");
-    let links = gateway.ip("-d link show")?;
-    ensure!(!links.contains("prog/xdp"), "{links}");
+    // The kernel takes a program off a moment after its link's pin has gone.
+    wait_until("no XDP program is left", STOP, || {
+        let links = gateway.ip("-d link show")?;
+        ensure!(!links.contains("prog/xdp"), "{links}");
+        Ok(())
+    })?;
     for device in devices {
         for hook in ["ingress", "egress"] {
             let filters = gateway.attempt(&format!("tc filter show dev {device} {hook}"))?;

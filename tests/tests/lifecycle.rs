@@ -6,7 +6,7 @@
 //! ```
 //! The whole of it is drawn in `tests::topology`.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use tests::{
     config::{Gateway, Xdp},
     gateways::{Gateways, SOON},
@@ -148,7 +148,12 @@ fn an_interface_that_appears_later_becomes_a_port_and_ceases_to_be_one() -> Resu
         "[]" => Ok(()),
         ports => bail!("the ports are {ports}"),
     })?;
-    assert!(!host.ip("link show dev late")?.contains("prog/xdp"));
+    // The kernel takes a program off a moment after its link's pin has gone.
+    wait_until("late has no program", SOON, || {
+        let shown = host.ip("link show dev late")?;
+        ensure!(!shown.contains("prog/xdp"), "{shown}");
+        Ok(())
+    })?;
     daemon.stop().map(drop)
 }
 
