@@ -22,7 +22,7 @@ use gre_ebpf_common::{
 };
 use gre_userspace::{
     dataplane::DataPlane,
-    loader::{self, Build, Loaded},
+    loader::{self, Build, Loaded, XdpModes},
     model::Limits,
 };
 use tests::{
@@ -228,7 +228,7 @@ fn addresses_beyond_the_limit_are_left_out_and_those_that_are_in_stay() {
     let pins = Pins::new();
     let limits = Limits { fdb: 2, tunnels: 8, route_blocks: 16, interfaces: 64, ..Limits::DEFAULT };
     let Loaded { programs: _programs, maps: mut written, .. } =
-        loader::load(&Build::THIS, &limits, pins.path()).expect("loading");
+        loader::load(&Build::THIS, &limits, pins.path(), XdpModes::NONE).expect("loading");
     let maps = Maps::open(pins.path()).expect("opening the maps");
     let mut apply = |hosts: &[u8]| {
         let station = |&last: &u8| {
