@@ -99,14 +99,17 @@ impl Programs {
         }
         let of = |is_wanted| if is_wanted { &OF_XDP[..] } else { &[] };
         let mut todo = not_loaded(&mut self.ebpf, &[of_tc, of(native)].concat());
-        let of_generic = self.generic.as_mut().map(|ebpf| not_loaded(ebpf, of(generic)));
-        todo.extend(of_generic.into_iter().flatten());
+        let of_native = todo.iter().any(|(name, _)| OF_XDP.contains(name));
+        let generic = self.generic.as_mut().map(|ebpf| not_loaded(ebpf, of(generic)));
+        let generic = generic.unwrap_or_default();
+        let of_generic = !generic.is_empty();
+        todo.extend(generic);
         load_all(todo)?;
-        if native {
+        if of_native {
             lay_detours(&mut self.ebpf)?;
         }
         match &mut self.generic {
-            Some(ebpf) if generic => lay_detours(ebpf),
+            Some(ebpf) if of_generic => lay_detours(ebpf),
             _ => Ok(()),
         }
     }
