@@ -11,7 +11,7 @@ use aya::{
     programs::{ProgramInfo, Xdp},
 };
 use gre_userspace::{
-    loader::{self, Build, Loaded},
+    loader::{self, Build, Loaded, XdpModes},
     maps::{Maps, demux},
     model::Limits,
 };
@@ -61,7 +61,7 @@ impl Subjects {
     /// Loads all of them with the same maps, pinned below `pins`.
     pub fn load(pins: &Path, earlier: Option<Vec<u8>>) -> Result<(Self, Maps)> {
         let limits = Limits::default();
-        let Loaded { maps, .. } = loader::load(&Build::THIS, &limits, pins)?;
+        let Loaded { maps, .. } = loader::load(&Build::THIS, &limits, pins, XdpModes::NATIVE)?;
         let source = |name, object, program| Source { name, object, program };
         let mut sources = vec![
             source("rust", Build::THIS.object.to_vec(), "xgre_xdp"),

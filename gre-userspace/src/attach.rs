@@ -3,11 +3,13 @@
 use std::{
     fs, io, mem,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use aya::{
     programs::{
-        ProgramError, SchedClassifier, TcAttachType,
+        ProgramError, TcAttachType,
         links::{FdLink, LinkError, PinnedLink},
         tc::{self, SchedClassifierLink, TcError},
         xdp::XdpMode as AyaMode,
@@ -19,7 +21,7 @@ use thiserror::Error;
 
 use crate::{
     dataplane::Attachment,
-    loader::{self, LoadError, Programs, TC_DELIVER, TC_IN, TC_OUT, program},
+    loader::{self, LoadError, Programs, TC_DELIVER, TC_IN, TC_OUT, XdpModes},
     model::XdpMode,
 };
 
@@ -166,11 +168,13 @@ impl Programs {
 
     /// In native mode, or in generic mode: an interface runs XDP in one of them, and a link stays in its own.
     fn attach_xdp(&mut self, ifindex: u32, interface: &str, hook: Hook) -> Result<(), AttachError> {
-        let (mode, other) = match hook {
-            Hook::XdpGeneric => (AyaMode::Skb, Hook::Xdp),
-            _ => (AyaMode::Driver, Hook::XdpGeneric),
+        let (mode, other, programs) = match hook {
+            Hook::XdpGeneric => (AyaMode::Skb, Hook::Xdp, XdpModes::GENERIC),
+            _ => (AyaMode::Driver, Hook::XdpGeneric, XdpModes::NATIVE),
         };
-        self.unpin(ifindex, other);
+        // Before anything goes that runs.
+        self.load_xdp(programs)?;
+        let is_freed = self.unpin(ifindex, other);
         let place = Place { ifindex, interface, hook };
         let earlier = self.pinned(place);
         let path = pin(&self.pins, ifindex, hook);
@@ -186,7 +190,9 @@ impl Programs {
             }
             let _ = fs::remove_file(&path);
         }
-        let id = program.attach_to_if_index(ifindex, mode).map_err(place.refused())?;
+        let patience = if is_freed { FREED } else { Duration::ZERO };
+        let id = once_free(patience, || program.attach_to_if_index(ifindex, mode))
+            .map_err(place.refused())?;
         let link = program.take_link(id).map_err(place.refused())?;
         keep(link.try_into().map_err(place.unlinked())?, path)
     }
@@ -201,7 +207,9 @@ impl Programs {
         let place = Place { ifindex, interface, hook };
         let earlier = self.pinned(place);
         let path = pin(&self.pins, ifindex, hook);
-        let program: &mut SchedClassifier = program(&mut self.ebpf, name).expect("it was loaded");
+        // One of this daemon's would take what comes now for itself when it is dropped.
+        self.filters.remove(&(ifindex, hook));
+        let program = self.tc(name)?;
         if let Some(link) = earlier {
             let link = SchedClassifierLink::try_from(link).map_err(place.unlinked())?;
             if let Ok(id) = program.attach_to_link(link) {
@@ -231,9 +239,9 @@ impl Programs {
         PinnedLink::from_pin(pin(&self.pins, place.ifindex, place.hook)).ok().map(FdLink::from)
     }
 
-    /// Removing the pin of a link detaches it.
-    fn unpin(&self, ifindex: u32, hook: Hook) {
-        let _ = fs::remove_file(pin(&self.pins, ifindex, hook));
+    /// Removing the pin of a link detaches it, in a moment. Says whether there was one.
+    fn unpin(&self, ifindex: u32, hook: Hook) -> bool {
+        fs::remove_file(pin(&self.pins, ifindex, hook)).is_ok()
     }
 
     /// Leaves everything attached when the daemon ends.
@@ -270,6 +278,28 @@ pub(crate) fn remove_filters(interface: &str) {
     if !has_tcx() {
         // Fails where there is none, as on interfaces that are no ports.
         let _ = tc::qdisc_detach_program(interface, TcAttachType::Ingress, TC_IN);
+    }
+}
+
+/// In which the kernel frees a link whose pin has gone.
+const FREED: Duration = Duration::from_secs(1);
+
+/// Attaches as soon as the kernel has freed the link of the program before: until then it says that there is one.
+fn once_free<T>(
+    patience: Duration,
+    mut attach: impl FnMut() -> Result<T, ProgramError>,
+) -> Result<T, ProgramError> {
+    let started = Instant::now();
+    loop {
+        match attach() {
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(EEXIST)
+                    && started.elapsed() < patience =>
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
     }
 }
 

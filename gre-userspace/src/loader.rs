@@ -5,18 +5,19 @@
 //! get the new program in the place of the old one without a gap.
 
 mod build;
+mod programs;
 
 use std::{
-    collections::HashMap,
     fs, io,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{DevMap, Map, MapData, MapError, PerfEventArray, ProgramArray},
+    maps::{DevMap, Map, MapData, MapError, PerfEventArray},
     pin::PinError,
-    programs::{ProgramError, SchedClassifier, Xdp, tc::SchedClassifierLink},
+    programs::ProgramError,
     util::{KernelVersion, nr_cpus},
 };
 use gre_ebpf_common::{
@@ -34,10 +35,13 @@ use gre_ebpf_common::{
 };
 use thiserror::Error;
 
-pub use self::build::Build;
-use self::build::Pins;
+pub(crate) use self::programs::{TC_DELIVER, TC_IN, TC_OUT};
+pub use self::{
+    build::Build,
+    programs::{Programs, XdpModes},
+};
+use self::{build::Pins, programs::XDP_DETOURS};
 use crate::{
-    attach::Hook,
     dataplane::GROUPS,
     maps::{
         Maps, Table, TxPorts,
@@ -80,28 +84,6 @@ pub enum LoadError {
     #[error("{0}: {1}")]
     Files(PathBuf, io::Error),
 }
-
-pub struct Programs {
-    pub(crate) ebpf: Ebpf,
-    /// The XDP programs for ports in generic mode, once there is one.
-    generic: Option<Ebpf>,
-    pub(crate) pins: PathBuf,
-    /// Where the maps are pinned.
-    maps: PathBuf,
-    build: Build,
-    limits: Limits,
-    /// TC attachments of kernels before 6.6, which cannot be pinned.
-    pub(crate) filters: HashMap<(u32, Hook), SchedClassifierLink>,
-}
-
-pub(crate) const XDP: &str = "xgre_xdp";
-/// Where XDP goes on, by their places in [`DETOURS`].
-const XDP_ANY: &str = "xgre_xdp_any";
-const XDP_FRAMES: &str = "xgre_xdp_frames";
-const XDP_DETOURS: [&str; 2] = [XDP_ANY, XDP_FRAMES];
-pub(crate) const TC_IN: &str = "xgre_tc_in";
-pub(crate) const TC_OUT: &str = "xgre_tc_out";
-pub(crate) const TC_DELIVER: &str = "xgre_tc_deliver";
 
 /// The way of packets to the daemon: not pinned, since it is the running daemon's.
 const EVENTS: &str = "EVENTS";
@@ -187,13 +169,19 @@ pub struct Loaded {
     pub migrated: Option<Vec<(u32, Tunnel)>>,
 }
 
-/// Loads the programs, with the maps pinned below `pins` or new ones.
-pub fn load(build: &Build, limits: &Limits, pins: &Path) -> Result<Loaded, LoadError> {
+/// Makes the maps, or opens those pinned below `pins`, and loads the programs of TC and those of XDP for
+/// these modes.
+pub fn load(
+    build: &Build,
+    limits: &Limits,
+    pins: &Path,
+    modes: XdpModes,
+) -> Result<Loaded, LoadError> {
     if KernelVersion::current().is_ok_and(|version| version < OLDEST_KERNEL) {
         return Err(LoadError::OldKernel);
     }
     let found = Pins::find(pins, build).map_err(|e| LoadError::Files(pins.to_owned(), e))?;
-    let loaded = load_beside(&found, build, limits, pins);
+    let loaded = load_beside(&found, build, limits, pins, modes);
     if loaded.is_err() {
         found.abandon();
     }
@@ -205,6 +193,7 @@ fn load_beside(
     build: &Build,
     limits: &Limits,
     pins: &Path,
+    modes: XdpModes,
 ) -> Result<Loaded, LoadError> {
     let maps = &found.maps;
     for directory in [maps, &pins.join("links")] {
@@ -213,22 +202,10 @@ fn load_beside(
     let cpus = cpus()?;
     let sizes = sizes(limits, cpus);
     found.carry(build, &sizes)?;
-    let mut ebpf = prepare(build.object, limits, cpus, maps, NATIVE)?;
-    // The programs name their maps by descriptors, which the maps own.
-    load_xdp(&mut ebpf)?;
-    load_tc(&mut ebpf)?;
-    lay_detours(&mut ebpf)?;
-    let (filled, for_daemon) = take_maps(&mut ebpf, maps, &sizes, limits, cpus)?;
+    let ebpf = prepare(build.object, limits, cpus, maps, NATIVE)?;
+    let (filled, for_daemon) = open_maps(&ebpf, maps, &sizes, limits, cpus)?;
+    let programs = Programs::load(ebpf, build, limits, pins, modes)?;
     let tunnels = found.tunnels(build, &sizes)?;
-    let programs = Programs {
-        ebpf,
-        generic: None,
-        pins: pins.to_owned(),
-        maps: maps.clone(),
-        build: *build,
-        limits: *limits,
-        filters: HashMap::new(),
-    };
     let migrated = found.are_others().then_some(tunnels);
     Ok(Loaded { programs, maps: filled, for_daemon, migrated })
 }
@@ -274,100 +251,45 @@ fn hash_seed() -> u32 {
     })
 }
 
-/// The same programs for generic mode, where they must not declare that they take frames in several
-/// buffers: Linux then copies each packet, and forgets how long its Ethernet header is
-/// (skb_pp_cow_data, since 6.9), so that TC behind XDP finds no frame. The declaration is the name of
-/// their section.
-fn for_generic_mode(object: &[u8]) -> Vec<u8> {
-    const DECLARED: &[u8] = b"xdp.frags\0";
-    let mut object = object.to_vec();
-    let mut at = 0;
-    while let Some(found) = object[at..].windows(DECLARED.len()).position(|name| name == DECLARED) {
-        at += found + b"xdp".len();
-        object[at] = 0;
-    }
-    object
-}
-
-fn load_xdp(ebpf: &mut Ebpf) -> Result<(), LoadError> {
-    for name in [XDP, XDP_ANY, XDP_FRAMES] {
-        let program: &mut Xdp = program(ebpf, name)?;
-        program.load().map_err(|source| LoadError::Program { name, source })?;
-    }
-    Ok(())
-}
-
-fn load_tc(ebpf: &mut Ebpf) -> Result<(), LoadError> {
-    for name in [TC_IN, TC_OUT, TC_DELIVER] {
-        let program: &mut SchedClassifier = self::program(ebpf, name)?;
-        program.load().map_err(|source| LoadError::Program { name, source })?;
-    }
-    Ok(())
-}
-
-/// Tells the XDP program where to go on. The map outlives the daemon as the others do, since an array
-/// of programs is emptied when nobody holds it.
-fn lay_detours(ebpf: &mut Ebpf) -> Result<(), LoadError> {
-    let failed = |source| LoadError::Map { name: DETOURS, source };
-    let map = ebpf.take_map(DETOURS).ok_or(LoadError::Missing(DETOURS))?;
-    let mut detours = ProgramArray::try_from(map).map_err(failed)?;
-    for (index, name) in (0..).zip(XDP_DETOURS) {
-        let program: &mut Xdp = program(ebpf, name)?;
-        let program = program.fd().map_err(|source| LoadError::Program { name, source })?;
-        detours.set(index, program, 0).map_err(failed)?;
-    }
-    Ok(())
-}
-
-pub(crate) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, LoadError>
-where
-    &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(name)
-        .ok_or(LoadError::Missing(name))?
-        .try_into()
-        .map_err(|source| LoadError::Program { name, source })
-}
-
-fn take_maps(
-    ebpf: &mut Ebpf,
+/// Opens the maps that the daemon reads or fills. The object keeps its own descriptors of them, by which
+/// programs that are loaded later name their maps.
+fn open_maps(
+    ebpf: &Ebpf,
     pins: &Path,
     sizes: &[Size],
     limits: &Limits,
     cpus: u32,
 ) -> Result<(Maps, ForDaemon), LoadError> {
-    let events = ebpf.take_map(EVENTS).ok_or(LoadError::Missing(EVENTS))?;
-    let events = PerfEventArray::try_from(events)
-        .map_err(|source| LoadError::Map { name: EVENTS, source })?;
-    let mut take = |name: &'static str| -> Result<(Map, &Size), LoadError> {
+    let map = |name: &'static str| ebpf.map(name).ok_or(LoadError::Missing(name));
+    let sized = |name: &'static str| -> Result<(&Map, &Size), LoadError> {
         let size = sizes.iter().find(|size| size.name == name).ok_or(LoadError::Missing(name))?;
-        Ok((ebpf.take_map(name).ok_or(LoadError::Missing(name))?, size))
+        Ok((map(name)?, size))
     };
-    let (tx_ports, _) = take(TX_PORTS)?;
     let failed = |name| move |source| LoadError::Map { name, source };
-    let tx_ports = DevMap::try_from(tx_ports).map_err(failed(TX_PORTS))?;
+    let opened = |name| another(map(name)?, name);
+    let events = PerfEventArray::try_from(opened(EVENTS)?).map_err(failed(EVENTS))?;
+    let tx_ports = DevMap::try_from(opened(TX_PORTS)?).map_err(failed(TX_PORTS))?;
     let generic_pin = pins.join(TX_PORTS.to_owned() + GENERIC);
-    let (vlans, size) = take("VLANS")?;
-    let vlans = Vlans::new(vlans, size.entries).map_err(failed("VLANS"))?;
-    let (hosts6, size) = take("HOSTS6")?;
-    let hosts6 = Hosts6::new(hosts6, size.entries).map_err(failed("HOSTS6"))?;
-    let (stations, fdb) = take("FDB")?;
-    let (sequences, size) = take("SEQUENCES")?;
+    let (_, size) = sized("VLANS")?;
+    let vlans = Vlans::new(opened("VLANS")?, size.entries).map_err(failed("VLANS"))?;
+    let (_, size) = sized("HOSTS6")?;
+    let hosts6 = Hosts6::new(opened("HOSTS6")?, size.entries).map_err(failed("HOSTS6"))?;
+    let (_, fdb) = sized("FDB")?;
     for name in [HELD, FRAMES] {
-        let (map, size) = take(name)?;
-        let Map::Array(data) = &map else { return Err(LoadError::Missing(name)) };
+        let (map, size) = sized(name)?;
+        let Map::Array(data) = map else { return Err(LoadError::Missing(name)) };
         check_layout(data, size)?;
     }
-    // One for the daemon's task that follows the kernel, one for the other.
-    let for_daemon = ForDaemon { events, sequences: map_memory(&sequences, size)? };
-    let sequences = map_memory(&sequences, size)?;
-    let mut mapping = |name| {
-        let (map, size) = take(name)?;
-        map_memory(&map, size)
+    let mapping = |name| {
+        let (map, size) = sized(name)?;
+        map_memory(map, size)
     };
+    // One for the daemon's task that follows the kernel, one for the other.
+    let for_daemon = ForDaemon { events, sequences: mapping("SEQUENCES")? };
+    let sequences = mapping("SEQUENCES")?;
     let members = mapping("BRIDGE_MEMBERS")?;
     let members = Table::new(members, limits.interfaces, "interface", "interfaces");
-    let bridges = Bridges::new(members, stations, fdb.entries, mapping("BRIDGES_UNTIL")?)
+    let bridges = Bridges::new(members, opened("FDB")?, fdb.entries, mapping("BRIDGES_UNTIL")?)
         .map_err(failed("FDB"))?;
     let buckets = demux::buckets(limits.tunnels);
     let maps = Maps {
@@ -395,6 +317,19 @@ fn take_maps(
     Ok((maps, for_daemon))
 }
 
+/// The same map by another descriptor.
+fn another(map: &Map, name: &'static str) -> Result<Map, LoadError> {
+    let (data, of_kind): (_, fn(MapData) -> Map) = match map {
+        Map::HashMap(data) => (data, Map::HashMap),
+        Map::DevMap(data) => (data, Map::DevMap),
+        Map::PerfEventArray(data) => (data, Map::PerfEventArray),
+        _ => return Err(LoadError::Missing(name)),
+    };
+    let failed = |source| LoadError::Map { name, source };
+    let descriptor = data.fd().as_fd().try_clone_to_owned().map_err(|e| failed(e.into()))?;
+    MapData::from_fd(descriptor).map(of_kind).map_err(failed)
+}
+
 /// Maps an array into memory, if it is laid out as this build expects.
 fn map_memory(map: &Map, size: &Size) -> Result<Mapping, LoadError> {
     let name = size.name;
@@ -414,53 +349,4 @@ fn check_layout(data: &MapData, size: &Size) -> Result<(), LoadError> {
         return Err(LoadError::Layout { name, found, found_size, wanted, wanted_size });
     }
     Ok(())
-}
-
-impl Programs {
-    /// Removes what only programs of another layout used, once all of them have been replaced.
-    pub fn settle(&self) -> Result<(), LoadError> {
-        build::remove_others(&self.pins, &self.maps)
-            .map_err(|error| LoadError::Files(self.pins.clone(), error))
-    }
-
-    /// The XDP program for ports in generic mode; loads it and those that it goes on with if need be.
-    pub(crate) fn generic_xdp(&mut self) -> Result<&mut Xdp, LoadError> {
-        if self.generic.is_none() {
-            let object = for_generic_mode(self.build.object);
-            let mut ebpf = prepare(&object, &self.limits, cpus()?, &self.maps, GENERIC)?;
-            load_xdp(&mut ebpf)?;
-            lay_detours(&mut ebpf)?;
-            self.generic = Some(ebpf);
-        }
-        program(self.generic.as_mut().ok_or(LoadError::Missing(XDP))?, XDP)
-    }
-
-    /// The kernel's number of the XDP program of this build.
-    pub fn xdp(&mut self) -> Result<&mut Xdp, LoadError> {
-        program(&mut self.ebpf, XDP)
-    }
-
-    /// The XDP program for all but the plainest packets.
-    pub fn xdp_frames(&mut self) -> Result<&mut Xdp, LoadError> {
-        program(&mut self.ebpf, XDP_FRAMES)
-    }
-
-    pub fn xdp_any(&mut self) -> Result<&mut Xdp, LoadError> {
-        program(&mut self.ebpf, XDP_ANY)
-    }
-
-    /// The TC program for the ingress of ports.
-    pub fn tc_in(&mut self) -> Result<&mut SchedClassifier, LoadError> {
-        program(&mut self.ebpf, TC_IN)
-    }
-
-    /// The TC program for the egress of tunnel devices.
-    pub fn tc_out(&mut self) -> Result<&mut SchedClassifier, LoadError> {
-        program(&mut self.ebpf, TC_OUT)
-    }
-
-    /// The TC program for the egress of their other ends.
-    pub fn tc_deliver(&mut self) -> Result<&mut SchedClassifier, LoadError> {
-        program(&mut self.ebpf, TC_DELIVER)
-    }
 }

@@ -60,9 +60,10 @@ pub fn reconcile(desired: &Desired, snapshot: &Snapshot, attached: &Attached) ->
 
     let stale_ports = attached
         .ports
-        .iter()
-        .filter(|(ifindex, port)| ports.get(ifindex).is_none_or(|(_, mode)| *mode != port.mode))
-        .map(|(&ifindex, _)| ifindex);
+        .keys()
+        .copied()
+        // What is to run in another mode goes on until it does.
+        .filter(|ifindex| !ports.contains_key(ifindex));
     let stale_devices = attached
         .devices
         .iter()
@@ -248,6 +249,11 @@ mod tests {
         attached.ports.insert(2, port);
         attached.devices.insert(4, 5);
         assert_eq!(reconcile(&desired, &snapshot(), &attached), []);
+
+        let mut otherwise = desired.clone();
+        otherwise.ports.insert("eth0".to_owned(), XdpMode::Off);
+        let again = Change::AttachPort { ifindex: 2, name: "eth0".to_owned(), mode: XdpMode::Off };
+        assert_eq!(reconcile(&otherwise, &snapshot(), &attached), [again], "TC goes on meanwhile");
 
         let mut without = snapshot();
         without.links.remove(&4);

@@ -1,6 +1,7 @@
 //! The daemon under test, and its command line, in a namespace.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -85,6 +86,24 @@ impl Daemon {
     pub fn log(&self) -> Result<String> {
         let resident = self.resident.as_ref().context("the daemon has been stopped")?;
         Ok(resident.process.output().to_string())
+    }
+
+    /// How many XDP programs it has loaded, whether or not they are attached.
+    pub fn xdp_programs(&self) -> Result<usize> {
+        // BPF_PROG_TYPE_XDP
+        const XDP: &str = "prog_type:\t6";
+        let resident = self.resident.as_ref().context("the daemon has been stopped")?;
+        let descriptors = format!("/proc/{}/fdinfo", resident.process.id());
+        let mut programs = BTreeSet::new();
+        for entry in fs::read_dir(descriptors)? {
+            // One may be closed meanwhile.
+            let told = fs::read_to_string(entry?.path()).unwrap_or_default();
+            if told.lines().any(|line| line == XDP) {
+                let id = told.lines().find_map(|line| line.strip_prefix("prog_id:"));
+                programs.insert(id.context("a program has an id")?.to_owned());
+            }
+        }
+        Ok(programs.len())
     }
 
     /// Stops it by SIGTERM, and returns its log.
@@ -204,8 +223,12 @@ pub fn nothing_is_left(gateway: &Namespace) -> Result<()> {
     let mut devices = gateway.devices()?;
     devices.sort();
     ensure!(devices == ["lan", "wan"], "devices: {devices:?}");
-    let links = gateway.ip("-d link show")?;
-    ensure!(!links.contains("prog/xdp"), "{links}");
+    // The kernel takes a program off a moment after its link's pin has gone.
+    wait_until("no XDP program is left", STOP, || {
+        let links = gateway.ip("-d link show")?;
+        ensure!(!links.contains("prog/xdp"), "{links}");
+        Ok(())
+    })?;
     for device in devices {
         for hook in ["ingress", "egress"] {
             let filters = gateway.attempt(&format!("tc filter show dev {device} {hook}"))?;

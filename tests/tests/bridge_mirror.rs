@@ -22,7 +22,7 @@ use gre_ebpf_common::{
 };
 use gre_userspace::{
     dataplane::DataPlane,
-    loader::{self, Build, Loaded},
+    loader::{self, Build, Loaded, XdpModes},
     model::Limits,
 };
 use tests::{
@@ -152,7 +152,12 @@ fn a_bridge_that_joins_a_lan_to_a_tunnel_is_mirrored_as_long_as_the_daemon_follo
     })?;
     let record = Member::new(lab.bridge, 0, bridge::Flags::default(), 30_000);
     assert_eq!([maps.member(lab.lan)?, maps.member(device)?], [record; 2]);
-    assert!(maps.port(lab.lan)?.flags.has(port::Flags::BRIDGED), "a port without an address");
+    // Ports are written after all of a bridge.
+    wait_until("the LAN is a port without an address", SOON, || {
+        let port = maps.port(lab.lan)?;
+        ensure!(port.flags.has(port::Flags::BRIDGED), "{port:?}");
+        Ok(())
+    })?;
     assert!(maps.station(lab.bridge, FAR_HOST).is_some_and(|far| far.tunnel().is_some()));
     wait_until("nothing keeps the tunnel slow", SOON, || match lab.why_not()? {
         Some(why_not) => bail!("{why_not}"),
@@ -223,7 +228,7 @@ fn addresses_beyond_the_limit_are_left_out_and_those_that_are_in_stay() {
     let pins = Pins::new();
     let limits = Limits { fdb: 2, tunnels: 8, route_blocks: 16, interfaces: 64, ..Limits::DEFAULT };
     let Loaded { programs: _programs, maps: mut written, .. } =
-        loader::load(&Build::THIS, &limits, pins.path()).expect("loading");
+        loader::load(&Build::THIS, &limits, pins.path(), XdpModes::NONE).expect("loading");
     let maps = Maps::open(pins.path()).expect("opening the maps");
     let mut apply = |hosts: &[u8]| {
         let station = |&last: &u8| {

@@ -6,7 +6,9 @@
 //! ```
 //! The whole of it is drawn in `tests::topology`.
 
-use anyhow::{Result, bail};
+use std::fs;
+
+use anyhow::{Result, bail, ensure};
 use tests::{
     config::{Gateway, Xdp},
     gateways::{Gateways, SOON},
@@ -148,8 +150,57 @@ fn an_interface_that_appears_later_becomes_a_port_and_ceases_to_be_one() -> Resu
         "[]" => Ok(()),
         ports => bail!("the ports are {ports}"),
     })?;
-    assert!(!host.ip("link show dev late")?.contains("prog/xdp"));
+    // The kernel takes a program off a moment after its link's pin has gone.
+    wait_until("late has no program", SOON, || {
+        let shown = host.ip("link show dev late")?;
+        ensure!(!shown.contains("prog/xdp"), "{shown}");
+        Ok(())
+    })?;
     daemon.stop().map(drop)
+}
+
+/// The verifier takes a third of a second for those of a mode.
+#[test]
+fn xdp_programs_are_loaded_for_the_modes_alone_that_ports_run_in() -> Result<()> {
+    let host = Namespace::new("modes")?;
+    // By its queues the kernel has no native XDP on `slow`.
+    const SLOW: &str =
+        "slow numrxqueues 1 numtxqueues 1 type veth peer name end numrxqueues 2 numtxqueues 2";
+    for pair in ["fast type veth peer name far", SLOW] {
+        host.ip(&format!("link add {pair}"))?;
+    }
+    let none = Gateway::without_tunnels();
+    let asked = |ports: &[(&str, Xdp)]| {
+        ports.iter().fold(String::new(), |text, (port, xdp)| {
+            text + &none.clone().ports(&[*port]).xdp(*xdp).toml()
+        })
+    };
+    let file = host.scratch().join("ports.toml");
+    fs::write(&file, asked(&[("fast", Xdp::Off), ("slow", Xdp::Off)]))?;
+    let daemon = Daemon::start_from(&host, &file)?;
+    assert_eq!(daemon.xdp_programs()?, 0);
+    for (ports, loaded) in [
+        ([("fast", Xdp::Off), ("slow", Xdp::Generic)], 3),
+        ([("fast", Xdp::Generic), ("slow", Xdp::Off)], 3),
+        ([("fast", Xdp::Native), ("slow", Xdp::Generic)], 6),
+        ([("fast", Xdp::Off), ("slow", Xdp::Off)], 6),
+    ] {
+        fs::write(&file, asked(&ports))?;
+        xgre(&host, &format!("apply {}", file.display()))?;
+        assert_eq!(daemon.xdp_programs()?, loaded, "{ports:?}");
+    }
+    daemon.stop()?;
+
+    for (port, mode, note) in
+        [("fast", "native", ""), ("slow", "generic", "no native XDP: the kernel says that")]
+    {
+        let daemon = Daemon::start(&host, &none.clone().ports(&[port]))?;
+        let told = self::ports(&host)?;
+        ensure!(told.contains(&format!("\"xdp\":\"{mode}\"")) && told.contains(note), "{told}");
+        assert_eq!(daemon.xdp_programs()?, 3, "{port} by itself");
+        daemon.stop()?;
+    }
+    Ok(())
 }
 
 fn ports(host: &Namespace) -> Result<String> {

@@ -5,13 +5,15 @@
 //!      1500     tunnel0 1476 (1472 with a key), underlay 1500
 //! ```
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use tests::{
     config::{Gateway, Xdp},
-    gateways::Gateways,
+    gateways::{Gateways, SOON},
     in_each_xdp_mode,
+    process::wait_until,
     topology::{PC2, R1_LAN, R2_LAN, R2_TUNNEL},
     traffic::{Flow, Load, ping_exact, tcp},
+    xgre::tunnel,
 };
 
 in_each_xdp_mode!(
@@ -36,7 +38,13 @@ fn a_key_takes_4_more(xdp: Xdp) -> Result<()> {
 
 fn a_smaller_mtu_set_by_ip_link_is_obeyed(xdp: Xdp) -> Result<()> {
     let gateways = gateways(xdp, None)?;
-    gateways.lab.r1.ip("link set tunnel0 mtu 1414")?;
+    let r1 = &gateways.lab.r1;
+    r1.ip("link set tunnel0 mtu 1414")?;
+    wait_until("the daemon has heard of it", SOON, || {
+        let shown = tunnel(r1, "tunnel0")?.context("no tunnel0")?;
+        ensure!(shown["mtu"] == 1414, "{shown}");
+        Ok(())
+    })?;
     gateways.settle()?;
     exactly_fits(&gateways, 1414)
 }

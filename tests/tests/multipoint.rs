@@ -110,9 +110,13 @@ fn t1_a_route_names_the_remote_of_a_tunnel_without(xdp: Xdp) -> Result<()> {
     let lab = Multipoint::start(xdp)?;
     let Multipoint { lab: Hub { hub, a, b, .. }, .. } = &lab;
     // Until then there is nobody to send to, and the command line says what is missing.
-    let shown = xgre(hub, "tunnel show mgre0")?;
     let missing = "ip route add PREFIX via REMOTE dev mgre0 onlink";
-    ensure!(shown.contains(missing), "no \"{missing}\" in\n{shown}");
+    // First the daemon hears that the device is up, which it has itself asked for.
+    wait_until("the hub says what is missing", SOON, || {
+        let shown = xgre(hub, "tunnel show mgre0")?;
+        ensure!(shown.contains(missing), "no \"{missing}\" in\n{shown}");
+        Ok(())
+    })?;
 
     hub.ip("addr add 10.255.0.3/32 dev mgre0")?;
     for (spoke, own, wan, lan) in

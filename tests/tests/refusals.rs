@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use aya::programs::XdpMode;
 use gre_userspace::{
     instance::Instance,
-    loader::{self, Build, Loaded, Programs},
+    loader::{self, Build, Loaded, Programs, XdpModes},
     model::Limits,
 };
 use nix::sched::{CloneFlags, setns};
@@ -109,7 +109,8 @@ fn attach_foreign_program(host: &Namespace) -> Result<Foreign> {
         Limits { tunnels: 1, next_hops: 1, route_blocks: 1, interfaces: 64, ..Limits::DEFAULT };
     let attach = move || -> Result<Foreign> {
         setns(File::open(namespace)?, CloneFlags::CLONE_NEWNET)?;
-        let Loaded { mut programs, .. } = loader::load(&Build::THIS, &limits, &pins)?;
+        let Loaded { mut programs, .. } =
+            loader::load(&Build::THIS, &limits, &pins, XdpModes::NATIVE)?;
         programs.xdp()?.attach("port", XdpMode::default())?;
         Ok(Foreign(Some(programs)))
     };

@@ -15,7 +15,7 @@ use nix::unistd::geteuid;
 use tests::{interrupt, namespace};
 
 use crate::{
-    build::cargo,
+    build::{self, cargo_test},
     lint, package,
     progress::step,
     results, root,
@@ -84,28 +84,30 @@ fn steps(timings: &mut Timings) -> Result<()> {
     lint::checks(timings)?;
     timings.measure("build", build)?;
     // What fails in guests is worth knowing, too, when something has failed here.
-    let here = timings.measure("tests", tests);
+    let here = thread::scope(|scope| {
+        // Tests mostly wait; what comes after them needs xgre as it is installed.
+        let release = scope.spawn(build::release_beside);
+        let here = timings.measure("tests", tests);
+        let release = || release.join().expect("building does not panic");
+        timings.measure("release", release).and(here)
+    });
     interrupt::check()?;
     let installed = timings.measure("package", package::test);
     interrupt::check()?;
     here.and(installed).and(timings.measure("guests", || vm::tests(None)))
 }
 
+/// With the tests of `gre-userspace`, which run it, cargo builds `target/debug/xgre`.
 fn build() -> Result<()> {
-    let mut command = cargo();
-    command.args(["build", "--package", "gre-userspace", "--bin", "xgre"]);
-    step("building xgre and its BPF programs", command)?;
-    let mut command = cargo();
-    command.args(["test", "--workspace", "--exclude", "gre-ebpf", "--no-run"]);
-    step("building the tests", command).map(drop)
+    let mut command = cargo_test();
+    command.arg("--no-run");
+    step("building xgre, its BPF programs and the tests", command).map(drop)
 }
 
 /// With cargo's own output, so that its summaries are there to be read.
 fn tests() -> Result<()> {
-    let mut command = cargo();
-    command
-        .args(["test", "--workspace", "--exclude", "gre-ebpf", "--no-fail-fast"])
-        .env("XGRE_BIN", root().join("target/debug/xgre"));
+    let mut command = cargo_test();
+    command.arg("--no-fail-fast").env("XGRE_BIN", root().join("target/debug/xgre"));
     if env::var_os(TEST_THREADS).is_none() {
         command.env(TEST_THREADS, threads().to_string());
     }

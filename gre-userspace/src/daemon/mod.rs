@@ -11,6 +11,7 @@ mod change;
 mod check;
 mod describe;
 mod links;
+mod ports;
 mod reload;
 mod service;
 mod slow;
@@ -80,8 +81,9 @@ pub async fn run(options: Options) -> Result<()> {
     // Before anything else is touched: it is what a second daemon stumbles on.
     let server = Server::start(&instance.socket, handle, access.clone())?;
     let takeover = loader::is_running(&instance.pins);
+    let modes = ports::modes(&desired, &snapshots.borrow());
     let Loaded { programs, maps, for_daemon, migrated } =
-        loader::load(&build, &desired.limits, &instance.pins)?;
+        loader::load(&build, &desired.limits, &instance.pins, modes)?;
     let (slow_path, path_mtus) = slow::start(for_daemon)?;
     let mut world = World::new(kernel, programs, maps, snapshots.clone(), slow_path, access);
     if let Err(error) = world.start(desired, migrated).await {

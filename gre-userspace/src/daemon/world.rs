@@ -17,7 +17,7 @@ use crate::{
     dataplane::{
         self, Allocated, Attachment, DataPlane, HopKey, Kernels, Known, TunnelState, Underlays,
     },
-    loader::Programs,
+    loader::{Programs, XdpModes},
     maps::Maps,
     model::{Desired, XdpMode},
     netlink::Kernel,
@@ -26,7 +26,7 @@ use crate::{
     slowpath::task::Shared,
 };
 
-use super::service::Service;
+use super::{ports, service::Service};
 
 pub struct World {
     pub(super) kernel: Kernel,
@@ -169,9 +169,10 @@ impl World {
         for change in reconcile::reconcile(&self.desired, snapshot, &self.attached) {
             if let Change::AttachPort { ifindex, mode, .. } = change {
                 let attachment = programs.left(ifindex);
-                if attachment == Attachment::Generic {
+                let goes_on = matches!(mode, XdpMode::Auto | XdpMode::Generic);
+                if attachment == Attachment::Generic && goes_on {
                     // It has maps of its own.
-                    programs.generic_xdp()?;
+                    programs.load_xdp(XdpModes::GENERIC)?;
                 }
                 let port = AttachedPort { mode, attachment, note: None };
                 self.attached.ports.insert(ifindex, port);
@@ -196,7 +197,20 @@ impl World {
     pub(super) fn attach(&mut self, snapshot: &Snapshot) -> Result<()> {
         let mut first = Ok(());
         let Some(programs) = &mut self.programs else { return first };
-        for change in reconcile::reconcile(&self.desired, snapshot, &self.attached) {
+        let changes = reconcile::reconcile(&self.desired, snapshot, &self.attached);
+        if changes.is_empty() {
+            return first;
+        }
+        let ports = reconcile::ports(&self.desired, snapshot);
+        let asked = changes.iter().filter_map(|change| match change {
+            Change::AttachPort { ifindex, mode, .. } => Some((*ifindex, *mode)),
+            Change::AttachDevice { .. } | Change::Detach { .. } => None,
+        });
+        // It takes the verifier a while, in which all stays as it is.
+        if let Err(error) = programs.load_xdp(ports::modes_of(asked, &ports, snapshot)) {
+            first = Err(error.into());
+        }
+        for change in changes {
             debug!(?change, "reconciling");
             match change {
                 Change::Detach { ifindex } => {
@@ -213,14 +227,9 @@ impl World {
                     }
                 }
                 Change::AttachPort { ifindex, name, mode } => {
-                    let link = snapshot.links.get(&ifindex);
-                    let port = match vlan_base(snapshot, &self.desired, ifindex) {
-                        Some(base) => attach_vlan(programs, ifindex, &name, mode, &base),
-                        None => attach_port(programs, ifindex, &name, mode, link),
-                    }
-                    .inspect(|port| info!(port = name, xdp = ?port.attachment, "attached"));
-                    match port {
+                    match ports::attach(programs, (ifindex, &name), mode, &ports, snapshot) {
                         Ok(port) => {
+                            info!(port = name, xdp = ?port.attachment, "attached");
                             self.attached.ports.insert(ifindex, port);
                         }
                         Err(error) => {
@@ -402,57 +411,3 @@ impl World {
         }
     }
 }
-
-/// The port on which the frames of a VLAN device arrive, by name.
-fn vlan_base(snapshot: &Snapshot, desired: &Desired, ifindex: u32) -> Option<String> {
-    snapshot.links.get(&ifindex)?.vlan?;
-    let (base, _) = dataplane::wire(snapshot, ifindex)?;
-    let ports = reconcile::ports(desired, snapshot);
-    ports.get(&base).filter(|(_, mode)| *mode != XdpMode::Off).map(|(name, _)| name.clone())
-}
-
-/// XDP has seen the frames of a VLAN device already, on the port below it.
-fn attach_vlan(
-    programs: &mut Programs,
-    ifindex: u32,
-    name: &str,
-    mode: XdpMode,
-    base: &str,
-) -> Result<AttachedPort> {
-    let (attachment, _) = programs.attach_port(ifindex, name, XdpMode::Off)?;
-    Ok(AttachedPort { mode, attachment, note: Some(format!("XDP runs on {base}, below it")) })
-}
-
-fn attach_port(
-    programs: &mut Programs,
-    ifindex: u32,
-    name: &str,
-    mode: XdpMode,
-    link: Option<&Link>,
-) -> Result<AttachedPort> {
-    let instead = match mode {
-        XdpMode::Auto | XdpMode::Native | XdpMode::Generic
-            if link.is_some_and(dataplane::is_of_several) =>
-        {
-            Some((XdpMode::Off, OF_SEVERAL))
-        }
-        XdpMode::Auto if link.is_some_and(dataplane::is_unsure) => Some((XdpMode::Generic, UNSURE)),
-        _ => None,
-    };
-    let (attachment, note) = match instead {
-        Some((possible, why)) => {
-            let (attachment, _) = programs.attach_port(ifindex, name, possible)?;
-            (attachment, Some(why.to_owned()))
-        }
-        None => programs.attach_port(ifindex, name, mode)?,
-    };
-    Ok(AttachedPort { mode, attachment, note })
-}
-
-/// Why XDP is off on a bond; see [`dataplane::is_of_several`].
-const OF_SEVERAL: &str = "XDP sees the frames of this interface as come in on a member of it, or without their \
-                          VLAN tags";
-/// Why a port is no better than generic; see [`dataplane::is_unsure`].
-const UNSURE: &str = "this kernel, older than 6.3, does not say whether the other end of this veth \
-                      receives redirected packets: where it has GRO or an XDP program, ask for \
-                      `xdp = \"native\"`";

@@ -13,6 +13,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::{
     config::Xdp,
+    gateways::SOON,
+    process::wait_until,
     topology::{like_wire, wire},
     xgre::{Daemon, xgre},
 };
@@ -47,18 +49,20 @@ pub fn is_declined_with_a_reason(
     let tier = Xdp::Off;
 
     checks.check(cell("bond"), TO_KERNEL, "port show", || {
-        let ports: Value = serde_json::from_str(&xgre(&lan.r1, "port show -j")?)?;
-        let ports = ports.as_array().context("no list")?;
-        let port = ports.iter().find(|port| port["name"] == "bond0").context("no bond0")?;
-        let note = port["note"].as_str().unwrap_or_default();
         let said = match xdp {
             Xdp::Native | Xdp::Generic => {
                 "as come in on a member of it, or without their VLAN tags"
             }
             Xdp::Off => "XDP is off for this port in the config",
         };
-        ensure!(port["xdp"] == "off" && note.contains(said), "{port}");
-        Ok(())
+        wait_until("the bond is a port", SOON, || {
+            let ports: Value = serde_json::from_str(&xgre(&lan.r1, "port show -j")?)?;
+            let ports = ports.as_array().context("no list")?;
+            let port = ports.iter().find(|port| port["name"] == "bond0").context("no bond0")?;
+            let note = port["note"].as_str().unwrap_or_default();
+            ensure!(port["xdp"] == "off" && note.contains(said), "{port}");
+            Ok(())
+        })
     })?;
     let change = Change { lan, daemon, xdp: tier };
     checks.check(cell("bond"), TO_KERNEL, "flows", || change.flows(out))?;

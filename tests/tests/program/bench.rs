@@ -21,7 +21,7 @@ use gre_ebpf_common::{
 };
 use gre_userspace::{
     dataplane::DataPlane,
-    loader::{self, Build, Loaded, Programs},
+    loader::{self, Build, Loaded, Programs, XdpModes},
     maps::Maps,
     model::Limits,
 };
@@ -126,7 +126,8 @@ impl Bench {
             .join()
             .expect("making a network namespace");
         let Loaded { programs, maps, .. } =
-            loader::load(&Build::THIS, limits, pins.path()).expect("loading the programs");
+            loader::load(&Build::THIS, limits, pins.path(), XdpModes::NATIVE)
+                .expect("loading the programs");
         let detours =
             MapData::from_pin(Build::THIS.maps(pins.path()).join("DETOURS")).expect("it is pinned");
         let detours = ProgramArray::try_from(Map::ProgramArray(detours)).expect("it is one");

@@ -14,7 +14,7 @@ use aya::{
 use gre_ebpf_common::{counters::Tier, outcome::Outcome, sequence::Sequence};
 use gre_userspace::{
     dataplane::DataPlane,
-    loader::{self, Build, Loaded, Programs},
+    loader::{self, Build, Loaded, Programs, XdpModes},
     maps::Maps,
 };
 use nix::sched::{CloneFlags, setns};
@@ -88,7 +88,8 @@ impl Bench {
             .join()
             .expect("making a network namespace");
         let Loaded { programs, maps, .. } =
-            loader::load(&Build::THIS, &LIMITS, pins.path()).expect("loading the programs");
+            loader::load(&Build::THIS, &LIMITS, pins.path(), XdpModes::NATIVE)
+                .expect("loading the programs");
         let detours =
             MapData::from_pin(Build::THIS.maps(pins.path()).join("DETOURS")).expect("it is pinned");
         Self { programs, maps, _detours: detours, namespace }

@@ -14,7 +14,7 @@ use gre_ebpf_common::{
 };
 use gre_userspace::{
     dataplane::{self, Allocated, HopKey, Known},
-    loader::{self, Build, Loaded},
+    loader::{self, Build, Loaded, XdpModes},
     maps::{Maps, mapping::Mapping, routes::blocks},
     model::{Desired, Limits, Mode, Tunnel},
     netlink::Kernel,
@@ -41,8 +41,8 @@ pub struct Table {
 impl Table {
     pub fn new() -> Self {
         let pins = Pins::new();
-        let Loaded { maps, .. } =
-            loader::load(&Build::THIS, &LIMITS, pins.path()).expect("loading the programs");
+        let Loaded { maps, .. } = loader::load(&Build::THIS, &LIMITS, pins.path(), XdpModes::NONE)
+            .expect("loading the programs");
         let data =
             MapData::from_pin(Build::THIS.maps(pins.path()).join("ROUTES")).expect("it was pinned");
         let len = blocks(LIMITS.route_blocks) as usize * BLOCK * 4;

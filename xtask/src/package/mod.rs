@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    build::{self, cargo},
+    build::{self, cargo, cargo_test},
     cargo_tools::DEB,
     packages::{self, Tool},
     progress::step,
@@ -51,9 +51,9 @@ pub(crate) fn tested() -> Result<()> {
 pub(crate) fn test() -> Result<()> {
     let package = build()?;
     let clean = root::ensure(&directory())?;
-    let mut command = cargo();
+    let mut command = cargo_test();
     command
-        .args(["test", "--package", "tests", "--test", "package", "--", "--ignored"])
+        .args(["--test", "package", "--", "--ignored"])
         .env("XGRE_PACKAGE", package)
         .env("XGRE_CLEAN_ROOT", clean);
     attended(command, &log())

@@ -99,8 +99,8 @@ fn prepare() -> Result<PathBuf> {
 }
 
 fn suites(filter: Option<&str>) -> Result<Vec<Suite>> {
-    let mut command = build::cargo();
-    command.args(["test", "--package", "tests", "--no-run", "--message-format", "json"]);
+    let mut command = build::cargo_test();
+    command.args(["--no-run", "--message-format", "json"]);
     for name in SUITES {
         command.args(["--test", name]);
     }
