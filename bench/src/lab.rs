@@ -19,6 +19,7 @@ use nix::{
 };
 
 use crate::{
+    Effort,
     frames::{self, PORT_MAC},
     objects::Subjects,
 };
@@ -37,7 +38,7 @@ pub struct Lab {
 const LOOPBACK: u32 = 1;
 
 impl Lab {
-    pub fn new(earlier: Option<Vec<u8>>) -> Result<Self> {
+    pub fn new(effort: &Effort) -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
         stay_on_one_cpu()?;
         for pair in [["g0", "x0"], ["x1", "s0"]] {
@@ -53,7 +54,8 @@ impl Lab {
         let (ingress, egress) = (index("x0")?, index("x1")?);
 
         let pins = PathBuf::from(format!("/sys/fs/bpf/xgre-bench-{}", std::process::id()));
-        let (subjects, mut maps) = Subjects::load(&pins, earlier).inspect_err(|_| remove(&pins))?;
+        let (subjects, mut maps) =
+            Subjects::load(&pins, effort.earlier.clone()).inspect_err(|_| remove(&pins))?;
         maps.apply(frames::plane(&[LOOPBACK, ingress], egress)).inspect_err(|_| remove(&pins))?;
         maps.bridges.vouch(u64::MAX);
         Ok(Self {

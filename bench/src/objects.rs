@@ -15,7 +15,7 @@ use gre_userspace::{
     maps::{Maps, demux},
     model::Limits,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::table::Table;
 
@@ -46,9 +46,9 @@ pub struct Subjects {
 }
 
 /// What a program is to the kernel.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Size {
-    pub program: &'static str,
+    pub program: String,
     /// Instructions as the kernel runs them, look-ups inlined.
     pub instructions: u32,
     /// Instructions that the verifier walked through, over all paths.
@@ -121,9 +121,9 @@ pub fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     Ok(ebpf.program_mut(name).with_context(|| format!("there is no program {name}"))?.try_into()?)
 }
 
-fn size(program: &'static str, info: &ProgramInfo) -> Size {
+fn size(program: &str, info: &ProgramInfo) -> Size {
     Size {
-        program,
+        program: program.to_owned(),
         instructions: info.size_translated().unwrap_or(0) / 8,
         verified: info.verified_instruction_count().unwrap_or(0),
         machine_code: info.size_jitted(),
@@ -131,10 +131,10 @@ fn size(program: &'static str, info: &ProgramInfo) -> Size {
 }
 
 pub fn table(sizes: &[Size]) -> Table {
-    let mut table = Table::new(["program", "instructions", "verified", "bytes of machine code"]);
+    let mut table = Table::new(&["program", "instructions", "verified", "bytes of machine code"]);
     for size in sizes {
-        table.row([
-            size.program.to_owned(),
+        table.row(vec![
+            size.program.clone(),
             size.instructions.to_string(),
             size.verified.to_string(),
             size.machine_code.to_string(),

@@ -10,8 +10,10 @@ use aya::{
     maps::{Array, MapData, ProgramArray},
     programs::{ProgramFd, TestRun as _, Xdp},
 };
+use tests::interrupt;
 
 use crate::{
+    Effort,
     figure::{Bound, Figure, Side},
     frames::{self, Network, TEMPLATE},
     lab::Lab,
@@ -45,13 +47,16 @@ fn cases() -> Vec<Case> {
 /// not interrupted at all, and calls in a round: the fastest counts, being the least disturbed.
 const REPEAT: u32 = 10_000;
 const TRIES: u32 = 50;
+const QUICK_TRIES: u32 = 10;
 
-pub fn measure(lab: &mut Lab, rounds: u32) -> Result<Vec<Figure>> {
-    let mut harness = Harness::new(lab)?;
+pub fn measure(effort: &Effort) -> Result<Vec<Figure>> {
+    let lab = &mut Lab::new(effort)?;
+    let mut harness = Harness::new(lab, effort)?;
     let cases = cases();
     // By case, then by subject.
     let mut costs: Vec<Vec<Side>> = vec![Vec::new(); cases.len()];
-    for round in 0..rounds as usize {
+    for round in 0..effort.rounds as usize {
+        interrupt::check()?;
         lab.subjects.reload()?;
         let subjects: Vec<(&str, ProgramFd)> = lab
             .subjects
@@ -66,7 +71,7 @@ pub fn measure(lab: &mut Lab, rounds: u32) -> Result<Vec<Figure>> {
             harness.take(&case.frame)?;
             harness.same_answers(lab, case, &subjects)?;
             let costs = harness.costs(&subjects)?;
-            sides.resize_with(subjects.len(), || Side { name: String::new(), rounds: Vec::new() });
+            sides.resize_with(subjects.len(), || Side::new(""));
             for (side, ((name, _), cost)) in sides.iter_mut().zip(subjects.iter().zip(costs)) {
                 side.name = (*name).to_owned();
                 side.rounds.push(cost);
@@ -83,7 +88,7 @@ fn figures(case: &'static str, sides: Vec<Side>) -> Vec<Figure> {
     [Bound::AtMost(1.05), Bound::None]
         .into_iter()
         .zip(sides)
-        .map(|(bound, other)| Figure::new("P1", case, "ns", bound, rust.clone(), other))
+        .map(|(bound, other)| Figure::ratio("P1", case, "ns", bound, rust.clone(), other))
         .collect()
 }
 
@@ -94,10 +99,11 @@ pub struct Harness {
     subject: ProgramArray<MapData>,
     nothing: ProgramFd,
     frame: Vec<u8>,
+    tries: u32,
 }
 
 impl Harness {
-    pub fn new(lab: &Lab) -> Result<Self> {
+    pub fn new(lab: &Lab, effort: &Effort) -> Result<Self> {
         let mut ebpf = Ebpf::load(RESTORE)?;
         objects::program(&mut ebpf, "nothing")?.load()?;
         let restore = objects::program(&mut ebpf, "restore")?;
@@ -107,7 +113,8 @@ impl Harness {
         let template = Array::try_from(map("TEMPLATE")?)?;
         let subject = ProgramArray::try_from(map("SUBJECT")?)?;
         let nothing = objects::program(&mut ebpf, "nothing")?.fd()?.try_clone()?;
-        Ok(Self { ebpf, template, subject, nothing, frame: Vec::new() })
+        let tries = if effort.quick { QUICK_TRIES } else { TRIES };
+        Ok(Self { ebpf, template, subject, nothing, frame: Vec::new(), tries })
     }
 
     pub fn take(&mut self, frame: &[u8]) -> Result<()> {
@@ -128,7 +135,7 @@ impl Harness {
         let nothing = self.nothing.try_clone()?;
         let mut restoring = f64::MAX;
         let mut fastest = vec![f64::MAX; subjects.len()];
-        for _ in 0..TRIES {
+        for _ in 0..self.tries {
             restoring = restoring.min(self.nanoseconds(&nothing)?);
             for (fastest, (_, subject)) in fastest.iter_mut().zip(subjects) {
                 *fastest = fastest.min(self.nanoseconds(subject)?);

@@ -11,8 +11,10 @@ use aya::{
     util::nr_cpus,
 };
 use gre_ebpf_common::checksum;
+use tests::interrupt;
 
 use crate::{
+    Effort,
     figure::{Bound, Figure, Side},
     frames::{self, DESTINATIONS, ETHERNET, IPV4, Network, TEMPLATE},
     lab::Lab,
@@ -43,14 +45,17 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-pub fn measure(lab: &mut Lab, rounds: u32, packets: u32) -> Result<Vec<Figure>> {
+pub fn measure(effort: &Effort) -> Result<Vec<Figure>> {
+    let lab = &mut Lab::new(effort)?;
+    let packets = if effort.quick { QUICK_PACKETS } else { PACKETS };
     let mut sink = Sink::new(lab)?;
     let mut null = null(lab)?;
     let mut figures = Vec::new();
     for case in cases() {
         let mut generator = Generator::new(lab, &case)?;
         let mut sides: Vec<Side> = Vec::new();
-        for _ in 0..rounds {
+        for _ in 0..effort.rounds {
+            interrupt::check()?;
             let ingress = lab.ingress;
             let mut subjects = lab.subjects.all()?;
             // The comparator knows no bridges.
@@ -62,7 +67,7 @@ pub fn measure(lab: &mut Lab, rounds: u32, packets: u32) -> Result<Vec<Figure>> 
                     .with_context(|| format!("{}, {name}", case.name));
                 subject.detach(link)?;
                 if sides.len() == i {
-                    sides.push(Side { name: name.to_owned(), rounds: Vec::new() });
+                    sides.push(Side::new(name));
                 }
                 sides[i].rounds.push(rate?);
             }
@@ -70,7 +75,7 @@ pub fn measure(lab: &mut Lab, rounds: u32, packets: u32) -> Result<Vec<Figure>> 
         let null = sides.pop().expect("null was measured last");
         for side in sides {
             let bound = if side.name == "rust" { Bound::AtLeast(0.85) } else { Bound::None };
-            figures.push(Figure::new("P2", case.name, "Mpps", bound, side, null.clone()));
+            figures.push(Figure::ratio("P2", case.name, "Mpps", bound, side, null.clone()));
         }
     }
     Ok(figures)
@@ -92,6 +97,10 @@ fn rate(generator: &mut Generator, sink: &mut Sink, packets: u32) -> Result<f64>
     ensure!(received == u64::from(sent), "{received} of {sent} packets reached the sink");
     Ok(f64::from(BURST - BATCH) / (burst - setup) / 1e6)
 }
+
+/// Frames of a side in a round.
+const PACKETS: u32 = 1 << 20;
+const QUICK_PACKETS: u32 = 1 << 16;
 
 /// Frames of a burst: two milliseconds or so.
 const BURST: u32 = 1 << 13;
