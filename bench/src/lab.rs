@@ -11,7 +11,7 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{Xdp, xdp::XdpMode};
-use gre_userspace::maps::Maps;
+use gre_userspace::{dataplane::DataPlane, maps::Maps, model::Limits};
 use nix::{
     net::if_::if_nametoindex,
     sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
@@ -22,6 +22,7 @@ use crate::{
     Effort,
     frames::{self, PORT_MAC},
     objects::Subjects,
+    scale::{self, Scale},
 };
 
 pub struct Lab {
@@ -39,6 +40,15 @@ const LOOPBACK: u32 = 1;
 
 impl Lab {
     pub fn new(effort: &Effort) -> Result<Self> {
+        Self::with(effort, Limits::default(), |_| ())
+    }
+
+    /// With many more routes and tunnels.
+    pub fn large(effort: &Effort, scale: &Scale) -> Result<Self> {
+        Self::with(effort, scale::limits(), |plane| scale.extend(plane))
+    }
+
+    fn with(effort: &Effort, limits: Limits, extend: impl FnOnce(&mut DataPlane)) -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
         stay_on_one_cpu()?;
         for pair in [["g0", "x0"], ["x1", "s0"]] {
@@ -55,8 +65,10 @@ impl Lab {
 
         let pins = PathBuf::from(format!("/sys/fs/bpf/xgre-bench-{}", std::process::id()));
         let (subjects, mut maps) =
-            Subjects::load(&pins, effort.earlier.clone()).inspect_err(|_| remove(&pins))?;
-        maps.apply(frames::plane(&[LOOPBACK, ingress], egress)).inspect_err(|_| remove(&pins))?;
+            Subjects::load(&pins, limits, effort.earlier.clone()).inspect_err(|_| remove(&pins))?;
+        let mut plane = frames::plane(&[LOOPBACK, ingress], egress);
+        extend(&mut plane);
+        maps.apply(plane).inspect_err(|_| remove(&pins))?;
         maps.bridges.vouch(u64::MAX);
         Ok(Self {
             subjects,

@@ -4,16 +4,20 @@
 //! with: both sides measured in one run, in turn, round after round. Runs as root, in network
 //! namespaces of its own.
 
+mod aim;
 mod facts;
 mod figure;
 mod frames;
 mod lab;
+mod live;
 mod objects;
 mod options;
 mod p1;
 mod p2;
+mod p3;
 mod plot;
 mod report;
+mod scale;
 mod table;
 
 use std::{fs, path::PathBuf, thread};
@@ -56,6 +60,8 @@ enum Promise {
     P1,
     /// Packets per second against a program that only redirects
     P2,
+    /// Packets per second with many routes and tunnels against one
+    P3,
     /// Cost of a tunnel's options against none
     Options,
 }
@@ -72,6 +78,7 @@ fn measure(promise: Promise, effort: &Effort) -> Result<Vec<Figure>> {
     match promise {
         Promise::P1 => p1::measure(effort),
         Promise::P2 => p2::measure(effort),
+        Promise::P3 => p3::measure(effort),
         Promise::Options => options::measure(effort),
     }
 }

@@ -59,8 +59,7 @@ pub struct Size {
 
 impl Subjects {
     /// Loads all of them with the same maps, pinned below `pins`.
-    pub fn load(pins: &Path, earlier: Option<Vec<u8>>) -> Result<(Self, Maps)> {
-        let limits = Limits::default();
+    pub fn load(pins: &Path, limits: Limits, earlier: Option<Vec<u8>>) -> Result<(Self, Maps)> {
         let Loaded { maps, .. } = loader::load(&Build::THIS, &limits, pins)?;
         let source = |name, object, program| Source { name, object, program };
         let mut sources = vec![

@@ -31,7 +31,8 @@ pub fn measure(effort: &Effort) -> Result<Vec<Figure>> {
         let (name, program) = lab.subjects.all()?.swap_remove(0);
         let subject: [(&str, ProgramFd); 1] = [(name, program.fd()?.try_clone()?)];
         for ((_, network), side) in CASES.iter().zip(&mut sides) {
-            harness.take(&frames::plain(*network))?;
+            let shape = frames::plain(*network);
+            harness.take(&shape, &[shape.target()]);
             let action = harness.action(&subject[0].1)?;
             ensure!(action == REDIRECT, "{network:?}: action {action}");
             side.rounds.extend(harness.costs(&subject)?);
