@@ -48,9 +48,9 @@ fn cases(scale: &Scale) -> Vec<Case> {
         warm("decap to next hop, key", out_of(Network::Keyed, Network::NextHop), REDIRECT),
         warm("transit", out_of(Network::Keyless, Network::Onward), REDIRECT),
         warm("pass, no tunnel route", frames::plain(Network::Unknown), PASS),
-        cold("encap, cold", scale.into_tunnels(Variety::Both)),
-        cold("decap to next hop, cold", scale.out_of_tunnels(Variety::Both)),
-        cold("transit, cold", scale.through(Variety::Both)),
+        cold("encap, cold", scale.encapsulated(Variety::Both)),
+        cold("decap to next hop, cold", scale.decapsulated(Variety::Both)),
+        cold("transit, cold", scale.transit(Variety::Both)),
     ]
 }
 

@@ -17,13 +17,14 @@ use crate::{
 type Traffic = fn(&Scale, Variety) -> (Shape, Vec<Target>);
 
 const DIRECTIONS: [(&str, Traffic); 3] = [
-    ("encap", Scale::into_tunnels),
-    ("decap to next hop", Scale::out_of_tunnels),
-    ("hub transit", Scale::through),
+    ("encap", Scale::encapsulated),
+    ("decap to next hop", Scale::decapsulated),
+    ("hub transit", Scale::transit),
 ];
 
-const VARIETIES: [(&str, Variety, f64); 3] = [
+const VARIETIES: [(&str, Variety, f64); 4] = [
     ("(a) 1 M routes", Variety::Routes, 0.9),
+    ("(a) 1 M routes side by side", Variety::Beside, 0.9),
     ("(b) 4,096 tunnels", Variety::Tunnels, 0.9),
     ("(c) 1 M routes, 100 k tunnels", Variety::Both, 0.75),
 ];

@@ -7,11 +7,11 @@ use plotters::prelude::*;
 
 use crate::figure::{Bound, Figure, Spread};
 
-const WIDTH: u32 = 900;
+const WIDTH: u32 = 1100;
 const ROW: u32 = 34;
 const MARGINS: u32 = 100;
 /// Pixels for the names of cases.
-const NAMES: u32 = 330;
+const NAMES: u32 = 460;
 
 /// Writes `P1.svg` and so on into the directory.
 pub fn write(directory: &Path, figures: &[Figure]) -> Result<()> {
@@ -70,7 +70,9 @@ fn draw(path: &Path, promise: &str, figures: &[&Figure]) -> Result<(), Box<dyn s
 
 fn name(figure: &Figure) -> String {
     match &figure.reference {
-        Some(reference) => format!("{}, against {}", figure.case, reference.name),
+        Some(reference) => {
+            format!("{}: {} against {}", figure.case, figure.measured.name, reference.name)
+        }
         None => figure.case.clone(),
     }
 }
@@ -113,7 +115,7 @@ mod tests {
         let ratio = Figure::ratio("P2", "encap", "Mpps", Bound::AtLeast(0.85), ours.clone(), its);
         let time = Figure::absolute("P7", "1 M routes", "s", Bound::AtMost(1.0), ours);
         write(&directory, &[ratio, time]).unwrap();
-        for (file, case) in [("P2.svg", "encap, against null"), ("P7.svg", "1 M routes")] {
+        for (file, case) in [("P2.svg", "encap: null against null"), ("P7.svg", "1 M routes")] {
             let picture = fs::read_to_string(directory.join(file)).unwrap();
             assert!(picture.starts_with("<svg") && picture.contains(case), "{picture}");
         }

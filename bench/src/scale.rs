@@ -26,15 +26,22 @@ pub fn limits() -> Limits {
     Limits { tunnels: 1 << 17, ..Limits::default() }
 }
 
-/// /24s all over the address space, in no order.
+/// /24s in no order, a host in each: all over the address space, so that hardly two are in one cache line
+/// of the table, but for those that are side by side.
 pub struct Scale {
     /// By way of all the tunnels in turn.
     to_tunnels: Vec<Ipv4Addr>,
     /// By way of [`Network::Keyless`].
     to_one_tunnel: Vec<Ipv4Addr>,
+    beside_to_one_tunnel: Vec<Ipv4Addr>,
     /// Without a tunnel.
     to_next_hop: Vec<Ipv4Addr>,
+    beside_to_next_hop: Vec<Ipv4Addr>,
 }
+
+/// Sixteen /8s each, which are a million /24s.
+const BESIDE_TO_ONE_TUNNEL: u32 = 208;
+const BESIDE_TO_NEXT_HOP: u32 = 176;
 
 /// Who packets go to, and of tunnels whom they come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +50,8 @@ pub enum Variety {
     One,
     /// A million destinations, one tunnel.
     Routes,
+    /// The same, but neighbours.
+    Beside,
     /// A destination behind each of [`ACTIVE`] tunnels.
     Tunnels,
     /// A million destinations, all tunnels.
@@ -52,9 +61,14 @@ pub enum Variety {
 impl Scale {
     pub fn new() -> Self {
         let mut all = (0..1 << 24).map(scattered).filter(|slot| is_free(slot >> 16));
-        let mut some =
-            || all.by_ref().take(ROUTES).map(|slot| Ipv4Addr::from_bits(slot << 8 | 9)).collect();
-        Self { to_tunnels: some(), to_one_tunnel: some(), to_next_hop: some() }
+        let mut some = || all.by_ref().take(ROUTES).map(host).collect();
+        Self {
+            to_tunnels: some(),
+            to_one_tunnel: some(),
+            beside_to_one_tunnel: beside(BESIDE_TO_ONE_TUNNEL),
+            to_next_hop: some(),
+            beside_to_next_hop: beside(BESIDE_TO_NEXT_HOP),
+        }
     }
 
     /// Adds them to what there is.
@@ -64,10 +78,14 @@ impl Scale {
             let prefixes = addresses.iter().enumerate();
             prefixes.map(|(n, ip)| ((ip.to_bits() & !0xff, 24), entry(n))).collect::<Vec<_>>()
         };
+        let to_one_tunnel = |_| Entry::Tunnel(Network::Keyless as u32);
+        let to_next_hop = |_| Entry::NextHop(frames::LAN);
         let mut routes: BTreeMap<_, _> = [
             entries(&self.to_tunnels, &to_tunnel),
-            entries(&self.to_one_tunnel, &|_| Entry::Tunnel(Network::Keyless as u32)),
-            entries(&self.to_next_hop, &|_| Entry::NextHop(frames::LAN)),
+            entries(&self.to_one_tunnel, &to_one_tunnel),
+            entries(&self.beside_to_one_tunnel, &to_one_tunnel),
+            entries(&self.to_next_hop, &to_next_hop),
+            entries(&self.beside_to_next_hop, &to_next_hop),
         ]
         .concat()
         .into_iter()
@@ -83,13 +101,14 @@ impl Scale {
     }
 
     /// Packets of hosts, into tunnels.
-    pub fn into_tunnels(&self, variety: Variety) -> (Shape, Vec<Target>) {
+    pub fn encapsulated(&self, variety: Variety) -> (Shape, Vec<Target>) {
         let shape = frames::plain(Network::Keyless);
         let source = shape.target().source;
         let targets = targets(|n| {
             let destination = match variety {
                 Variety::One => self.to_one_tunnel[0],
                 Variety::Routes => self.to_one_tunnel[n],
+                Variety::Beside => self.beside_to_one_tunnel[n],
                 Variety::Tunnels => self.to_tunnels[n % ACTIVE],
                 Variety::Both => self.to_tunnels[n],
             };
@@ -99,13 +118,14 @@ impl Scale {
     }
 
     /// Packets out of tunnels, to hosts.
-    pub fn out_of_tunnels(&self, variety: Variety) -> (Shape, Vec<Target>) {
+    pub fn decapsulated(&self, variety: Variety) -> (Shape, Vec<Target>) {
         let shape = frames::encapsulated(Network::Keyless, Network::NextHop);
         let one = shape.target().source;
         let targets = targets(|n| {
             let (source, destination) = match variety {
                 Variety::One => (one, self.to_next_hop[0]),
                 Variety::Routes => (one, self.to_next_hop[n]),
+                Variety::Beside => (one, self.beside_to_next_hop[n]),
                 Variety::Tunnels => (remote(tunnel_of(n % ACTIVE)), self.to_next_hop[0]),
                 Variety::Both => (remote(tunnel_of(n)), self.to_next_hop[n]),
             };
@@ -115,13 +135,14 @@ impl Scale {
     }
 
     /// Packets out of tunnels, into others that had none of the packets just before.
-    pub fn through(&self, variety: Variety) -> (Shape, Vec<Target>) {
+    pub fn transit(&self, variety: Variety) -> (Shape, Vec<Target>) {
         let shape = frames::encapsulated(Network::Onward, Network::Keyless);
         let one = shape.target().source;
         let targets = targets(|n| {
             let (source, destination) = match variety {
                 Variety::One => (one, self.to_one_tunnel[0]),
                 Variety::Routes => (one, self.to_one_tunnel[n]),
+                Variety::Beside => (one, self.beside_to_one_tunnel[n]),
                 Variety::Tunnels => {
                     (remote(tunnel_of((n + ACTIVE / 2) % ACTIVE)), self.to_tunnels[n % ACTIVE])
                 }
@@ -145,9 +166,19 @@ fn scattered(n: u32) -> u32 {
     n ^ n >> 11
 }
 
-/// Whether a /8 has hosts that may be routed to, and none of [`frames`].
+/// Whether a /8 has hosts that may be routed to, and none of [`frames`] or of those side by side.
 fn is_free(first: u32) -> bool {
-    !matches!(first, 0 | 10 | 127 | 172 | 192 | 198 | 224..)
+    !matches!(first, 0 | 10 | 127 | 172 | 192 | 198 | 176..192 | 208..)
+}
+
+fn host(slot: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(slot << 8 | 9)
+}
+
+/// All /24s from this /8 on, in no order.
+fn beside(first: u32) -> Vec<Ipv4Addr> {
+    let offsets = (0..1 << 24).map(scattered).filter(|&offset| offset < ROUTES as u32);
+    offsets.map(|offset| host((first << 16) + offset)).collect()
 }
 
 /// The tunnel of a route: each has one before any has another, and neighbours' are far apart.
