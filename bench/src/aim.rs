@@ -55,6 +55,20 @@ impl Shape {
         }
     }
 
+    /// The packet that goes there, its checksums included.
+    pub fn to(&self, target: &Target) -> Vec<u8> {
+        let mut frame = self.frame.clone();
+        let headers = [(Some(self.inner), 16, target.destination), (self.outer, 12, target.source)];
+        for (offset, at, address) in headers {
+            let Some(offset) = offset else { continue };
+            let octets = address.octets();
+            let sum = self.sum(offset, at) + u64::from(u32::from_ne_bytes(octets));
+            frame[offset + at..][..4].copy_from_slice(&octets);
+            frame[offset + 10..][..2].copy_from_slice(&(!checksum::fold(sum)).to_ne_bytes());
+        }
+        frame
+    }
+
     /// The sum of the header at `offset` without its checksum and what else stands at `without`.
     fn sum(&self, offset: usize, without: usize) -> u64 {
         let words: [u32; 5] = std::array::from_fn(|i| {
@@ -125,7 +139,8 @@ fn store(mapping: &Mapping, words: impl Iterator<Item = [u8; 4]>) {
     }
 }
 
-fn array<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData> {
+/// A map of a program by name.
+pub fn array<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData> {
     match ebpf.map(name).with_context(|| format!("there is no map {name}"))? {
         Map::Array(map) => Ok(map),
         _ => bail!("{name} is no array"),

@@ -79,7 +79,6 @@ impl Figure {
     }
 
     /// Of what is promised by itself, such as a time.
-    #[cfg_attr(not(test), expect(dead_code, reason = "P7's times, which are not measured yet"))]
     pub fn absolute(
         promise: &str,
         case: impl Into<String>,

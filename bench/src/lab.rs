@@ -25,6 +25,9 @@ use crate::{
     scale::{self, Scale},
 };
 
+/// What frames are sent out of.
+pub const GENERATOR: &str = "g0";
+
 pub struct Lab {
     pub subjects: Subjects,
     pub maps: Maps,
@@ -73,7 +76,7 @@ impl Lab {
         Ok(Self {
             subjects,
             maps,
-            generator: index("g0")?,
+            generator: index(GENERATOR)?,
             ingress,
             egress,
             sink: index("s0")?,

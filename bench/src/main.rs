@@ -9,12 +9,14 @@ mod facts;
 mod figure;
 mod frames;
 mod lab;
+mod latency;
 mod live;
 mod objects;
 mod options;
 mod p1;
 mod p2;
 mod p3;
+mod p8;
 mod plot;
 mod report;
 mod scale;
@@ -62,6 +64,8 @@ enum Promise {
     P2,
     /// Packets per second with many routes and tunnels against one
     P3,
+    /// Latency of a packet against a program that only redirects
+    P8,
     /// Cost of a tunnel's options against none
     Options,
 }
@@ -79,6 +83,7 @@ fn measure(promise: Promise, effort: &Effort) -> Result<Vec<Figure>> {
         Promise::P1 => p1::measure(effort),
         Promise::P2 => p2::measure(effort),
         Promise::P3 => p3::measure(effort),
+        Promise::P8 => p8::measure(effort),
         Promise::Options => options::measure(effort),
     }
 }

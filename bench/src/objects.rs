@@ -25,6 +25,7 @@ macro_rules! object {
     };
 }
 pub static GENERATOR: &[u8] = object!("generator");
+pub static METER: &[u8] = object!("meter");
 pub static NULL: &[u8] = object!("null");
 pub static RESTORE: &[u8] = object!("restore");
 pub static SINK: &[u8] = object!("sink");
