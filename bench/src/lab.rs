@@ -27,6 +27,8 @@ use crate::{
 
 /// What frames are sent out of.
 pub const GENERATOR: &str = "g0";
+/// Where they come to their end.
+pub const END: &str = "s0";
 
 pub struct Lab {
     pub subjects: Subjects,
@@ -55,13 +57,13 @@ impl Lab {
         unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
         stay_on_one_cpu()?;
         for pair in [["g0", "x0"], ["x1", "s0"]] {
-            ip(&["link", "add", pair[0], "type", "veth", "peer", "name", pair[1]])?;
+            run(&format!("ip link add {} type veth peer name {}", pair[0], pair[1]))?;
         }
         let mac = PORT_MAC.map(|byte| format!("{byte:02x}")).join(":");
-        ip(&["link", "set", "x0", "address", &mac])?;
+        run(&format!("ip link set x0 address {mac}"))?;
         for interface in ["lo", "g0", "x0", "x1", "s0"] {
             // Without addresses no IPv6 packet of the kernel's own is in the way.
-            ip(&["link", "set", interface, "addrgenmode", "none", "up"])?;
+            run(&format!("ip link set {interface} addrgenmode none up"))?;
         }
         let index = |name: &str| if_nametoindex(name).with_context(|| format!("finding {name}"));
         let (ingress, egress) = (index("x0")?, index("x1")?);
@@ -79,7 +81,7 @@ impl Lab {
             generator: index(GENERATOR)?,
             ingress,
             egress,
-            sink: index("s0")?,
+            sink: index(END)?,
             pins,
         })
     }
@@ -115,8 +117,12 @@ fn stay_on_one_cpu() -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &cpus).context("staying on one CPU")
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
-    let status = Command::new("ip").args(arguments).status().context("running iproute2's ip")?;
-    ensure!(status.success(), "`ip {}` failed", arguments.join(" "));
+/// Runs a command line, split at blanks, in the laboratory.
+pub fn run(line: &str) -> Result<()> {
+    let mut words = line.split(' ');
+    let program = words.next().unwrap_or_default();
+    let status = Command::new(program).args(words).status();
+    let status = status.with_context(|| format!("running `{program}`"))?;
+    ensure!(status.success(), "`{line}` failed");
     Ok(())
 }

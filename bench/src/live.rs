@@ -1,19 +1,25 @@
 //! Live frames (BPF_F_TEST_XDP_LIVE_FRAMES) through a subject, to a sink that counts them.
 
-use std::time::Instant;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions,
     maps::{DevMap, MapData, PerCpuArray},
-    programs::{TestRun as _, Xdp, xdp::XdpMode},
+    programs::{
+        SchedClassifier, TcAttachType, TestRun as _, Xdp,
+        xdp::{XdpLinkId, XdpMode},
+    },
     util::nr_cpus,
 };
 
 use crate::{
     Effort,
     aim::{Aim, Shape, TARGETS, Target},
-    lab::Lab,
+    lab::{END, Lab},
     objects::{self, GENERATOR, NULL, SINK},
 };
 
@@ -27,17 +33,28 @@ const BURST: u32 = 1 << 13;
 /// Frames that enter the first veth at once: what NAPI takes in one poll.
 pub const BATCH: u32 = 64;
 
+/// Frames of the longer of two bursts that are carried to their end before the next: what the first
+/// veth has room for, whoever empties it.
+const SHORT_BURST: u32 = 4 * BATCH;
+const SHORT_BURSTS: u32 = 400;
+const QUICK_SHORT_BURSTS: u32 = 50;
+
+/// How long a burst may be under way.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Both ends of the line.
 pub struct Line {
     generator: Generator,
-    sink: Sink,
+    pub sink: Sink,
     packets: u32,
+    short_bursts: u32,
 }
 
 impl Line {
     pub fn new(lab: &Lab, effort: &Effort) -> Result<Self> {
         let packets = if effort.quick { QUICK_PACKETS } else { PACKETS };
-        Ok(Self { generator: Generator::new(lab)?, sink: Sink::new(lab)?, packets })
+        let short_bursts = if effort.quick { QUICK_SHORT_BURSTS } else { SHORT_BURSTS };
+        Ok(Self { generator: Generator::new(lab)?, sink: Sink::new(lab)?, packets, short_bursts })
     }
 
     pub fn aim(&mut self, shape: &Shape, targets: &[Target]) {
@@ -60,6 +77,30 @@ impl Line {
         let received = self.sink.received()? - before;
         ensure!(received == u64::from(sent), "{received} of {sent} packets reached the sink");
         Ok(f64::from(BURST - BATCH) / (burst - setup) / 1e6)
+    }
+
+    /// The same of what may be much slower than the generator, and loses what comes too fast: of what the
+    /// frames of a burst cost beyond the first batch, the last of them included.
+    pub fn lossless_rate(&mut self) -> Result<f64> {
+        let mut batch = f64::MAX;
+        let mut burst = f64::MAX;
+        for _ in 0..self.short_bursts {
+            batch = batch.min(self.carry(BATCH)?);
+            burst = burst.min(self.carry(SHORT_BURST)?);
+        }
+        Ok(f64::from(SHORT_BURST - BATCH) / (burst - batch) / 1e6)
+    }
+
+    /// Seconds until all of so many frames are at the sink.
+    fn carry(&mut self, frames: u32) -> Result<f64> {
+        let wanted = self.sink.received()? + u64::from(frames);
+        let started = Instant::now();
+        self.generator.send(frames)?;
+        while self.sink.received()? < wanted {
+            ensure!(started.elapsed() < PATIENCE, "not all frames reached the sink");
+            thread::yield_now();
+        }
+        Ok(started.elapsed().as_secs_f64())
     }
 
     /// The same of a subject that is attached for it alone.
@@ -103,17 +144,37 @@ impl Generator {
     }
 }
 
-struct Sink {
+pub struct Sink {
     ebpf: Ebpf,
+    ifindex: u32,
+    native: Option<XdpLinkId>,
 }
 
 impl Sink {
     fn new(lab: &Lab) -> Result<Self> {
         let mut ebpf = Ebpf::load(SINK)?;
-        let sink = objects::program(&mut ebpf, "sink")?;
-        sink.load()?;
-        sink.attach_to_if_index(lab.sink, XdpMode::Driver)?;
-        Ok(Self { ebpf })
+        objects::program(&mut ebpf, "sink")?.load()?;
+        let skbs: &mut SchedClassifier =
+            ebpf.program_mut("sink_tc").context("there is no program sink_tc")?.try_into()?;
+        skbs.load()?;
+        skbs.attach(END, TcAttachType::Ingress)?;
+        let mut sink = Self { ebpf, ifindex: lab.sink, native: None };
+        sink.native(true)?;
+        Ok(sink)
+    }
+
+    /// Whether frames are taken by XDP, or as skbs, which is cheaper where they come as such.
+    pub fn native(&mut self, native: bool) -> Result<()> {
+        let program = objects::program(&mut self.ebpf, "sink")?;
+        match self.native.take() {
+            Some(link) if !native => program.detach(link)?,
+            None if native => {
+                let link = program.attach_to_if_index(self.ifindex, XdpMode::Driver)?;
+                self.native = Some(link);
+            }
+            unchanged => self.native = unchanged,
+        }
+        Ok(())
     }
 
     fn received(&mut self) -> Result<u64> {

@@ -16,6 +16,8 @@ mod options;
 mod p1;
 mod p2;
 mod p3;
+mod p4;
+mod p5;
 mod p8;
 mod plot;
 mod report;
@@ -64,6 +66,10 @@ enum Promise {
     P2,
     /// Packets per second with many routes and tunnels against one
     P3,
+    /// Packets per second against what the kernel forwards into VXLAN
+    P4,
+    /// TCP of the gateway itself against the bare link, and against the kernel's VXLAN
+    P5,
     /// Latency of a packet against a program that only redirects
     P8,
     /// Cost of a tunnel's options against none
@@ -83,6 +89,8 @@ fn measure(promise: Promise, effort: &Effort) -> Result<Vec<Figure>> {
         Promise::P1 => p1::measure(effort),
         Promise::P2 => p2::measure(effort),
         Promise::P3 => p3::measure(effort),
+        Promise::P4 => p4::measure(effort),
+        Promise::P5 => p5::measure(effort),
         Promise::P8 => p8::measure(effort),
         Promise::Options => options::measure(effort),
     }
@@ -115,6 +123,9 @@ fn main() -> Result<()> {
             report.programs = apart(|| Lab::new(&effort)?.subjects.sizes())?;
         }
         report.figures.extend(apart(|| measure(promise, &effort))?);
+        if promise == Promise::P4 {
+            report.elsewhere.push(p4::in_a_guest());
+        }
     }
     report.facts.at_the_end()?;
 

@@ -1,0 +1,76 @@
+//! P5: TCP of the gateway itself through a tunnel, against the bare link below it, and against the
+//! kernel's VXLAN over the same link.
+//!
+//! ```text
+//! one: wan 10.0.0.1 ==== veth ==== wan 10.0.0.2: other
+//!      tunnel0 10.0.1.1, vxlan0 10.0.2.1 and so on
+//! ```
+//!
+//! Inside one machine a veth carries packets of 64 kB; with XDP on it, it carries what a wire does.
+
+use anyhow::Result;
+use tests::{
+    config::{Gateway, Xdp},
+    interrupt,
+    namespace::Namespace,
+    topology::wire,
+    traffic::{Flow, Load, tcp},
+    xgre::Daemon,
+};
+
+use crate::{
+    Effort,
+    figure::{Bound, Figure, Side},
+};
+
+const LINK: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
+const TUNNEL: [&str; 2] = ["10.0.1.1", "10.0.1.2"];
+const VXLAN: [&str; 2] = ["10.0.2.1", "10.0.2.2"];
+
+/// Of a stream.
+const SECONDS: u32 = 2;
+const QUICK_SECONDS: u32 = 1;
+
+pub fn measure(effort: &Effort) -> Result<Vec<Figure>> {
+    let seconds = if effort.quick { QUICK_SECONDS } else { SECONDS };
+    let mut figures = Vec::new();
+    for (mode, name) in [(Xdp::Off, "XDP off"), (Xdp::Native, "XDP native")] {
+        let [one, other] = [Namespace::new("one")?, Namespace::new("other")?];
+        wire((&one, "wan"), (&other, "wan"))?;
+        let mut daemons = Vec::new();
+        for (namespace, own, peer) in [(&one, 0, 1), (&other, 1, 0)] {
+            namespace.ip(&format!("address add {}/24 dev wan", LINK[own]))?;
+            vxlan(namespace, own, peer)?;
+            let config = Gateway::new(LINK[own], LINK[peer]).address(TUNNEL[own], TUNNEL[peer]);
+            daemons.push(Daemon::start(namespace, &config.ports(&["wan"]).xdp(mode))?);
+        }
+        daemons.iter().try_for_each(|daemon| daemon.wait_until_accelerated("tunnel0"))?;
+
+        let mut sides = ["tunnel", "bare link", "kernel VXLAN"].map(Side::new);
+        for _ in 0..effort.rounds {
+            interrupt::check()?;
+            for (side, address) in sides.iter_mut().zip([TUNNEL[1], LINK[1], VXLAN[1]]) {
+                let rate = tcp(&one, &other, address, Load::Seconds(seconds), Flow::ToServer)?;
+                side.rounds.push(rate / 1e9);
+            }
+        }
+        for daemon in daemons {
+            daemon.stop()?;
+        }
+        let [tunnel, bare, vxlan] = sides;
+        for (bound, reference) in [(0.95, bare), (1.2, vxlan)] {
+            let (case, bound) = (format!("TCP, {name}"), Bound::AtLeast(bound));
+            figures.push(Figure::ratio("P5", case, "Gbit/s", bound, tunnel.clone(), reference));
+        }
+    }
+    Ok(figures)
+}
+
+fn vxlan(namespace: &Namespace, own: usize, peer: usize) -> Result<()> {
+    let (local, remote) = (LINK[own], LINK[peer]);
+    namespace.ip(&format!(
+        "link add vxlan0 type vxlan id 1 local {local} remote {remote} dstport 4789 dev wan"
+    ))?;
+    namespace.ip(&format!("address add {}/24 dev vxlan0", VXLAN[own]))?;
+    namespace.ip("link set vxlan0 up").map(drop)
+}
