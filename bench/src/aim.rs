@@ -55,28 +55,35 @@ impl Shape {
         }
     }
 
-    /// The packet that goes there, its checksums included.
+    /// The packet that goes there.
     pub fn to(&self, target: &Target) -> Vec<u8> {
-        let mut frame = self.frame.clone();
+        let mut shape = self.clone();
         let headers = [(Some(self.inner), 16, target.destination), (self.outer, 12, target.source)];
         for (offset, at, address) in headers {
-            let Some(offset) = offset else { continue };
-            let octets = address.octets();
-            let sum = self.sum(offset, at) + u64::from(u32::from_ne_bytes(octets));
-            frame[offset + at..][..4].copy_from_slice(&octets);
-            frame[offset + 10..][..2].copy_from_slice(&(!checksum::fold(sum)).to_ne_bytes());
+            if let Some(offset) = offset {
+                shape.frame[offset + at..][..4].copy_from_slice(&address.octets());
+            }
         }
-        frame
+        shape.summed().frame
     }
 
-    /// The sum of the header at `offset` without its checksum and what else stands at `without`.
-    fn sum(&self, offset: usize, without: usize) -> u64 {
+    /// The same with the checksums that belong into its headers.
+    pub fn summed(mut self) -> Self {
+        for offset in [Some(self.inner), self.outer].into_iter().flatten() {
+            let sum = !(self.sum(offset, None) as u16);
+            self.frame[offset + 10..][..2].copy_from_slice(&sum.to_ne_bytes());
+        }
+        self
+    }
+
+    /// The sum of the header at `offset` without its checksum and, where there is one, the word at `without`.
+    fn sum(&self, offset: usize, without: Option<usize>) -> u64 {
         let words: [u32; 5] = std::array::from_fn(|i| {
             let mut word: [u8; 4] = self.frame[offset + 4 * i..][..4].try_into().expect("four");
             if i == 2 {
                 word[2..].fill(0);
             }
-            if 4 * i == without {
+            if Some(4 * i) == without {
                 word.fill(0);
             }
             u32::from_ne_bytes(word)
@@ -86,8 +93,8 @@ impl Shape {
 
     fn to_template(&self, targets: usize) -> Vec<u8> {
         let mut template = self.frame[..TEMPLATE].to_owned();
-        let outer_sum = self.outer.map_or(0, |outer| self.sum(outer, 12));
-        for sum in [self.sum(self.inner, 16), outer_sum] {
+        let outer_sum = self.outer.map_or(0, |outer| self.sum(outer, Some(12)));
+        for sum in [self.sum(self.inner, Some(16)), outer_sum] {
             template.extend(sum.to_ne_bytes());
         }
         template.extend((self.frame.len() as u32).to_ne_bytes());

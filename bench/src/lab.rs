@@ -41,7 +41,7 @@ pub struct Lab {
 }
 
 /// Where BPF_PROG_TEST_RUN says that frames come in unless it is told otherwise.
-const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 
 impl Lab {
     pub fn new(effort: &Effort) -> Result<Self> {
@@ -51,6 +51,12 @@ impl Lab {
     /// With many more routes and tunnels.
     pub fn large(effort: &Effort, scale: &Scale) -> Result<Self> {
         Self::with(effort, scale::limits(), |plane| scale.extend(plane))
+    }
+
+    /// With something set otherwise.
+    #[cfg(test)]
+    pub fn changed(effort: &Effort, change: impl FnOnce(&mut DataPlane)) -> Result<Self> {
+        Self::with(effort, Limits::default(), change)
     }
 
     fn with(effort: &Effort, limits: Limits, extend: impl FnOnce(&mut DataPlane)) -> Result<Self> {

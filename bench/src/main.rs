@@ -4,6 +4,8 @@
 //! with: both sides measured in one run, in turn, round after round. Runs as root, in network
 //! namespaces of its own.
 
+#[cfg(test)]
+mod agree;
 mod aim;
 mod facts;
 mod figure;

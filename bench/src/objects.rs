@@ -6,6 +6,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+#[cfg(test)]
+use aya::maps::{Map, MapData, ProgramArray};
 use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramInfo, Xdp},
@@ -91,6 +93,17 @@ impl Subjects {
             .zip(&mut self.loaded)
             .map(|(source, ebpf)| Ok((source.name, program(ebpf, source.program)?)))
             .collect()
+    }
+
+    /// Where packets that take a detour then end.
+    #[cfg(test)]
+    pub fn remove_detours(&self) -> Result<()> {
+        let map = MapData::from_pin(Build::THIS.maps(&self.pins).join("DETOURS"))?;
+        let mut detours = ProgramArray::try_from(Map::ProgramArray(map))?;
+        for program in 0..2 {
+            detours.clear_index(&program)?;
+        }
+        Ok(())
     }
 
     pub fn sizes(&mut self) -> Result<Vec<Size>> {

@@ -8,13 +8,15 @@
 //!
 //! Inside one machine a veth carries packets of 64 kB; with XDP on it, it carries what a wire does.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use tests::{
     config::{Gateway, Xdp},
     interrupt,
     namespace::Namespace,
     topology::wire,
-    traffic::{Flow, Load, tcp},
+    traffic::{Flow, Load, ping_until_answered, tcp},
     xgre::Daemon,
 };
 
@@ -26,6 +28,9 @@ use crate::{
 const LINK: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
 const TUNNEL: [&str; 2] = ["10.0.1.1", "10.0.1.2"];
 const VXLAN: [&str; 2] = ["10.0.2.1", "10.0.2.2"];
+
+/// How long the daemons and the tunnels may take to come up.
+const START: Duration = Duration::from_secs(20);
 
 /// Of a stream.
 const SECONDS: u32 = 2;
@@ -44,7 +49,9 @@ pub fn measure(effort: &Effort) -> Result<Vec<Figure>> {
             let config = Gateway::new(LINK[own], LINK[peer]).address(TUNNEL[own], TUNNEL[peer]);
             daemons.push(Daemon::start(namespace, &config.ports(&["wan"]).xdp(mode))?);
         }
-        daemons.iter().try_for_each(|daemon| daemon.wait_until_accelerated("tunnel0"))?;
+        for address in [TUNNEL[1], LINK[1], VXLAN[1]] {
+            ping_until_answered(&one, address, START)?;
+        }
 
         let mut sides = ["tunnel", "bare link", "kernel VXLAN"].map(Side::new);
         for _ in 0..effort.rounds {
