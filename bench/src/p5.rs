@@ -6,7 +6,8 @@
 //!      tunnel0 10.0.1.1, vxlan0 10.0.2.1 and so on
 //! ```
 //!
-//! Inside one machine a veth carries packets of 64 kB; with XDP on it, it carries what a wire does.
+//! Inside one machine a veth carries packets of 64 kB whose checksums nobody has computed. With XDP on it
+//! it has to carry what a wire does.
 
 use std::time::Duration;
 
@@ -32,19 +33,24 @@ const VXLAN: [&str; 2] = ["10.0.2.1", "10.0.2.2"];
 /// How long the daemons and the tunnels may take to come up.
 const START: Duration = Duration::from_secs(20);
 
-/// Of a stream.
-const SECONDS: u32 = 2;
-const QUICK_SECONDS: u32 = 1;
+/// Streams of a second of a side in a round, of which the fastest was disturbed least.
+const STREAMS: u32 = 3;
+const QUICK_STREAMS: u32 = 1;
 
 pub fn measure(effort: &Effort) -> Result<Vec<Figure>> {
-    let seconds = if effort.quick { QUICK_SECONDS } else { SECONDS };
+    let streams = if effort.quick { QUICK_STREAMS } else { STREAMS };
     let mut figures = Vec::new();
-    for (mode, name) in [(Xdp::Off, "XDP off"), (Xdp::Native, "XDP native")] {
+    let modes = [
+        (Xdp::Off, "XDP off", "tx on"),
+        (Xdp::Native, "XDP native, no offloads", "tx off tso off gso off gro on"),
+    ];
+    for (mode, name, offloads) in modes {
         let [one, other] = [Namespace::new("one")?, Namespace::new("other")?];
         wire((&one, "wan"), (&other, "wan"))?;
         let mut daemons = Vec::new();
         for (namespace, own, peer) in [(&one, 0, 1), (&other, 1, 0)] {
             namespace.ip(&format!("address add {}/24 dev wan", LINK[own]))?;
+            namespace.offloads("wan", offloads)?;
             vxlan(namespace, own, peer)?;
             let config = Gateway::new(LINK[own], LINK[peer]).address(TUNNEL[own], TUNNEL[peer]);
             daemons.push(Daemon::start(namespace, &config.ports(&["wan"]).xdp(mode))?);
@@ -57,8 +63,12 @@ pub fn measure(effort: &Effort) -> Result<Vec<Figure>> {
         for _ in 0..effort.rounds {
             interrupt::check()?;
             for (side, address) in sides.iter_mut().zip([TUNNEL[1], LINK[1], VXLAN[1]]) {
-                let rate = tcp(&one, &other, address, Load::Seconds(seconds), Flow::ToServer)?;
-                side.rounds.push(rate / 1e9);
+                let mut fastest = 0f64;
+                for _ in 0..streams {
+                    let rate = tcp(&one, &other, address, Load::Seconds(1), Flow::ToServer)?;
+                    fastest = fastest.max(rate / 1e9);
+                }
+                side.rounds.push(fastest);
             }
         }
         for daemon in daemons {
