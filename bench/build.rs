@@ -4,7 +4,7 @@ use std::{env, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
-const PROGRAMS: [&str; 5] = ["gateway", "generator", "null", "restore", "sink"];
+const PROGRAMS: [&str; 6] = ["gateway", "generator", "meter", "null", "restore", "sink"];
 
 fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=c");

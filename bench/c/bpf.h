@@ -36,7 +36,10 @@ typedef __u64 u64;
 #define PROGRAMS(name, entries) BY_NUMBER(BPF_MAP_TYPE_PROG_ARRAY, name, entries)
 
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
 static u32 (*const bpf_get_smp_processor_id)(void) = (void *)8;
+static long (*const bpf_skb_store_bytes)(struct __sk_buff *skb, u32 offset, const void *from, u32 len,
+					 u64 flags) = (void *)9;
 static long (*const bpf_tail_call)(void *ctx, void *map, u32 index) = (void *)12;
 static long (*const bpf_xdp_adjust_head)(struct xdp_md *ctx, int delta) = (void *)44;
 static long (*const bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;

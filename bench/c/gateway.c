@@ -201,10 +201,10 @@ INLINE int reverse_path(struct xdp_md *ctx, const struct port *port, u32 source)
 {
 	if (port->flags & PORT_REVERSE_PATH_STRICT) {
 		u32 entry = route(source);
-		if (KIND(entry) != TO_NEXT_HOP)
+		if (KIND(entry) != TO_NEXT_HOP || IS_GROUP(entry))
 			return 0;
 		struct next_hop *hop = at(&NEXT_HOPS, ID(entry));
-		return hop && hop->ifindex == ctx->ingress_ifindex;
+		return hop && hop->ifindex == ctx->ingress_ifindex && is_untagged(hop);
 	}
 	return !(port->flags & PORT_REVERSE_PATH_LOOSE) || KIND(route(source)) != PUNT;
 }
@@ -213,6 +213,8 @@ INLINE u32 encapsulate(struct xdp_md *ctx, const struct port *port, void *data, 
 		       const struct ipv4 *inner)
 {
 	u32 entry = route(inner->destination);
+	if (IS_GROUP(entry))
+		return DETOUR;
 	if (KIND(entry) != TO_TUNNEL)
 		return NO_TUNNEL_ROUTE;
 	if (!(port->flags & PORT_FORWARDING))
@@ -345,6 +347,8 @@ INLINE u32 decapsulate(struct xdp_md *ctx, const struct port *port, void *data, 
 	u32 size = (u32)(end - data) - inner_at;
 	u32 entry = route(inner.destination);
 	int unicast = is_unicast(inner.destination);
+	if (IS_GROUP(entry))
+		return DETOUR;
 	if (entry == from && unicast)
 		return DETOUR;
 	struct tunnel *tunnel = 0;

@@ -78,6 +78,8 @@ struct block {
 enum { PUNT = 0, TO_TUNNEL = 1, TO_NEXT_HOP = 2, TO_BLOCK = 3 };
 #define ID(entry) ((entry) & 0x3fffffff)
 #define KIND(entry) ((entry) >> 30)
+/* One of several next hops. */
+#define IS_GROUP(entry) ((entry) >> 29 == (TO_NEXT_HOP << 1 | 1))
 
 struct traffic {
 	u64 rx_packets, rx_bytes, tx_packets, tx_bytes;

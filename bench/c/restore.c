@@ -1,22 +1,8 @@
-/* BPF_PROG_TEST_RUN hands a packet to its next run as the last one left it. This program makes it
- * what it was, then runs the program under test. */
-#include "bpf.h"
+/* BPF_PROG_TEST_RUN hands a packet to its next run as the last one left it. This program writes the next
+ * packet in its place, then runs the program under test. */
+#include "aim.h"
 
-#define TEMPLATE_WORDS 12 /* 96 bytes: more than all headers */
-
-struct template {
-	u64 words[TEMPLATE_WORDS];
-	u64 length;
-};
-
-ARRAY(TEMPLATE, struct template, 0);
-
-struct {
-	UINT(type, BPF_MAP_TYPE_PROG_ARRAY);
-	UINT(max_entries, 1);
-	UINT(key_size, 4);
-	UINT(value_size, 4);
-} SUBJECT SEC(".maps");
+PROGRAMS(SUBJECT, 1);
 
 SEC("xdp.frags") int restore(struct xdp_md *ctx)
 {
@@ -31,12 +17,8 @@ SEC("xdp.frags") int restore(struct xdp_md *ctx)
 	/* Also where there is nothing to move, so that it costs the same in every case. */
 	if (bpf_xdp_adjust_head(ctx, grown))
 		return XDP_ABORTED;
-	u64 *words = DATA(ctx);
-	if ((void *)(words + TEMPLATE_WORDS) > DATA_END(ctx))
+	if (!aim(template, DATA(ctx), DATA_END(ctx)))
 		return XDP_ABORTED;
-#pragma unroll
-	for (int i = 0; i < TEMPLATE_WORDS; i++)
-		words[i] = template->words[i];
 	bpf_tail_call(ctx, &SUBJECT, 0);
 	return XDP_ABORTED;
 }

@@ -1,40 +1,48 @@
-//! Ratios over the rounds, and how they are told.
+//! What was measured, round by round, and what was promised of it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::table::Table;
-
-/// What a ratio must be.
-#[derive(Debug, Clone, Copy, Serialize)]
+/// What a figure must be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Bound {
     AtMost(f64),
     AtLeast(f64),
-    /// Nothing is promised: the ratio explains another.
+    /// Nothing is promised: the figure explains another.
     None,
 }
 
 /// One side's measurements, a round each.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Side {
     pub name: String,
     pub rounds: Vec<f64>,
 }
 
-/// A ratio of two sides that were measured in turn.
-#[derive(Debug, Clone, Serialize)]
-pub struct Figure {
-    pub promise: &'static str,
-    pub case: String,
-    pub unit: &'static str,
-    pub bound: Bound,
-    pub measured: Side,
-    pub reference: Side,
-    pub ratio: Spread,
+impl Side {
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), rounds: Vec::new() }
+    }
+
+    pub fn median(&self) -> f64 {
+        Spread::of(self.rounds.iter().copied()).median
+    }
 }
 
-/// Of the ratios of the rounds.
-#[derive(Debug, Clone, Copy, Serialize)]
+/// A ratio of two sides that were measured in turn; or, without a reference, what was measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Figure {
+    pub promise: String,
+    pub case: String,
+    pub unit: String,
+    pub bound: Bound,
+    pub measured: Side,
+    pub reference: Option<Side>,
+    /// Of the rounds' ratios or, without a reference, of the rounds themselves.
+    pub value: Spread,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Spread {
     pub median: f64,
     pub min: f64,
@@ -42,7 +50,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
@@ -57,69 +65,83 @@ impl Spread {
 
 impl Figure {
     /// Both sides have measurements of the same rounds.
-    pub fn new(
-        promise: &'static str,
+    pub fn ratio(
+        promise: &str,
         case: impl Into<String>,
-        unit: &'static str,
+        unit: &str,
         bound: Bound,
         measured: Side,
         reference: Side,
     ) -> Self {
-        let ratio =
-            Spread::of(measured.rounds.iter().zip(&reference.rounds).map(|(ours, its)| ours / its));
-        Self { promise, case: case.into(), unit, bound, measured, reference, ratio }
+        let ratios = measured.rounds.iter().zip(&reference.rounds).map(|(ours, its)| ours / its);
+        let value = Spread::of(ratios);
+        Self::new(promise, case, unit, bound, measured, Some(reference), value)
     }
 
-    fn verdict(&self) -> &'static str {
-        let median = self.ratio.median;
+    /// Of what is promised by itself, such as a time.
+    pub fn absolute(
+        promise: &str,
+        case: impl Into<String>,
+        unit: &str,
+        bound: Bound,
+        measured: Side,
+    ) -> Self {
+        let value = Spread::of(measured.rounds.iter().copied());
+        Self::new(promise, case, unit, bound, measured, None, value)
+    }
+
+    fn new(
+        promise: &str,
+        case: impl Into<String>,
+        unit: &str,
+        bound: Bound,
+        measured: Side,
+        reference: Option<Side>,
+        value: Spread,
+    ) -> Self {
+        let (promise, unit) = (promise.to_owned(), unit.to_owned());
+        Self { promise, case: case.into(), unit, bound, measured, reference, value }
+    }
+
+    /// Whether the promise is kept, if there is one.
+    pub fn is_kept(&self) -> Option<bool> {
         match self.bound {
-            Bound::AtMost(limit) if median <= limit => "kept",
-            Bound::AtLeast(limit) if median >= limit => "kept",
-            Bound::AtMost(_) | Bound::AtLeast(_) => "MISSED",
-            Bound::None => "",
+            Bound::AtMost(limit) => Some(self.value.median <= limit),
+            Bound::AtLeast(limit) => Some(self.value.median >= limit),
+            Bound::None => None,
         }
     }
-}
 
-pub fn table(figures: &[Figure]) -> Table {
-    let mut table = Table::new([
-        "promise", "case", "measured", "against", "unit", "ratio", "spread", "promised", "",
-    ]);
-    for figure in figures {
-        let side = |side: &Side| {
-            let median = Spread::of(side.rounds.iter().copied()).median;
-            format!("{} {median:.2}", side.name)
-        };
-        let Spread { median, min, max } = figure.ratio;
-        table.row([
-            figure.promise.to_owned(),
-            figure.case.clone(),
-            side(&figure.measured),
-            side(&figure.reference),
-            figure.unit.to_owned(),
-            format!("{median:.3}"),
-            format!("{min:.3}..{max:.3}"),
-            match figure.bound {
-                Bound::AtMost(limit) => format!("<= {limit}"),
-                Bound::AtLeast(limit) => format!(">= {limit}"),
-                Bound::None => String::new(),
-            },
-            figure.verdict().to_owned(),
-        ]);
+    /// Whether another run's figure is of the same thing.
+    pub fn is_of_the_same(&self, other: &Self) -> bool {
+        let reference = |figure: &Self| figure.reference.as_ref().map(|side| side.name.clone());
+        (&self.promise, &self.case, &self.measured.name, reference(self))
+            == (&other.promise, &other.case, &other.measured.name, reference(other))
     }
-    table
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn side(rounds: &[f64]) -> Side {
+        Side { name: String::new(), rounds: rounds.to_vec() }
+    }
+
     #[test]
     fn the_ratio_is_the_median_of_the_rounds_not_the_ratio_of_the_medians() {
-        let side = |rounds: &[f64]| Side { name: String::new(), rounds: rounds.to_vec() };
         let (ours, its) = (side(&[10.0, 30.0, 20.0]), side(&[10.0, 10.0, 40.0]));
-        let figure = Figure::new("P1", "", "ns", Bound::AtMost(1.05), ours, its);
-        assert_eq!((figure.ratio.min, figure.ratio.median, figure.ratio.max), (0.5, 1.0, 3.0));
-        assert_eq!(figure.verdict(), "kept");
+        let figure = Figure::ratio("P1", "", "ns", Bound::AtMost(1.05), ours, its);
+        assert_eq!((figure.value.min, figure.value.median, figure.value.max), (0.5, 1.0, 3.0));
+        assert_eq!(figure.is_kept(), Some(true));
+    }
+
+    #[test]
+    fn what_has_no_reference_is_judged_by_itself() {
+        let of = |bound| Figure::absolute("P7", "", "s", bound, side(&[2.0, 1.0, 3.0]));
+        assert_eq!(of(Bound::AtMost(2.0)).is_kept(), Some(true));
+        assert_eq!(of(Bound::AtMost(1.9)).is_kept(), Some(false));
+        assert_eq!(of(Bound::AtLeast(2.1)).is_kept(), Some(false));
+        assert_eq!(of(Bound::None).is_kept(), None);
     }
 }

@@ -14,13 +14,13 @@ use gre_ebpf_common::{
 };
 use gre_userspace::dataplane::DataPlane;
 
-/// Bytes at the start of a frame that are restored between runs: more than all headers.
-pub const TEMPLATE: usize = 96;
+use crate::aim::Shape;
+
 /// Bytes of every frame, whatever its headers, so that none is cheaper to carry.
 const FRAME: usize = 128;
 
-pub const ETHERNET: usize = 14;
-pub const IPV4: usize = 20;
+const ETHERNET: usize = 14;
+const IPV4: usize = 20;
 
 /// Each /24 of a /12 is a destination, and so is each station behind a bridge's member.
 pub const DESTINATIONS: u32 = 4096;
@@ -82,7 +82,7 @@ impl Network {
 }
 
 /// A frame that is to be forwarded to a network, as a host on the port's link sends it.
-pub fn plain(to: Network) -> Vec<u8> {
+pub fn plain(to: Network) -> Shape {
     let source = [172, 16, 0, 1];
     let builder = PacketBuilder::ethernet2(SENDER_MAC, PORT_MAC)
         .ipv4(source, to.host().octets(), 64)
@@ -90,32 +90,41 @@ pub fn plain(to: Network) -> Vec<u8> {
     let payload = vec![0; FRAME - builder.size(0)];
     let mut frame = Vec::new();
     builder.write(&mut frame, &payload).expect("a vector takes all");
-    frame
+    Shape { frame, inner: ETHERNET, outer: None, station: None }
 }
 
 /// A frame out of a tunnel, to be forwarded to another network.
-pub fn encapsulated(tunnel: Network, to: Network) -> Vec<u8> {
+pub fn encapsulated(tunnel: Network, to: Network) -> Shape {
     let mut packet = match tunnel.key() {
         Some(key) => [&[0x20, 0, 8, 0], &key.to_be_bytes()[..]].concat(),
         None => vec![0, 0, 8, 0],
     };
-    let inner_len = FRAME - ETHERNET - IPV4 - packet.len();
+    let offset = ETHERNET + IPV4 + packet.len();
+    let inner_len = FRAME - offset;
     let inner = PacketBuilder::ipv4([172, 17, 0, 1], to.host().octets(), 64).udp(7, 7);
     let payload = vec![0; inner_len - inner.size(0)];
     inner.write(&mut packet, &payload).expect("a vector takes all");
-    from_remote(tunnel, &packet)
+    let frame = from_remote(tunnel, &packet);
+    Shape { frame, inner: offset, outer: Some(ETHERNET), station: None }
 }
 
 /// A frame from a station behind the port to one behind the tunnel of Ethernet.
-pub fn bridged() -> Vec<u8> {
-    between(Side::Port, Side::Tunnel, FRAME)
+pub fn bridged() -> Shape {
+    let frame = between(Side::Port, Side::Tunnel, FRAME);
+    Shape { frame, inner: ETHERNET, outer: None, station: Some(STATION) }
 }
 
 /// The other way: out of the tunnel, with such a frame in it.
-pub fn bridged_out_of_tunnel() -> Vec<u8> {
-    let inner = between(Side::Tunnel, Side::Egress, FRAME - ETHERNET - IPV4 - 4);
-    from_remote(Network::Ethernet, &[&[0, 0, 0x65, 0x58], &inner[..]].concat())
+pub fn bridged_out_of_tunnel() -> Shape {
+    let offset = ETHERNET + IPV4 + 4;
+    let inner = between(Side::Tunnel, Side::Egress, FRAME - offset);
+    let frame = from_remote(Network::Ethernet, &[&[0, 0, 0x65, 0x58], &inner[..]].concat());
+    let station = Some(offset + STATION);
+    Shape { frame, inner: offset + ETHERNET, outer: Some(ETHERNET), station }
 }
+
+/// The last two bytes of the address that a frame is for.
+const STATION: usize = 4;
 
 /// The first station of one side to the first of the other, in a frame of `len` bytes.
 fn between(from: Side, to: Side, len: usize) -> Vec<u8> {
@@ -161,7 +170,7 @@ const DEVICE_IFINDEX: u32 = 201;
 
 /// Next hop ids.
 const UNDERLAY: u32 = 1;
-const LAN: u32 = 2;
+pub const LAN: u32 = 2;
 const DEVICE: u32 = 3;
 
 /// Maps in which frames that come in on `ports` leave by `out`.
@@ -229,7 +238,18 @@ fn record(network: Network) -> Tunnel {
     let outer =
         Outer { ttl: 64, tos: 1, key, checksum, sequence, ethernet, ..Outer::new(ends(network)) };
     let expected = Expected { key, checksum, sequence, rfc2890: false };
-    let mut record = Tunnel::new(outer, expected);
+    up(Tunnel::new(outer, expected))
+}
+
+/// A tunnel without options, by way of the same next hop as the others.
+pub fn plain_tunnel(remote: Ipv4Addr) -> (Ends, Tunnel) {
+    let [local, remote] = [LOCAL, remote].map(|ip| u32::from_ne_bytes(ip.octets()));
+    let ends = Ends::v4(local, remote);
+    let outer = Outer { ttl: 64, tos: 1, ..Outer::new(ends) };
+    (ends, up(Tunnel::new(outer, Expected::default())))
+}
+
+fn up(mut record: Tunnel) -> Tunnel {
     record.flags = record.flags.with(Flags::UP, true).with(Flags::FORWARDING, true);
     (record.next_hop, record.device, record.mtu) = (UNDERLAY, DEVICE, 1472);
     record.ifindex = DEVICE_IFINDEX;

@@ -11,7 +11,7 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{Xdp, xdp::XdpMode};
-use gre_userspace::maps::Maps;
+use gre_userspace::{dataplane::DataPlane, maps::Maps, model::Limits};
 use nix::{
     net::if_::if_nametoindex,
     sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
@@ -19,9 +19,16 @@ use nix::{
 };
 
 use crate::{
+    Effort,
     frames::{self, PORT_MAC},
     objects::Subjects,
+    scale::{self, Scale},
 };
+
+/// What frames are sent out of.
+pub const GENERATOR: &str = "g0";
+/// Where they come to their end.
+pub const END: &str = "s0";
 
 pub struct Lab {
     pub subjects: Subjects,
@@ -34,35 +41,53 @@ pub struct Lab {
 }
 
 /// Where BPF_PROG_TEST_RUN says that frames come in unless it is told otherwise.
-const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 
 impl Lab {
-    pub fn new(earlier: Option<Vec<u8>>) -> Result<Self> {
+    pub fn new(effort: &Effort) -> Result<Self> {
+        Self::with(effort, Limits::default(), |_| ())
+    }
+
+    /// With many more routes and tunnels.
+    pub fn large(effort: &Effort, scale: &Scale) -> Result<Self> {
+        Self::with(effort, scale::limits(), |plane| scale.extend(plane))
+    }
+
+    /// With something set otherwise.
+    #[cfg(test)]
+    pub fn changed(effort: &Effort, change: impl FnOnce(&mut DataPlane)) -> Result<Self> {
+        Self::with(effort, Limits::default(), change)
+    }
+
+    fn with(effort: &Effort, limits: Limits, extend: impl FnOnce(&mut DataPlane)) -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
         stay_on_one_cpu()?;
         for pair in [["g0", "x0"], ["x1", "s0"]] {
-            ip(&["link", "add", pair[0], "type", "veth", "peer", "name", pair[1]])?;
+            run(&format!("ip link add {} type veth peer name {}", pair[0], pair[1]))?;
         }
         let mac = PORT_MAC.map(|byte| format!("{byte:02x}")).join(":");
-        ip(&["link", "set", "x0", "address", &mac])?;
+        run(&format!("ip link set x0 address {mac}"))?;
         for interface in ["lo", "g0", "x0", "x1", "s0"] {
             // Without addresses no IPv6 packet of the kernel's own is in the way.
-            ip(&["link", "set", interface, "addrgenmode", "none", "up"])?;
+            run(&format!("ip link set {interface} addrgenmode none up"))?;
         }
         let index = |name: &str| if_nametoindex(name).with_context(|| format!("finding {name}"));
         let (ingress, egress) = (index("x0")?, index("x1")?);
 
         let pins = PathBuf::from(format!("/sys/fs/bpf/xgre-bench-{}", std::process::id()));
-        let (subjects, mut maps) = Subjects::load(&pins, earlier).inspect_err(|_| remove(&pins))?;
-        maps.apply(frames::plane(&[LOOPBACK, ingress], egress)).inspect_err(|_| remove(&pins))?;
+        let (subjects, mut maps) =
+            Subjects::load(&pins, limits, effort.earlier.clone()).inspect_err(|_| remove(&pins))?;
+        let mut plane = frames::plane(&[LOOPBACK, ingress], egress);
+        extend(&mut plane);
+        maps.apply(plane).inspect_err(|_| remove(&pins))?;
         maps.bridges.vouch(u64::MAX);
         Ok(Self {
             subjects,
             maps,
-            generator: index("g0")?,
+            generator: index(GENERATOR)?,
             ingress,
             egress,
-            sink: index("s0")?,
+            sink: index(END)?,
             pins,
         })
     }
@@ -98,8 +123,12 @@ fn stay_on_one_cpu() -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &cpus).context("staying on one CPU")
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
-    let status = Command::new("ip").args(arguments).status().context("running iproute2's ip")?;
-    ensure!(status.success(), "`ip {}` failed", arguments.join(" "));
+/// Runs a command line, split at blanks, in the laboratory.
+pub fn run(line: &str) -> Result<()> {
+    let mut words = line.split(' ');
+    let program = words.next().unwrap_or_default();
+    let status = Command::new(program).args(words).status();
+    let status = status.with_context(|| format!("running `{program}`"))?;
+    ensure!(status.success(), "`{line}` failed");
     Ok(())
 }

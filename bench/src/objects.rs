@@ -6,6 +6,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+#[cfg(test)]
+use aya::maps::{Map, MapData, ProgramArray};
 use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramInfo, Xdp},
@@ -15,7 +17,7 @@ use gre_userspace::{
     maps::{Maps, demux},
     model::Limits,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::table::Table;
 
@@ -25,6 +27,7 @@ macro_rules! object {
     };
 }
 pub static GENERATOR: &[u8] = object!("generator");
+pub static METER: &[u8] = object!("meter");
 pub static NULL: &[u8] = object!("null");
 pub static RESTORE: &[u8] = object!("restore");
 pub static SINK: &[u8] = object!("sink");
@@ -46,9 +49,9 @@ pub struct Subjects {
 }
 
 /// What a program is to the kernel.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Size {
-    pub program: &'static str,
+    pub program: String,
     /// Instructions as the kernel runs them, look-ups inlined.
     pub instructions: u32,
     /// Instructions that the verifier walked through, over all paths.
@@ -59,8 +62,7 @@ pub struct Size {
 
 impl Subjects {
     /// Loads all of them with the same maps, pinned below `pins`.
-    pub fn load(pins: &Path, earlier: Option<Vec<u8>>) -> Result<(Self, Maps)> {
-        let limits = Limits::default();
+    pub fn load(pins: &Path, limits: Limits, earlier: Option<Vec<u8>>) -> Result<(Self, Maps)> {
         let Loaded { maps, .. } = loader::load(&Build::THIS, &limits, pins, XdpModes::NATIVE)?;
         let source = |name, object, program| Source { name, object, program };
         let mut sources = vec![
@@ -93,6 +95,17 @@ impl Subjects {
             .collect()
     }
 
+    /// Where packets that take a detour then end.
+    #[cfg(test)]
+    pub fn remove_detours(&self) -> Result<()> {
+        let map = MapData::from_pin(Build::THIS.maps(&self.pins).join("DETOURS"))?;
+        let mut detours = ProgramArray::try_from(Map::ProgramArray(map))?;
+        for program in 0..2 {
+            detours.clear_index(&program)?;
+        }
+        Ok(())
+    }
+
     pub fn sizes(&mut self) -> Result<Vec<Size>> {
         self.all()?.into_iter().map(|(name, program)| Ok(size(name, &program.info()?))).collect()
     }
@@ -121,9 +134,9 @@ pub fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     Ok(ebpf.program_mut(name).with_context(|| format!("there is no program {name}"))?.try_into()?)
 }
 
-fn size(program: &'static str, info: &ProgramInfo) -> Size {
+fn size(program: &str, info: &ProgramInfo) -> Size {
     Size {
-        program,
+        program: program.to_owned(),
         instructions: info.size_translated().unwrap_or(0) / 8,
         verified: info.verified_instruction_count().unwrap_or(0),
         machine_code: info.size_jitted(),
@@ -131,10 +144,10 @@ fn size(program: &'static str, info: &ProgramInfo) -> Size {
 }
 
 pub fn table(sizes: &[Size]) -> Table {
-    let mut table = Table::new(["program", "instructions", "verified", "bytes of machine code"]);
+    let mut table = Table::new(&["program", "instructions", "verified", "bytes of machine code"]);
     for size in sizes {
-        table.row([
-            size.program.to_owned(),
+        table.row(vec![
+            size.program.clone(),
             size.instructions.to_string(),
             size.verified.to_string(),
             size.machine_code.to_string(),

@@ -2,8 +2,10 @@
 
 use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
+use tests::interrupt;
 
 use crate::{
+    Effort,
     figure::{Bound, Figure, Side},
     frames::{self, Network},
     lab::Lab,
@@ -19,15 +21,18 @@ const CASES: [(&str, Network); 6] = [
     ("ip6gre", Network::Ipv6),
 ];
 
-pub fn measure(lab: &mut Lab, rounds: u32) -> Result<Vec<Figure>> {
-    let mut harness = Harness::new(lab)?;
-    let mut sides = CASES.map(|(name, _)| Side { name: name.to_owned(), rounds: Vec::new() });
-    for _ in 0..rounds {
+pub fn measure(effort: &Effort) -> Result<Vec<Figure>> {
+    let lab = &mut Lab::new(effort)?;
+    let mut harness = Harness::new(lab, effort)?;
+    let mut sides = CASES.map(|(name, _)| Side::new(name));
+    for _ in 0..effort.rounds {
+        interrupt::check()?;
         lab.subjects.reload()?;
         let (name, program) = lab.subjects.all()?.swap_remove(0);
         let subject: [(&str, ProgramFd); 1] = [(name, program.fd()?.try_clone()?)];
         for ((_, network), side) in CASES.iter().zip(&mut sides) {
-            harness.take(&frames::plain(*network))?;
+            let shape = frames::plain(*network);
+            harness.take(&shape, &[shape.target()]);
             let action = harness.action(&subject[0].1)?;
             ensure!(action == REDIRECT, "{network:?}: action {action}");
             side.rounds.extend(harness.costs(&subject)?);
@@ -36,7 +41,7 @@ pub fn measure(lab: &mut Lab, rounds: u32) -> Result<Vec<Figure>> {
     let [none, others @ ..] = sides;
     let figure = |side: Side| {
         let case = side.name.clone();
-        Figure::new("options", &case, "ns", Bound::None, side, none.clone())
+        Figure::ratio("OPTIONS", &case, "ns", Bound::None, side, none.clone())
     };
     Ok(others.into_iter().map(figure).collect())
 }

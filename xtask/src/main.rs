@@ -1,5 +1,6 @@
 //! `cargo xtask ...`: sets the machine up, demonstrates xgre and tests it.
 
+mod bench;
 mod build;
 mod cargo_tools;
 mod deny;
@@ -67,6 +68,8 @@ enum Task {
         #[arg(long, requires = "report")]
         last: bool,
     },
+    /// Measure the promises of speed, as root [target/bench/report.json, and a plot for each promise]
+    Bench(bench::Options),
     /// Build a Debian package [target/package/xgre_VERSION_ARCHITECTURE.deb]
     Package {
         /// Install it on a clean system in namespaces, with systemd, and see how it works; as root
@@ -114,6 +117,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Test { last: true, .. } => test::last_report(),
         Task::Test { report: true, .. } => test::with_report(),
         Task::Test { .. } => test::everything(),
+        Task::Bench(options) => bench::perform(&options),
         Task::Package { test: true } => package::tested(),
         Task::Package { test: false } => package::everything(),
         Task::Deny { advisories } => deny::check(advisories),

@@ -15,6 +15,7 @@ use nix::unistd::geteuid;
 use tests::{interrupt, namespace};
 
 use crate::{
+    bench,
     build::{self, cargo_test},
     lint, package,
     progress::step,
@@ -94,7 +95,15 @@ fn steps(timings: &mut Timings) -> Result<()> {
     interrupt::check()?;
     let installed = timings.measure("package", package::test);
     interrupt::check()?;
-    here.and(installed).and(timings.measure("guests", || vm::tests(None)))
+    let measured = timings.measure("benchmark", benchmark);
+    interrupt::check()?;
+    here.and(installed).and(measured).and(timings.measure("guests", || vm::tests(None)))
+}
+
+/// Only that it runs: what it measures depends on the neighbours.
+fn benchmark() -> Result<()> {
+    let command = bench::command(&bench::Options::quick())?;
+    step("cargo xtask bench --quick", command).map(drop)
 }
 
 /// With the tests of `gre-userspace`, which run it, cargo builds `target/debug/xgre`.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType, RouteVia,
 };
 use nix::libc::{EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENODEV};
 
@@ -19,8 +19,13 @@ impl Kernel {
             0 => format!("look up the way from {local} to {remote}"),
             link => format!("look up the way from {local} to {remote} out of {}", device(link)),
         };
-        let mut replies = Box::pin(self.route.route().get(request(question)).execute());
-        match replies.try_next().await {
+        // Out of an interface that no route leads out of, the kernel takes everybody to be on its link, and
+        // answers so; a route it finds only where there is one.
+        let found = link == 0 || matches!(self.answer(request(question, true)).await, Ok(Some(_)));
+        if !found {
+            return Ok(None);
+        }
+        match self.answer(request(question, false)).await {
             Ok(reply) => Ok(reply.and_then(|route| via(&route))),
             Err(rtnetlink::Error::NetlinkError(error)) => {
                 let errno = error.raw_code().unsigned_abs() as i32;
@@ -37,10 +42,19 @@ impl Kernel {
             Err(_) => Err(NetlinkError::Closed { attempt: attempt() }),
         }
     }
+
+    async fn answer(
+        &self,
+        question: RouteMessage,
+    ) -> Result<Option<RouteMessage>, rtnetlink::Error> {
+        Box::pin(self.route.route().get(question).execute()).try_next().await
+    }
 }
 
-fn request(Question { remote, local, link }: Question) -> RouteMessage {
+/// `route` asks for the route that is taken, rather than for the way that it is.
+fn request(Question { remote, local, link }: Question, route: bool) -> RouteMessage {
     let mut message = RouteMessage::default();
+    message.header.flags.set(RouteFlags::FibMatch, route);
     let bits = if remote.is_ipv4() { 32 } else { 128 };
     message.header.address_family = family_of(remote);
     message.header.destination_prefix_length = bits;

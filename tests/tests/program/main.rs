@@ -17,6 +17,7 @@ mod encapsulate;
 mod fragments;
 mod frame;
 mod gre_header;
+mod growth;
 mod handed_up;
 mod inner;
 mod jumbo;

@@ -13,8 +13,8 @@ use object::{
 use crate::bench::bench;
 
 /// Sections that hold programs, and the one that holds the functions they call.
-const SECTIONS: [&str; 2] = ["xdp.frags", "classifier"];
-const CALLED: &str = ".text";
+pub const SECTIONS: [&str; 2] = ["xdp.frags", "classifier"];
+pub const CALLED: &str = ".text";
 
 /// Bytes of stack that a program may use, with all that it calls (MAX_BPF_STACK).
 const STACK: i32 = 512;
@@ -23,7 +23,7 @@ const STACK_STEP: i32 = 32;
 
 /// One eBPF instruction (RFC 9669, 3).
 #[derive(Clone, Copy)]
-struct Instruction {
+pub struct Instruction {
     opcode: u8,
     destination: u8,
     source: u8,
@@ -40,9 +40,9 @@ const ADD: u8 = 0x07;
 const R10: u8 = 10;
 
 /// The program or function of this name in the object, with the offset of each instruction.
-struct Program {
-    name: String,
-    code: Vec<(u64, Instruction)>,
+pub struct Program {
+    pub name: String,
+    pub code: Vec<(u64, Instruction)>,
 }
 
 fn decode(bytes: &[u8]) -> Instruction {
@@ -55,11 +55,11 @@ fn decode(bytes: &[u8]) -> Instruction {
     }
 }
 
-fn object() -> ElfFile64<'static> {
+pub fn object() -> ElfFile64<'static> {
     ElfFile64::parse(Build::THIS.object).expect("the BPF object is an ELF file")
 }
 
-fn programs(object: &ElfFile64<'static>, sections: &[&str]) -> Vec<Program> {
+pub fn programs(object: &ElfFile64<'static>, sections: &[&str]) -> Vec<Program> {
     let mut programs = Vec::new();
     for section in sections {
         let found =
@@ -134,16 +134,20 @@ fn the_kernel_accepts_the_programs_and_their_sizes_are_told() {
 /// What the kernel of this machine takes an older one may refuse, which only a guest would tell.
 #[test]
 fn programs_and_all_that_they_call_fit_the_stack_of_linux_6_1() {
-    let object = object();
-    let calls = calls(&object);
-    let stacks: BTreeMap<String, i32> = programs(&object, &[&SECTIONS[..], &[CALLED]].concat())
+    for (name, bytes) in stacks(&object()) {
+        assert!(bytes <= STACK, "{name}: a stack of {bytes} bytes");
+    }
+}
+
+/// Bytes of stack of each program and all that it calls, as Linux 6.1 adds them up.
+pub fn stacks(object: &ElfFile64<'static>) -> BTreeMap<String, i32> {
+    let calls = calls(object);
+    let own: BTreeMap<String, i32> = programs(object, &[&SECTIONS[..], &[CALLED]].concat())
         .into_iter()
         .map(|Program { name, code }| (path(&name).unwrap_or(name), stack(&code)))
         .collect();
-    for program in programs(&object, &SECTIONS) {
-        let bytes = deepest(&program.name, &stacks, &calls);
-        assert!(bytes <= STACK, "{}: a stack of {bytes} bytes", program.name);
-    }
+    let programs = programs(object, &SECTIONS).into_iter();
+    programs.map(|Program { name, .. }| (name.clone(), deepest(&name, &own, &calls))).collect()
 }
 
 /// Bytes of stack of a function and the deepest of those that it calls.
@@ -204,7 +208,7 @@ fn the_program_for_plain_packets_calls_no_function() {
 }
 
 /// All calls of functions of the object, caller and callee.
-fn calls(object: &ElfFile64<'static>) -> Vec<(String, String)> {
+pub fn calls(object: &ElfFile64<'static>) -> Vec<(String, String)> {
     let mut calls = Vec::new();
     for section in object.sections().filter(|section| section.kind() == SectionKind::Text) {
         let data = section.data().expect("sections have contents");
@@ -244,7 +248,7 @@ fn function_at(object: &ElfFile64<'static>, section: SectionIndex, address: u64)
 }
 
 /// The path below the crate in a mangled name: each part with its length before it.
-fn path(mangled: &str) -> Option<String> {
+pub fn path(mangled: &str) -> Option<String> {
     let (_, mut rest) = mangled.split_once("gre_ebpf")?;
     let mut parts = Vec::new();
     while !rest.is_empty() {
