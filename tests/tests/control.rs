@@ -116,6 +116,7 @@ fn an_independent_client_introspects_and_calls() -> Result<()> {
             "ResetSequence",
             "DeleteTunnel",
             "SetLink",
+            "Adopt",
             "Apply",
             "Running",
             "Tunnels",

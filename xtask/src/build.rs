@@ -1,9 +1,8 @@
 //! Runs cargo.
 
-use std::{env, path::PathBuf, process::Command, time::Duration};
+use std::{env, path::PathBuf, process::Command};
 
-use anyhow::{Context as _, Result};
-use tests::process;
+use anyhow::Result;
 
 use crate::{progress::step, root, toolchain::search_path};
 
@@ -23,22 +22,10 @@ pub(crate) fn cargo_test() -> Command {
     command
 }
 
-const RELEASE: [&str; 6] = ["build", "--release", "--package", "gre-userspace", "--bin", "xgre"];
-
 /// Builds xgre as it is installed; returns where it is.
 pub(crate) fn release() -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(RELEASE);
+    build.args(["build", "--release", "--package", "gre-userspace", "--bin", "xgre"]);
     step("building xgre and its BPF programs (minutes the first time)", build)?;
     Ok(root().join("target/release/xgre"))
-}
-
-/// The same in the time of the processors that nothing else wants, and without a word unless it fails.
-pub(crate) fn release_beside() -> Result<()> {
-    const DEADLINE: Duration = Duration::from_secs(3600);
-    let cargo = cargo();
-    let mut build = Command::new("nice");
-    build.args(["-n", "19"]).arg(cargo.get_program()).args(RELEASE);
-    build.current_dir(root()).env("PATH", search_path());
-    process::run(build, DEADLINE).map(drop).context("building xgre as it is installed")
 }

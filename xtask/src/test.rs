@@ -16,7 +16,7 @@ use tests::{interrupt, namespace};
 
 use crate::{
     bench,
-    build::{self, cargo_test},
+    build::cargo_test,
     lint, package,
     progress::step,
     results, root,
@@ -85,13 +85,7 @@ fn steps(timings: &mut Timings) -> Result<()> {
     lint::checks(timings)?;
     timings.measure("build", build)?;
     // What fails in guests is worth knowing, too, when something has failed here.
-    let here = thread::scope(|scope| {
-        // Tests mostly wait; what comes after them needs xgre as it is installed.
-        let release = scope.spawn(build::release_beside);
-        let here = timings.measure("tests", tests);
-        let release = || release.join().expect("building does not panic");
-        timings.measure("release", release).and(here)
-    });
+    let here = timings.measure("tests", tests);
     interrupt::check()?;
     let installed = timings.measure("package", package::test);
     interrupt::check()?;
