@@ -16,7 +16,9 @@ use gre_userspace::{
 use nix::sched::{CloneFlags, setns};
 use tests::{
     config::{Gateway, Xdp},
+    gateways::SOON,
     namespace::Namespace,
+    process::wait_until,
     xgre::{Daemon, refused_run},
 };
 
@@ -29,6 +31,12 @@ fn host() -> Result<Namespace> {
     host.ip("link set port up")?;
     host.ip("link set far up")?;
     host.ip("addr add 192.0.2.1/24 dev port")?;
+    // The kernel says of the first that came up only a moment later that the other one did.
+    wait_until("both ends are up", SOON, || {
+        let links = host.ip("-br link")?;
+        ensure!(!links.contains("DOWN"), "{links}");
+        Ok(())
+    })?;
     Ok(host)
 }
 

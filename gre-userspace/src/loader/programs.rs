@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     ops::BitOr,
     path::{Path, PathBuf},
+    sync::Mutex,
     thread,
 };
 
@@ -188,7 +189,7 @@ fn not_loaded<'a>(
     ebpf.programs_mut().filter_map(named).collect()
 }
 
-/// All at once, since the verifier looks at each on the CPU that loads it.
+/// Several at once, since the verifier looks at each on the CPU that loads it.
 fn load_all(programs: Vec<(&'static str, &mut Program)>) -> Result<(), LoadError> {
     let load = |name, program: &mut Program| {
         let loaded = match program {
@@ -198,16 +199,26 @@ fn load_all(programs: Vec<(&'static str, &mut Program)>) -> Result<(), LoadError
         };
         loaded.map_err(|source| LoadError::Program { name, source })
     };
+    let queue = Mutex::new(programs.into_iter());
+    let next = || queue.lock().expect("taking the next one does not panic").next();
+    let load_all = || -> Result<(), LoadError> {
+        while let Some((name, program)) = next() {
+            load(name, program)?;
+        }
+        Ok(())
+    };
     thread::scope(|scope| {
-        let threads: Vec<_> = programs
-            .into_iter()
-            .map(|(name, program)| scope.spawn(move || load(name, program)))
-            .collect();
+        let threads: Vec<_> = (0..verifiers()).map(|_| scope.spawn(load_all)).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().expect("loading a program does not panic"))
             .fold(Ok(()), Result::and)
     })
+}
+
+/// How many programs are verified at once: half of the processors go on forwarding.
+fn verifiers() -> usize {
+    thread::available_parallelism().map_or(1, |processors| processors.get() / 2).max(1)
 }
 
 /// Tells the XDP program where to go on. The map outlives the daemon as the others do, since an array
