@@ -44,7 +44,7 @@ OUTGOING = 4
 MARK = b"xgre by scapy:"
 CLONE_NEWNET = 0x40000000
 # Bytes: so small that a fence is two fragments.
-FENCE_MTU = 60
+FENCE_MTU = 36
 # Of identifications, between those of the rows and those of their fences.
 FENCES = 0x8000
 
@@ -186,7 +186,7 @@ def inward(peer, host, rows, fence):
             peer.send(piece)
         sent.append(packet)
         # What the gateway does with a packet it has done before the next that goes the same way:
-        # behind what its daemon may get, the fence is two fragments, for the daemon too.
+        # behind what its daemon may get, the fence is four fragments, for the daemon too.
         end = mark("fence", number)
         slow = "pieces" in row or "options" in row["outer"]
         pieces = {"mtu": FENCE_MTU, "order": "in order"} if slow else None

@@ -129,7 +129,15 @@ fn scapys_packets_arrive_or_not_as_their_headers_say(xdp: Xdp) -> Result<()> {
             wrong.push(format!("{}: {result}, expected {expected}", row.packet));
         }
     }
-    ensure!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+    let counted = lab.daemon.stats()?;
+    let tiers = &counted["tiers"];
+    ensure!(
+        wrong.is_empty(),
+        "{} of {}:\n{}\ncounted: {tiers}",
+        wrong.len(),
+        rows.len(),
+        wrong.join("\n")
+    );
     lab.daemon.stop().map(drop)
 }
 
