@@ -43,7 +43,7 @@ PATIENCE = 10
 OUTGOING = 4
 MARK = b"xgre by scapy:"
 CLONE_NEWNET = 0x40000000
-# Bytes: so small that a fence is two fragments.
+# Bytes: so small that a fence is four fragments.
 FENCE_MTU = 36
 # Of identifications, between those of the rows and those of their fences.
 FENCES = 0x8000
