@@ -11,7 +11,7 @@ use gre_ebpf_common::{
     tunnel::{self, Addresses6, Ends, Expected, Outer},
 };
 
-use super::{Compiler, Device, Hop, RecordKey, TunnelState};
+use super::{Compiler, Device, Hop, RecordKey, TunnelState, underlay::link_of};
 use crate::{
     model::{Desired, FlowLabel, Mode, Mss, SeqMode, Tunnel},
     observed::is_link_local,
@@ -56,13 +56,6 @@ impl Compiler<'_> {
         let mut state = TunnelState { id, underlay, legs, why_not: None };
         state.why_not = self.why_not(tunnel, device, &state);
         self.states.insert(tunnel.name.clone(), state);
-    }
-
-    /// The interface that a tunnel is bound to; one that is not there cannot be sent on.
-    fn link_of(&self, tunnel: &Tunnel) -> Option<u32> {
-        let name = tunnel.dev.as_ref()?;
-        let link = self.snapshot.links.values().find(|link| link.name == *name);
-        Some(link.map_or(u32::MAX, |link| link.ifindex))
     }
 
     #[expect(clippy::too_many_arguments, reason = "a record has that many sources")]
@@ -113,7 +106,7 @@ impl Compiler<'_> {
             next_hop.map_or(u32::MAX, |hop| hop.mtu.saturating_sub(tunnel.overhead()));
         let longest = u32::from(record.mtu).min(unfragmented) as u16;
         record.mss = segment_sizes(tunnel, longest);
-        record.link = self.link_of(tunnel).unwrap_or(0);
+        record.link = link_of(tunnel, self.snapshot).unwrap_or(0);
         if let (IpAddr::V6(local), IpAddr::V6(remote)) = (local, remote) {
             let addresses = Addresses6 { local: words(local), remote: words(remote) };
             self.plane.addresses6.insert(id, addresses);
@@ -173,7 +166,7 @@ impl Compiler<'_> {
             any_local |= tunnel.local.is_unspecified();
             let ends = ends(tunnel.local, tunnel.remote);
             let kind = kind(tunnel);
-            if let Some(link) = self.link_of(tunnel) {
+            if let Some(link) = link_of(tunnel, self.snapshot) {
                 self.plane.demux.insert(Key { ends, kind, link }, id);
             }
             self.plane.demux.entry(Key { ends, kind, link: 0 }).or_insert(id);

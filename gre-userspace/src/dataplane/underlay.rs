@@ -32,13 +32,15 @@ pub struct Question {
 
 impl Question {
     fn of(tunnel: &Tunnel, remote: IpAddr, snapshot: &Snapshot) -> Self {
-        let bound = tunnel.dev.as_ref().map(|name| {
-            let link = snapshot.links.values().find(|link| link.name == *name);
-            // One that is not there cannot be sent on.
-            link.map_or(u32::MAX, |link| link.ifindex)
-        });
-        Self { remote, local: tunnel.local, link: bound.unwrap_or(0) }
+        Self { remote, local: tunnel.local, link: link_of(tunnel, snapshot).unwrap_or(0) }
     }
+}
+
+/// The interface that a tunnel is bound to; one that is not there cannot be sent on.
+pub(super) fn link_of(tunnel: &Tunnel, snapshot: &Snapshot) -> Option<u32> {
+    let name = tunnel.dev.as_ref()?;
+    let link = snapshot.links.values().find(|link| link.name == *name);
+    Some(link.map_or(u32::MAX, |link| link.ifindex))
 }
 
 /// What has to be asked: rules may lead packets of some sources elsewhere, and of a tunnel that is bound to an
